@@ -1,0 +1,1 @@
+"""An experiment-tracked pipeline that trains AlexNet to tell female from male face crops."""

@@ -1,0 +1,162 @@
+"""The packed arrays: one uint8 array of images and one of labels a split, and an index back to the sources."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.errors import DataError
+from gender_classifier.files import read_json, replacing, write_csv, write_json
+
+INDEX_COLUMNS = ("row", "member", "label", "sha256")
+
+
+@dataclass(frozen=True)
+class PackedSplit:
+    """One split, memory-mapped: ``images`` uint8 (N, S, S, 3) RGB, ``labels`` int64 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What training must know besides the arrays.
+
+    ``channel_mean`` and ``channel_std`` are over all pixels of ``train``, RGB, on the scale 0 to 1;
+    ``manifest_sha256`` names the verified data that the arrays were made of.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    manifest_sha256: str
+
+
+class ChannelSums:
+    """Mean and deviation a channel, from exact integer sums: the order of the images does not matter."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._pixels = 0
+        self._sum = [0, 0, 0]
+        self._squares = [0, 0, 0]
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Count one image, uint8 (S, S, 3)."""
+        pixels = image.reshape(-1, 3).astype(np.int64)
+        self._pixels += len(pixels)
+        for channel in range(3):
+            self._sum[channel] += int(pixels[:, channel].sum())
+            self._squares[channel] += int((pixels[:, channel] ** 2).sum())
+
+    def mean(self) -> tuple[float, ...]:
+        """Return the three means, 0 to 1."""
+        return tuple(total / self._pixels / 255 for total in self._sum)
+
+    def std(self) -> tuple[float, ...]:
+        """Return the three population deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
+        count = self._pixels
+        variances = [
+            (squares * count - total**2) / count**2 for total, squares in zip(self._sum, self._squares, strict=True)
+        ]
+        return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
+
+
+def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:
+    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file through a memory map.
+
+    Raises:
+        DataError: there were fewer or more images than ``count``.
+    """
+    with replacing(path) as temporary:
+        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+        written = 0
+        for image in images:
+            if written == count:
+                raise DataError(f"{path}: more than the {count} images that the manifest lists; verify the data again")
+            packed[written] = image
+            written += 1
+        if written != count:
+            raise DataError(f"{path}: {written} images, the manifest lists {count}; verify the data again")
+        packed.flush()
+
+
+def write_labels(path: Path, labels: Sequence[int]) -> None:
+    """Write ``labels`` as int64 (N,) into one .npy file."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(labels, dtype=np.int64), allow_pickle=False)
+
+
+def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Write (member, label, sha256) of each row of the arrays, numbered from 0."""
+    write_csv(path, INDEX_COLUMNS, ([row, *columns] for row, columns in enumerate(rows)))
+
+
+def read_index(path: Path) -> list[str]:
+    """Return the member name of each row of the arrays.
+
+    Raises:
+        DataError: the file is missing or not an index.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [row["member"] for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
+    except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not an index of images ({error}); run `dvc repro -f preprocess`") from None
+
+
+def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
+    """Memory-map one split.
+
+    Raises:
+        DataError: a file is missing, torn, of another kind, or the two do not belong together.
+    """
+    images, labels = _open_array(images_path), _open_array(labels_path)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(f"{images_path}: holds {images.dtype} {images.shape}, not uint8 (N, S, S, 3); preprocess again")
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{labels_path}: holds {labels.dtype} {labels.shape} for {len(images)} images; run `dvc repro -f preprocess`"
+        )
+    if not len(images):
+        raise DataError(f"{images_path}: holds no image; look at metrics/verify.json for what was rejected")
+    return PackedSplit(images, labels)
+
+
+def write_info(path: Path, info: DatasetInfo) -> None:
+    """Write ``info`` as JSON."""
+    write_json(path, asdict(info))
+
+
+def read_info(path: Path) -> DatasetInfo:
+    """Read what :func:`write_info` wrote.
+
+    Raises:
+        DataError: the file is missing or lacks a key.
+    """
+    raw = read_json(path)
+    try:
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        return DatasetInfo(**values)
+    except TypeError as error:
+        raise DataError(f"{path}: not a description of a data set ({error}); run `dvc repro -f preprocess`") from None
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npy file ({error}); run `dvc repro -f preprocess`") from None
+    return array

@@ -1,0 +1,138 @@
+"""Every path of the pipeline, once, and the names that its files are made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CLASSES = ("female", "male")
+"""Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one checkout, all below ``root``."""
+
+    root: Path
+
+    @property
+    def params_path(self) -> Path:
+        return self.root / "params.yaml"
+
+    # ingest
+    @property
+    def raw_archive_path(self) -> Path:
+        return self.root / "data" / "raw.zip"
+
+    @property
+    def snapshot_path(self) -> Path:
+        return self.root / "data" / "raw.json"
+
+    @property
+    def ingest_report_path(self) -> Path:
+        return self.root / "metrics" / "ingest.json"
+
+    # verify
+    @property
+    def manifest_path(self) -> Path:
+        return self.root / "data" / "verified" / "manifest.csv"
+
+    @property
+    def findings_path(self) -> Path:
+        return self.root / "data" / "verified" / "report.json"
+
+    @property
+    def verify_report_path(self) -> Path:
+        return self.root / "metrics" / "verify.json"
+
+    # preprocess
+    @property
+    def processed_dir(self) -> Path:
+        return self.root / "data" / "processed"
+
+    def images_path(self, split: str) -> Path:
+        return self.processed_dir / f"{split}_images.npy"
+
+    def labels_path(self, split: str) -> Path:
+        return self.processed_dir / f"{split}_labels.npy"
+
+    def index_path(self, split: str) -> Path:
+        return self.processed_dir / f"{split}_index.csv"
+
+    @property
+    def dataset_path(self) -> Path:
+        return self.processed_dir / "dataset.json"
+
+    @property
+    def preprocess_report_path(self) -> Path:
+        return self.root / "metrics" / "preprocess.json"
+
+    # train
+    @property
+    def model_path(self) -> Path:
+        return self.root / "models" / "model.safetensors"
+
+    @property
+    def mlflow_run_path(self) -> Path:
+        return self.root / "models" / "mlflow_run.json"
+
+    @property
+    def train_report_path(self) -> Path:
+        return self.root / "metrics" / "train.json"
+
+    @property
+    def curves_path(self) -> Path:
+        return self.root / "metrics" / "curves.csv"
+
+    @property
+    def val_confusion_path(self) -> Path:
+        return self.root / "metrics" / "val_confusion.json"
+
+    @property
+    def val_predictions_path(self) -> Path:
+        return self.root / "data" / "predictions" / "val.csv"
+
+    # evaluate
+    @property
+    def evaluate_report_path(self) -> Path:
+        return self.root / "metrics" / "evaluate.json"
+
+    @property
+    def test_confusion_path(self) -> Path:
+        return self.root / "metrics" / "test_confusion.json"
+
+    @property
+    def roc_path(self) -> Path:
+        return self.root / "metrics" / "roc.csv"
+
+    @property
+    def reliability_path(self) -> Path:
+        return self.root / "metrics" / "reliability.csv"
+
+    @property
+    def test_predictions_path(self) -> Path:
+        return self.root / "data" / "predictions" / "test.csv"
+
+    @property
+    def onnx_path(self) -> Path:
+        return self.root / "models" / "model.onnx"
+
+    @property
+    def registry_path(self) -> Path:
+        return self.root / "models" / "registry.json"
+
+    def figures_dir(self, stage: str) -> Path:
+        """PNG pictures of ``stage``: a DVC output, since some show faces."""
+        return self.root / "metrics" / "figures" / stage
+
+
+def find_main_root(root: Path) -> Path:
+    """Return the main checkout: ``DVC_ROOT`` if DVC set it, else ``root``.
+
+    In a ``dvc exp run --temp`` or queued run, ``root`` is a copy that vanishes after the run, while
+    ``DVC_ROOT`` still names the checkout the user works in.
+    """
+    return Path(os.environ.get("DVC_ROOT") or root).resolve()

@@ -1,0 +1,242 @@
+"""The training loop: one record an epoch. It knows no files and no tracker."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gender_classifier.augment import augment
+from gender_classifier.dataset import PackedSplit
+from gender_classifier.errors import ModelError, ParamsError
+from gender_classifier.model import ModelSpec, compute_logits, standardize, to_unit
+from gender_classifier.params import TrainParams
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: ``lr`` is the rate of its last step, losses are means per image in nats, accuracies fractions.
+
+    The ``train`` figures are running ones, over augmented images while the weights still moved; the ``val``
+    figures are those of the finished epoch.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch to keep: highest validation accuracy, the lower loss among equals, then the earlier."""
+
+    record: EpochRecord
+    state: dict[str, Tensor]
+    val_logits: NDArray[np.float32]
+
+
+class Trainer:
+    """Trains a network on packed arrays; iterate over :meth:`epochs`, then read :attr:`best`.
+
+    Chance comes from ``params.seed`` and the epoch alone, so that an epoch does not depend on what ran before
+    it in the process. On one machine, with one number of threads, equal input gives equal weights bit for bit.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: ModelSpec, train: PackedSplit, val: PackedSplit, params: TrainParams
+    ) -> None:
+        """Move ``model`` to the device that ``params`` names and make its optimizer.
+
+        Args:
+            model: a network of ``build_model``; trained in place.
+            spec: how its input is normalised.
+            train: the images to learn from.
+            val: the images that choose the best epoch.
+            params: everything else.
+
+        Raises:
+            ParamsError: the device or precision is not to be had here.
+        """
+        self.device = find_device(params.device)
+        self.precision = find_precision(params.precision, self.device)
+        self.best: Best | None = None
+        self._spec, self._train, self._val, self._params = spec, train, val, params
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = _build_optimizer(self.model, params)
+        self._steps_per_epoch = math.ceil(len(train.images) / params.batch_size)
+
+    def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
+        """Train, and yield a record after each epoch, until the last one or until early stopping.
+
+        Args:
+            on_batch: told the number of images after each batch of training and validation.
+
+        Raises:
+            ModelError: the loss is no longer a number.
+        """
+        stale = 0
+        for epoch in range(1, self._params.epochs + 1):
+            with _deterministic():
+                train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
+                logits = compute_logits(self.model, self._spec, self._val.images, on_batch=on_batch)
+            val_loss, val_accuracy = _score(logits, self._val.labels)
+            lr = self._optimizer.param_groups[0]["lr"]
+            record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
+            _check_finite(record, self._params.lr)
+            stale = 0 if self._keep_if_best(record, logits) else stale + 1
+            yield record
+            if self._params.early_stopping and stale >= self._params.early_stopping:
+                return
+
+    def _train_epoch(self, epoch: int, on_batch: Callable[[int], object]) -> tuple[float, float]:
+        params = self._params
+        # Chance is drawn on the CPU, so that the same seed draws the same on every device.
+        generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
+        torch.manual_seed(_mix(params.seed, epoch))  # dropout has no generator of its own
+        order = torch.randperm(len(self._train.images), generator=generator).numpy()
+        loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
+        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.model.train()
+        for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
+            self._set_lr((epoch - 1) * self._steps_per_epoch + step)
+            images, labels = self._load_batch(rows)
+            images = standardize(augment(images, params.augment, generator), self._spec)
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.model(images)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=params.label_smoothing)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            loss_sum += loss.detach() * len(rows)
+            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            on_batch(len(rows))
+        count = len(order)
+        return float(loss_sum) / count, int(correct) / count
+
+    def _load_batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(np.asarray(self._train.images[rows])).to(self.device)
+        return to_unit(images), torch.from_numpy(np.asarray(self._train.labels[rows])).to(self.device)
+
+    def _set_lr(self, step: int) -> None:
+        rate = self._params.lr * schedule(
+            self._params.schedule, step, self._params.epochs * self._steps_per_epoch, self._params.warmup_fraction
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> bool:
+        if self.best is not None:
+            kept = self.best.record
+            if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
+                return False
+        state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        self.best = Best(record, state, copy.copy(logits))
+        return True
+
+
+def schedule(name: str, step: int, total: int, warmup_fraction: float) -> float:
+    """Return the learning rate of ``step`` (from 0) as a fraction of the peak.
+
+    ``one_cycle`` climbs linearly over ``warmup_fraction`` of the ``total`` steps and falls to zero along a cosine
+    (after Smith & Topin 2018, with the climb made linear); ``cosine`` is the fall alone (Loshchilov & Hutter 2017).
+    """
+    if name == "constant":
+        return 1.0
+    warmup = round(total * warmup_fraction) if name == "one_cycle" else 0
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def find_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
+
+    Raises:
+        ParamsError: no such device, or none on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ParamsError(
+            f"params.yaml: `train.device` is {name!r}, which this machine cannot use ({reason}); choose auto or cpu"
+        ) from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ParamsError(f"params.yaml: `train.device` is {name!r}; choose auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """Turn ``auto`` into ``bf16`` where the device multiplies it in hardware, else ``fp32``."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    # Public API tells only whether bf16 runs, emulated or not; emulated it is slower than fp32.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+    parameters, lr, decay = model.parameters(), params.lr, params.weight_decay
+    # One fused kernel over all tensors where torch has it; the same arithmetic otherwise.
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    if params.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=params.momentum, weight_decay=decay, fused=fused)
+    if params.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=fused)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
+
+
+def _boundaries(count: int, batch_size: int) -> list[int]:
+    return list(range(batch_size, count, batch_size))
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    scores, targets = torch.from_numpy(logits).double(), torch.tensor(labels)
+    return float(F.cross_entropy(scores, targets)), float((scores.argmax(dim=1) == targets).double().mean())
+
+
+def _check_finite(record: EpochRecord, lr: float) -> None:
+    for name in ("train_loss", "val_loss"):
+        value = getattr(record, name)
+        if not math.isfinite(value):
+            raise ModelError(f"training diverged in epoch {record.epoch}: {name} is {value}; lower `lr` (now {lr:g})")
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for repeatable kernels, and give the caller's settings and generators back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)

@@ -10,8 +10,10 @@ metrics/reliability.csv, data/predictions/test.csv, metrics/figures/evaluate/ an
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from pathlib import PurePosixPath
 
-import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from gender_classifier import plots
@@ -66,17 +68,31 @@ def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Rep
     write_json(layout.test_confusion_path, tabulate_confusion(report.confusion, spec.classes))
     members = read_index(layout.index_path("test"))
     write_predictions(layout.test_predictions_path, members, test.labels, report, spec.classes)
+    # Two classes: the second is the positive one.
     roc = roc_points(report.probs[:, 1], test.labels)
     write_csv(layout.roc_path, ["false_positive_rate", "true_positive_rate", "threshold"], roc)
-    bins = reliability_points(report, test.labels, num_bins=own.ece_bins)
-    write_csv(layout.reliability_path, ["confidence", "accuracy", "count", "bin_low", "bin_high"], bins)
-    _draw(layout, spec, test, report, own, members)
+    bins = reliability_points(report.probs, test.labels, num_bins=own.ece_bins)
+    write_csv(layout.reliability_path, list(asdict(bins[0])), [list(asdict(one).values()) for one in bins])
+    figures = {
+        "test_confusion": plots.confusion_matrix(report.confusion, spec.classes, "Test set"),
+        "roc": plots.roc_curve(roc, report.metrics["roc_auc"], spec.classes[1]),
+        "reliability": plots.reliability(bins, report.metrics["ece"]),
+        "worst_mistakes": _draw_mistakes(spec, test, report, members, own.worst_mistakes),
+    }
+    for name, figure in figures.items():
+        plots.save_figure(figure, layout.figures_dir("evaluate") / f"{name}.png")
 
 
-def _draw(
-    layout: Layout, spec: ModelSpec, test: PackedSplit, report: Report, own: EvaluateParams, members: list[str]
-) -> None:
-    raise NotImplementedError
+def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: list[str], most: int) -> Figure:
+    rows = worst_mistakes(report, test.labels, most)
+    total = int((report.preds != test.labels).sum())
+    captions = [
+        f"{PurePosixPath(members[row]).name}\n{spec.classes[test.labels[row]]}, called\n"
+        f"{spec.classes[report.preds[row]]} at {report.probs[row].max():.1%}"
+        for row in rows
+    ]
+    title = f"The {len(rows)} most confident of {total:,} mistakes on the test set"
+    return plots.contact_sheet([test.images[row] for row in rows], captions, title)
 
 
 def _mirror(layout: Layout, run: TrackedRun, spec: ModelSpec, report: Report, info: DatasetInfo) -> str:

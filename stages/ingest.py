@@ -24,15 +24,7 @@ def main(layout: Layout, params: Params) -> None:
     own = params.ingest
     with track("ingest", layout.root, data=True) as run:
         run.log_params(asdict(own))
-        snapshot = ingest(
-            own.source,
-            layout.raw_archive_path,
-            base_dir=find_main_root(layout.root),
-            sample_seed=own.sample_seed,
-            sample_train=own.sample_train,
-            sample_val=own.sample_val,
-            kaggle_version=own.kaggle_version,
-        )
+        snapshot = ingest(own, layout.raw_archive_path, base_dir=find_main_root(layout.root))
         metrics = {"num_raw": snapshot.num_images}
         write_json(layout.snapshot_path, asdict(snapshot))
         write_json(layout.ingest_report_path, metrics)

@@ -126,7 +126,7 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
         raise DataError(f"{images_path}: holds {images.dtype} {images.shape}, not uint8 (N, S, S, 3); preprocess again")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{labels_path}: holds {labels.dtype} {labels.shape} for {len(images)} images; run `dvc repro -f preprocess`"
+            f"{labels_path}: holds {labels.dtype} {labels.shape} for {len(images)} images; preprocess again"
         )
     if not len(images):
         raise DataError(f"{images_path}: holds no image; look at metrics/verify.json for what was rejected")

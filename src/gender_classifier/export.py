@@ -92,7 +92,7 @@ def check_export(
 
 
 def _strip_provenance(proto: onnx.ModelProto) -> None:
-    """Drop what the exporter notes of this machine (source paths, stack traces), so that equal models are equal files."""
+    """Drop what the exporter notes of this machine (source paths, stack traces): equal models are equal files."""
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

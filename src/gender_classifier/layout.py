@@ -9,6 +9,9 @@ from pathlib import Path
 CLASSES = ("female", "male")
 """Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
 
+RAW_SPLITS = ("Training", "Validation")
+"""The data set's own folders. ``Training`` becomes train and val, ``Validation`` is the test set."""
+
 SPLITS = ("train", "val", "test")
 
 

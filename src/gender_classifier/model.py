@@ -262,7 +262,7 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
         return ModelSpec(**values)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ModelError(
-            f"{path}: a safetensors file, but without this project's description of a model; give models/model.safetensors"
+            f"{path}: has no description of a model by this project; give models/model.safetensors"
         ) from None
 
 

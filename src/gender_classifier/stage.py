@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,8 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     parser.add_argument("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
     debug = parser.parse_args().debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     signal.signal(signal.SIGTERM, _raise_exit)
+    # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
+    warnings.filterwarnings("ignore", module="PIL")
     layout = Layout(Path.cwd())
     try:
         main(layout, load_params(layout.params_path))

@@ -1,0 +1,198 @@
+"""Pictures of what the reports say. Each function returns a figure; nothing here touches matplotlib's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from gender_classifier.evaluation import ReliabilityBin
+from gender_classifier.files import replacing
+
+# Okabe & Ito's colours, told apart by the colour-blind.
+_TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"
+_OK, _REJECTED = "#009E73", "#D55E00"
+_DPI = 120
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG, whole or not at all; equal figures give equal bytes."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
+    """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with their numbers."""
+    figure, axes = _start("Images per class folder", width=6.4)
+    names = [f"{split}/\n{label}" for split, labels in counts.items() for label in labels]
+    ok = [verdicts["ok"] for labels in counts.values() for verdicts in labels.values()]
+    rejected = [verdicts["rejected"] for labels in counts.values() for verdicts in labels.values()]
+    places = np.arange(len(names))
+    axes.bar(places, ok, color=_OK, label="ok", width=0.6)
+    axes.bar(places, rejected, bottom=ok, color=_REJECTED, label="rejected", width=0.6)
+    for place, good, bad in zip(places, ok, rejected, strict=True):
+        text = f"{good:,}" + (f"\n({bad:,} rejected)" if bad else "")
+        axes.annotate(text, (place, good + bad), (0, 3), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(places, names)
+    axes.set_ylabel("images")
+    axes.set_ylim(0, max(np.add(ok, rejected), default=1) * 1.18 + 1)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
+    """Draw how wide and how high the images are, in pixels."""
+    figure, axes = _start(f"Sizes of {len(widths):,} decoded images", width=6.4)
+    if len(widths):
+        # A bin a pixel where there are few different sizes, 60 bins otherwise.
+        bins = tuple(int(min(max(np.ptp(side) + 1, 5), 60)) for side in (widths, heights))
+        drawn = axes.hist2d(widths, heights, bins=bins, cmin=1, cmap="viridis")[3]
+        figure.colorbar(drawn, ax=axes, label="images")
+        middle = (float(np.median(widths)), float(np.median(heights)))
+        axes.plot(*middle, marker="+", markersize=14, markeredgewidth=2, color=_VAL, linestyle="none")
+        axes.annotate(f"median {middle[0]:.0f} × {middle[1]:.0f}", middle, (8, 8), textcoords="offset points",
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
+    axes.set_xlabel("width (px)")
+    axes.set_ylabel("height (px)")
+    return figure
+
+
+def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw ``{split: {label: count}}`` as grouped bars with their numbers."""
+    figure, axes = _start("Images per split after verification", width=6.4)
+    labels = list(next(iter(counts.values())))
+    width = 0.8 / len(labels)
+    for number, (label, color) in enumerate(zip(labels, ("#CC79A7", "#0072B2", "#009E73", "#E69F00"), strict=False)):
+        places = np.arange(len(counts)) + (number - (len(labels) - 1) / 2) * width
+        bars = axes.bar(places, [split[label] for split in counts.values()], width * 0.95, color=color, label=label)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
+    axes.set_xticks(np.arange(len(counts)), list(counts))
+    axes.set_ylabel("images")
+    axes.margins(y=0.12)
+    axes.legend(frameon=False)
+    return figure
+
+
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
+) -> Figure:
+    """Lay out pictures, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
+    columns = min(columns, max(len(images), 1))
+    rows = max(-(-len(images) // columns), 1)
+    figure = Figure(figsize=(max(1.45 * columns, 4), 1.95 * rows + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    if not len(images):
+        grid[0, 0].text(0.5, 0.5, "none", ha="center", va="center", color=_MARK)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        if image is None:
+            axes.imshow(np.full((4, 4, 3), 225, np.uint8))
+            axes.text(0.5, 0.5, "cannot be\ndecoded", ha="center", va="center", fontsize=8, transform=axes.transAxes)
+        else:
+            axes.imshow(image, interpolation="nearest")
+        axes.set_title(caption, fontsize=7, y=-0.02, va="top")
+    return figure
+
+
+def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
+    """Draw loss and accuracy of train and val against the epoch, the kept epoch marked."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    epochs = [record["epoch"] for record in records]
+    units = {"loss": "cross entropy per image (nats)", "accuracy": "accuracy"}
+    for axes, (name, unit) in zip(panels, units.items(), strict=True):
+        for split, color, text in (("train", _TRAIN, "train (running, augmented)"), ("val", _VAL, "validation")):
+            values = [record[f"{split}_{name}"] for record in records]
+            axes.plot(epochs, values, color=color, marker="o", markersize=3, label=text)
+        axes.axvline(best_epoch, color=_MARK, linestyle=":", label=f"kept: epoch {best_epoch}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.set_title(name.capitalize())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _tidy(axes)
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[0].legend(frameon=False)
+    return figure
+
+
+def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
+    """Draw counts, and beside them the share of each actual class; confusion (C, C), rows actual."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure.suptitle(f"{title}: {confusion.sum():,} images")
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    panels = figure.subplots(1, 2)
+    _draw_matrix(panels[0], shares, [[f"{count:,}" for count in row] for row in confusion], classes, "Counts")
+    texts = [[f"{share:.1%}" for share in row] for row in shares]
+    _draw_matrix(panels[1], shares, texts, classes, "Share of the actual class (diagonal: recall)")
+    return figure
+
+
+def roc_curve(points: Sequence[tuple[float, float, float]], area: float, positive: str) -> Figure:
+    """Draw the ROC curve with its area, ``positive`` being the class whose probability is the score."""
+    figure, axes = _start(f"ROC, positive class: {positive}", width=5)
+    axes.plot([0, 1], [0, 1], color=_MARK, linestyle=":", label="chance")
+    false_positive, true_positive = [point[0] for point in points], [point[1] for point in points]
+    axes.plot(false_positive, true_positive, color=_TRAIN, label=f"area {area:.4f}")
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def reliability(bins: Sequence[ReliabilityBin], error: float) -> Figure:
+    """Draw accuracy against confidence, and below it how many images each bin holds."""
+    figure = Figure(figsize=(5, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.set_title(f"Reliability, expected calibration error {error:.2%}")
+    low = min((one.bin_low for one in bins), default=0.0)
+    upper.plot([low, 1], [low, 1], color=_MARK, linestyle=":", label="perfectly calibrated")
+    confidence, accuracy = [one.confidence for one in bins], [one.accuracy for one in bins]
+    upper.plot(confidence, accuracy, color=_TRAIN, marker="o", label="model")
+    upper.set_ylabel("accuracy of the bin")
+    upper.legend(frameon=False)
+    widths = [one.bin_high - one.bin_low for one in bins]
+    lower.bar([one.bin_low for one in bins], [one.count for one in bins], widths, align="edge", color=_TRAIN, alpha=0.6)
+    lower.set_yscale("log")
+    lower.set_ylabel("images (log)")
+    lower.set_xlabel("confidence in the predicted class")
+    for axes in (upper, lower):
+        _tidy(axes)
+    return figure
+
+
+def _start(title: str, width: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    _tidy(axes)
+    return figure, axes
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _draw_matrix(
+    axes: Axes, shares: NDArray[np.float64], texts: Sequence[Sequence[str]], classes: Sequence[str], title: str
+) -> None:
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13)
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    axes.set_title(title, fontsize=10)

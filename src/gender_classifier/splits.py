@@ -1,0 +1,66 @@
+"""Which images of Training/ validate: decided here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.errors import DataError
+
+
+def assign_val(
+    members: Sequence[str], labels: Sequence[str], groups: Sequence[str], *, val_fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """Choose the validation images: stratified by label, duplicate groups kept whole.
+
+    The choice follows the hash of each name (or group), so neither the order of the images nor a few new ones
+    reshuffle it.
+
+    Args:
+        members: names, all different.
+        labels: one a member.
+        groups: duplicate group of each member, ``""`` for none.
+        val_fraction: share of each label's images, met to within one group.
+        seed: another one chooses others.
+
+    Returns:
+        bool (N,), True for validation.
+
+    Raises:
+        DataError: a label has too few images to stand on both sides.
+    """
+    units: dict[str, list[int]] = defaultdict(list)
+    for row, (member, group) in enumerate(zip(members, groups, strict=True)):
+        units[f"group {group}" if group else f"member {member}"].append(row)
+    by_label: dict[str, list[list[int]]] = defaultdict(list)
+    for _, rows in sorted(units.items(), key=lambda unit: _rank(unit[0], seed)):
+        # A group of one picture under two labels counts with the label of its first name.
+        by_label[labels[min(rows, key=lambda row: members[row])]].append(rows)
+    chosen = np.zeros(len(members), dtype=np.bool_)
+    for label, ranked in sorted(by_label.items()):
+        chosen[_take(label, ranked, val_fraction)] = True
+    return chosen
+
+
+def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[int]:
+    total = sum(len(rows) for rows in ranked)
+    wanted = max(1, round(total * val_fraction))
+    taken: list[int] = []
+    for rows in ranked[:-1]:  # one unit always stays to learn from
+        if len(taken) >= wanted:
+            break
+        taken += rows
+    if not taken:
+        raise DataError(
+            f"Training/{label}: {total} usable images in {len(ranked)} groups are too few to split into train and val; "
+            "add images, or set verify.near_duplicates to keep"
+        )
+    return taken
+
+
+def _rank(unit: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {unit}".encode()).digest()

@@ -1,0 +1,99 @@
+"""Stage `preprocess`: resize, pack into arrays, split Training/ into train and val; Validation/ is the test set.
+
+    dvc repro preprocess                               seconds; 24,000 images take 8 s on 2 cores
+
+Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
+an index a split, channel statistics of train), metrics/preprocess.json and metrics/figures/preprocess/.
+Memory does not grow with the data set: pictures go through a memory map one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gender_classifier import plots
+from gender_classifier.archive import map_members
+from gender_classifier.dataset import ChannelSums, DatasetInfo, write_images, write_index, write_info, write_labels
+from gender_classifier.files import write_json
+from gender_classifier.images import to_array
+from gender_classifier.layout import CLASSES, RAW_SPLITS, SPLITS, Layout
+from gender_classifier.params import Params, PreprocessParams
+from gender_classifier.splits import assign_val
+from gender_classifier.stage import run_stage
+from gender_classifier.tracking import short_digest, track
+from gender_classifier.verification import Record, read_manifest
+
+Pictures = Iterator[NDArray[np.uint8]]
+
+
+def main(layout: Layout, params: Params) -> None:
+    """Write the arrays of the three splits and what training must know of them."""
+    own = params.preprocess
+    with track("preprocess", layout.root, data=True) as run:
+        run.log_params(asdict(own))
+        splits = _split(read_manifest(layout.manifest_path), own)
+        sums = ChannelSums()
+        with tqdm(total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None) as bar:
+            for name, records in splits.items():
+                images = _resize(layout, records, own.image_size, params.verify.max_pixels)
+                counted = _count(images, bar, sums if name == "train" else None)
+                write_images(layout.images_path(name), counted, len(records), own.image_size)
+                write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
+                write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
+        digest = hashlib.sha256(layout.manifest_path.read_bytes()).hexdigest()
+        write_info(layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest))
+        metrics = {f"num_{name}": len(records) for name, records in splits.items()}
+        write_json(layout.preprocess_report_path, metrics)
+        balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
+                   for name, records in splits.items()}  # fmt: skip
+        plots.save_figure(plots.split_balance(balance), layout.figures_dir("preprocess") / "split_balance.png")
+        run.log_metrics(metrics)
+        run.set_tags({"data.digest": short_digest(digest)})
+        run.log_artifact(layout.dataset_path)
+        run.log_artifact(layout.figures_dir("preprocess"), "figures")
+    print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
+
+
+def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[Record]]:
+    fit = [record for record in records if record.status == "ok"]
+    training = [record for record in fit if record.split == RAW_SPLITS[0]]
+    is_val = assign_val(
+        [one.member for one in training],
+        [one.label for one in training],
+        [one.duplicate_group for one in training],
+        val_fraction=own.val_fraction,
+        seed=own.split_seed,
+    )
+    parts = (
+        [record for record, held_out in zip(training, is_val, strict=True) if not held_out],
+        [record for record, held_out in zip(training, is_val, strict=True) if held_out],
+        [record for record in fit if record.split == RAW_SPLITS[1]],
+    )
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def _resize(layout: Layout, records: Sequence[Record], size: int, max_pixels: int) -> Pictures:
+    def pack(_: str, data: bytes) -> NDArray[np.uint8]:
+        return to_array(data, size, max_pixels=max_pixels)
+
+    return map_members(layout.raw_archive_path, [record.member for record in records], pack)
+
+
+def _count(images: Pictures, bar: tqdm[Any], sums: ChannelSums | None) -> Pictures:
+    for image in images:
+        if sums is not None:
+            sums.add(image)
+        bar.update()
+        yield image
+
+
+if __name__ == "__main__":
+    run_stage("preprocess", main, __doc__)

@@ -83,7 +83,7 @@ def contact_sheet(
     images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
 ) -> Figure:
     """Lay out pictures, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
-    columns = min(columns, max(len(images), 1))
+    columns = min(columns, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
     figure = Figure(figsize=(max(1.45 * columns, 4), 1.95 * rows + 0.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
@@ -98,7 +98,7 @@ def contact_sheet(
             axes.text(0.5, 0.5, "cannot be\ndecoded", ha="center", va="center", fontsize=8, transform=axes.transAxes)
         else:
             axes.imshow(image, interpolation="nearest")
-        axes.set_title(caption, fontsize=7, y=-0.02, va="top")
+        axes.text(0.5, -0.04, caption, fontsize=7, ha="center", va="top", transform=axes.transAxes)
     return figure
 
 

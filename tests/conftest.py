@@ -1,0 +1,38 @@
+"""What several test modules need: pictures, a small data set, a clean environment."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caller's DVC and MLflow settings out of the tests."""
+    for name in list(os.environ):
+        if name.startswith(("DVC_EXP", "DVC_ROOT", "DVC_STAGE", "MLFLOW_", "GENDER_CLASSIFIER_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    return
+
+
+def encode(pixels: np.ndarray, format: str = "JPEG", **options: object) -> bytes:
+    """Return ``pixels``, uint8 (H, W) or (H, W, C), as a picture file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def draw_pixels(seed: int, width: int = 80, height: int = 100) -> np.ndarray:
+    """Return uint8 (height, width, 3) of random patches: pictures that differ as photographs do."""
+    patches = np.random.default_rng(seed).integers(0, 256, (20, 16, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def picture(seed: int, width: int = 80, height: int = 100) -> bytes:
+    """Return a JPEG of :func:`draw_pixels`."""
+    return encode(draw_pixels(seed, width, height), quality=90)

@@ -17,7 +17,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("DVC_EXP", "DVC_ROOT", "DVC_STAGE", "MLFLOW_", "GENDER_CLASSIFIER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    return
 
 
 def encode(pixels: np.ndarray, format: str = "JPEG", **options: object) -> bytes:

@@ -123,10 +123,6 @@ class Layout:
     def onnx_path(self) -> Path:
         return self.root / "models" / "model.onnx"
 
-    @property
-    def registry_path(self) -> Path:
-        return self.root / "models" / "registry.json"
-
     def figures_dir(self, stage: str) -> Path:
         """PNG pictures of ``stage``: a DVC output, since some show faces."""
         return self.root / "metrics" / "figures" / stage

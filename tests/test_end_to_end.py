@@ -1,0 +1,294 @@
+"""A fresh clone, real DVC, a real SQLite store: what users run, read back through MLflow's client."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+import yaml
+from closure import ROOT
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
+SMALL = {
+    "epochs": 1,
+    "batch_size": 64,
+    "ingest": {"sample_train": 160, "sample_val": 40},
+    "verify": {"max_rejected": 0.1},
+    "preprocess": {"val_fraction": 0.2},
+}
+
+
+class Checkout:
+    """A clone of this project's working tree, and the commands a user types in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "OMP_NUM_THREADS": "1",
+            **variables,
+        }
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def read(self, path: str) -> Any:
+        return json.loads((self.folder / path).read_text())
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self, experiment: str = "gender-classifier") -> list[Run]:
+        found = self.client.get_experiment_by_name(experiment)
+        assert found is not None
+        return sorted(self.client.search_runs([found.experiment_id]), key=lambda run: run.info.start_time)
+
+    def artifacts(self, run: Run, folder: str = "") -> set[str]:
+        return {Path(item.path).name for item in self.client.list_artifacts(run.info.run_id, folder)}
+
+
+def clone(folder: Path, changes: dict[str, Any]) -> Checkout:
+    """Copy what Git would track into a new repository, with params shrunken and committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for key, value in changes.items():
+        params[key] = {**params[key], **value} if isinstance(value, dict) else value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    checkout = Checkout(folder)
+    checkout.run("git", "init", "-q", "-b", "main")
+    checkout.run("git", "config", "user.name", "A Tester")
+    checkout.run("git", "config", "user.email", "tester@example.org")
+    checkout.run("git", "add", "-A")
+    checkout.run("git", "commit", "-q", "-m", "start")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone in which `dvc repro` has run once and its results are committed."""
+    checkout = clone(tmp_path_factory.mktemp("repro"), SMALL)
+    done = checkout.run("dvc", "repro")
+    assert "train: best of 1 epochs is 1" in done.stdout
+    assert "img/s" not in done.stderr  # no progress bar without a terminal
+    checkout.run("git", "add", "-A")
+    checkout.run("git", "commit", "-q", "-m", "results")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def experiments(repro: Checkout) -> Checkout:
+    """The same clone after two experiments: one in the workspace, one in a folder that vanishes."""
+    repro.run("dvc", "exp", "run", "-n", "two-epochs", "-S", "epochs=2", "-S", "lr=1e-4")
+    repro.run("git", "stash", "-q")
+    repro.run("dvc", "checkout", "-q")
+    repro.run("dvc", "exp", "run", "--temp", "-n", "from-temp", "-S", "epochs=2", "-S", "seed=5")
+    return repro
+
+
+def test_a_second_repro_does_nothing_but_say_so(repro: Checkout) -> None:
+    before = len(repro.runs())
+    assert "Data and pipelines are up to date." in repro.run("dvc", "repro").stdout
+    assert len(repro.runs()) == before
+    assert repro.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_every_stage_left_a_finished_run(repro: Checkout) -> None:
+    data = repro.runs("gender-classifier-data")[:3]
+    assert [run.data.tags["dvc.stage"] for run in data] == ["ingest", "verify", "preprocess"]
+    model = repro.runs()[0]
+    assert {run.info.status for run in [*data, model]} == {"FINISHED"}
+    assert data[1].data.tags["data.digest"] == data[2].data.tags["data.digest"] == model.data.tags["data.digest"]
+    assert data[1].data.metrics["num_ok"] == repro.read("metrics/verify.json")["num_ok"]
+    assert {"class_balance.png", "image_sizes.png", "samples.png", "rejects.png"} <= repro.artifacts(data[1], "figures")
+
+
+def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
+    run = repro.runs()[0]
+    assert run.info.run_id == repro.read("models/mlflow_run.json")["run_id"]
+    assert run.info.run_name.startswith("repro-")
+    trained, evaluated = repro.read("metrics/train.json"), repro.read("metrics/evaluate.json")["test"]
+    assert {key: run.data.metrics[key] for key in trained} == trained
+    assert {key: run.data.metrics[f"test/{key}"] for key in evaluated} == evaluated
+    assert 0 <= evaluated["accuracy_low"] <= evaluated["accuracy"] <= evaluated["accuracy_high"] <= 1
+    assert run.data.params["ingest.sample_train"] == "160"
+    assert run.data.params["lr"] == "0.001"
+    assert repro.artifacts(run, "figures") == {
+        "curves.png", "val_confusion.png", "test_confusion.png", "roc.png", "reliability.png", "worst_mistakes.png"}  # fmt: skip
+    inputs = run.inputs.dataset_inputs
+    assert {tag.value for entry in inputs for tag in entry.tags} == {"training", "evaluation"}
+    assert {entry.dataset.digest for entry in inputs} == {run.data.tags["data.digest"]}
+
+
+def test_splits_are_disjoint_by_content(repro: Checkout) -> None:
+    hashes, pixels = {}, {}
+    for split in ("train", "val", "test"):
+        with (repro.folder / f"data/processed/{split}_index.csv").open() as file:
+            hashes[split] = {row["sha256"] for row in csv.DictReader(file)}
+        images = np.load(repro.folder / f"data/processed/{split}_images.npy")
+        pixels[split] = {image.tobytes() for image in images}
+        assert len(images) == len(np.load(repro.folder / f"data/processed/{split}_labels.npy")) == len(hashes[split])
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert not hashes[one] & hashes[other]
+        assert not pixels[one] & pixels[other]
+
+
+def test_confusion_matrices_and_predictions_agree(repro: Checkout) -> None:
+    counts = repro.read("metrics/test_confusion.json")
+    with (repro.folder / "data/predictions/test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for actual, line in counts.items():
+        for predicted, count in line.items():
+            assert count == sum((row["actual"], row["predicted"]) == (actual, predicted) for row in rows)
+    right = sum(row["actual"] == row["predicted"] for row in rows)
+    assert right / len(rows) == pytest.approx(repro.read("metrics/evaluate.json")["test"]["accuracy"])
+
+
+def test_the_registered_version_predicts_what_the_pipeline_did(
+    repro: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = repro.client.get_model_version("gender-classifier", "1")
+    run = repro.runs()[0]
+    assert version.run_id == run.info.run_id
+    assert version.tags["data.digest"] == run.data.tags["data.digest"]
+    assert float(version.tags["test/accuracy"]) == pytest.approx(run.data.metrics["test/accuracy"])
+    logged = repro.client.get_logged_model(version.model_id)
+    assert {metric.key: metric.value for metric in logged.metrics}["test/loss"] == run.data.metrics["test/loss"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repro.folder / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/gender-classifier/1")
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 64, 64, 3)
+    images = np.load(repro.folder / "data/processed/test_images.npy")
+    with (repro.folder / "data/predictions/test.csv").open() as file:
+        expected = [[float(row["prob_female"]), float(row["prob_male"])] for row in csv.DictReader(file)]
+    np.testing.assert_allclose(model.predict(images)["probs"], expected, atol=1e-4)
+
+
+def test_no_pickle_among_models_and_artifacts(repro: Checkout) -> None:
+    for path in (repro.folder / "models", repro.folder / "mlartifacts"):
+        assert not [file for file in path.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")]
+
+
+def test_experiments_are_rows_that_compare(experiments: Checkout) -> None:
+    rows = {run.info.run_name: run for run in experiments.runs()}
+    assert {"two-epochs", "from-temp"} <= set(rows)
+    baseline = experiments.run("git", "rev-parse", "HEAD").stdout.strip()
+    for name in ("two-epochs", "from-temp"):
+        run = rows[name]
+        assert run.info.status == "FINISHED"
+        assert (run.data.tags["dvc.exp"], run.data.tags["dvc.baseline"]) == (name, baseline)
+        assert run.data.params["epochs"] == "2"
+        for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+            history = experiments.client.get_metric_history(run.info.run_id, key)
+            assert [point.step for point in history] == [1, 2]
+        assert "test/accuracy" in run.data.metrics
+        for picture in ("test_confusion.png", "curves.png"):
+            local = experiments.client.download_artifacts(run.info.run_id, f"figures/{picture}")
+            assert Path(local).read_bytes().startswith(b"\x89PNG")
+    assert float(rows["two-epochs"].data.params["lr"]) == 1e-4
+
+
+def test_artifacts_of_a_temp_run_lie_in_the_main_checkout(experiments: Checkout) -> None:
+    run = next(run for run in experiments.runs() if run.info.run_name == "from-temp")
+    assert (
+        run.info.artifact_uri
+        == (experiments.folder / "mlartifacts/gender-classifier" / run.info.run_id / "artifacts").as_uri()
+    )
+    assert not list((experiments.folder / ".dvc" / "tmp" / "exps").rglob("mlflow.db"))
+
+
+def test_going_back_restores_from_the_run_cache_without_training(experiments: Checkout) -> None:
+    before = len(experiments.runs())
+    done = experiments.run("dvc", "repro")
+    assert "stages/train.py" not in done.stdout.replace("Stage 'train' is cached", "")
+    assert len(experiments.runs()) == before
+
+
+def test_dvcs_own_commands_read_well(experiments: Checkout) -> None:
+    assert "accuracy" in experiments.run("dvc", "metrics", "diff", "HEAD", "two-epochs").stdout
+    assert re.search(r"epochs\s+1\s+2", experiments.run("dvc", "params", "diff", "HEAD", "two-epochs").stdout)
+    page = experiments.run("dvc", "plots", "diff", "HEAD", "two-epochs", "--out", "plots_page").stdout.strip()
+    html = Path(page.removeprefix("file://")).read_text()
+    for title in ("Loss, train", "Accuracy, train", "true positive rate", "predicted"):
+        assert title in html
+    (experiments.folder / "plots_page").exists()
+
+
+def test_shown_experiments_have_the_metrics(experiments: Checkout) -> None:
+    shown = experiments.run("dvc", "exp", "show", "--csv").stdout
+    header = next(csv.reader(shown.splitlines()))
+    assert {"test.accuracy", "best_val_accuracy", "epochs", "lr"} <= set(header)
+
+
+def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
+    again = clone(tmp_path / "again", SMALL)
+    again.run("dvc", "repro")
+    lock = yaml.safe_load((again.folder / "dvc.lock").read_text())["stages"]
+    first = yaml.safe_load(repro.run("git", "show", "HEAD:dvc.lock").stdout)["stages"]
+    hashes = [
+        {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]} for stages in (first, lock)
+    ]
+    changed = {path for path in hashes[0] if hashes[0][path] != hashes[1][path]}
+    assert changed == {"models/mlflow_run.json"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage", "message"),
+    [
+        (["epochs=0"], "ingest", "`epochs` is int 0, out of range; it must be at least 1"),
+        (["source=nowhere.zip"], "ingest", "no such folder or file; choose sample, kaggle, or a path"),
+        (["source=README.md"], "ingest", "not a whole zip file"),
+        (["verify.max_rejected=0"], "verify", "images rejected"),
+        (["train.device=cuda:7"], "train", "`train.device` is 'cuda:7', which this machine cannot use"),
+    ],
+)
+def test_bad_input_is_one_line_and_loses_nothing(
+    experiments: Checkout, settings: list[str], stage: str, message: str
+) -> None:
+    checkout = experiments
+    checkout.run("git", "checkout", "-q", ".")
+    checkout.run("dvc", "checkout", "-q")
+    done = checkout.run("dvc", "exp", "run", *(part for one in settings for part in ("-S", one)), check=False)
+    checkout.run("git", "checkout", "-q", ".")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    checkout.run("dvc", "checkout", "-q")
+    assert "up to date" in checkout.run("dvc", "repro").stdout
+
+
+@pytest.mark.skipif(not FACES.is_file(), reason=f"{FACES.name} with real faces is not beside the checkout")
+def test_real_faces(tmp_path: Path) -> None:
+    """One epoch on 10,000 real pictures learns: chance is 0.5, one epoch gives about 0.9."""
+    checkout = clone(tmp_path / "faces", {"epochs": 1, "source": str(FACES)})
+    checkout.run("dvc", "repro", OMP_NUM_THREADS="2")
+    assert checkout.read("data/raw.json")["num_images"] == 12_000
+    assert checkout.read("metrics/evaluate.json")["test"]["accuracy"] > 0.8
+    assert checkout.runs()[0].data.metrics["test/accuracy"] > 0.8

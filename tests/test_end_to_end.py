@@ -178,7 +178,7 @@ def test_the_registered_version_predicts_what_the_pipeline_did(
     assert version.run_id == run.info.run_id
     assert version.tags["data.digest"] == run.data.tags["data.digest"]
     assert float(version.tags["test/accuracy"]) == pytest.approx(run.data.metrics["test/accuracy"])
-    logged = repro.client.get_logged_model(version.model_id)
+    logged = repro.client.get_logged_model(version.source.removeprefix("models:/"))
     assert {metric.key: metric.value for metric in logged.metrics}["test/loss"] == run.data.metrics["test/loss"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{repro.folder / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model("models:/gender-classifier/1")
@@ -260,7 +260,7 @@ def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "stage", "message"),
     [
-        (["epochs=0"], "ingest", "`epochs` is int 0, out of range; it must be at least 1"),
+        (["epochs=0"], "train", "`epochs` is int 0, out of range; it must be at least 1"),
         (["source=nowhere.zip"], "ingest", "no such folder or file; choose sample, kaggle, or a path"),
         (["source=README.md"], "ingest", "not a whole zip file"),
         (["verify.max_rejected=0"], "verify", "images rejected"),

@@ -152,12 +152,12 @@ def short_digest(digest: str) -> str:
 
 def _open_run(stage: str, root: Path, *, data: bool, resume: str | None) -> TrackedRun:
     main_root = find_main_root(root)
-    client = MlflowClient(tracking_uri=find_tracking_uri(root))
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     if data:
         experiment += "-data"
-    # Two processes that create one SQLite store at once break it.
+    # Making the client creates the tables; two processes that create one SQLite store at once break it.
     with FileLock(main_root / ".mlflow.lock"):
+        client = MlflowClient(tracking_uri=find_tracking_uri(root))
         experiment_id = _find_experiment(client, experiment, main_root)
     tags = _describe_process(stage, root)
     if resume is not None:

@@ -1,0 +1,47 @@
+"""The ONNX file says the same as torch, for any batch, and is the same for the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from gender_classifier.errors import ModelError
+from gender_classifier.evaluation import softmax
+from gender_classifier.export import check_export, compute_probs, export_onnx
+from gender_classifier.model import ModelSpec, build_model, compute_logits
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("head", ["linear", "full"])
+def test_probabilities_are_torchs_for_any_batch(tmp_path: Path, head: str) -> None:
+    spec = ModelSpec(head, ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    torch.manual_seed(0)
+    model = build_model(head, 2, 64).eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(path, model, spec, {"data_digest": "abc"})
+    expected = softmax(compute_logits(model, spec, IMAGES))
+    for size in (1, 2, 5):
+        np.testing.assert_allclose(compute_probs(path, IMAGES, batch_size=size), expected, atol=1e-5)
+    assert check_export(path, IMAGES, expected) < 1e-5
+    with pytest.raises(ModelError, match="differ from torch's by up to"):
+        check_export(path, IMAGES, expected[:, ::-1])
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(metadata["classes"]) == ["female", "male"]
+    assert (metadata["image_size"], metadata["head"], metadata["data_digest"]) == ("64", head, "abc")
+
+
+def test_equal_models_are_equal_files_without_traces_of_the_machine(tmp_path: Path) -> None:
+    spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    model = build_model("linear", 2, 64).eval()
+    for name in ("one", "two"):
+        export_onnx(tmp_path / name, model, spec, {})
+    data = (tmp_path / "one").read_bytes()
+    assert data == (tmp_path / "two").read_bytes()
+    assert str(Path(__file__).parents[1]).encode() not in data
+    assert b"stack_trace" not in data

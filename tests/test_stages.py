@@ -1,0 +1,219 @@
+"""Every stage in a temporary folder, without DVC: what it writes, what it mirrors, how it fails."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from closure import ROOT
+from mlflow import MlflowClient
+
+from gender_classifier.archive import Archive
+from gender_classifier.errors import DataError, ModelError
+from gender_classifier.images import to_array
+from gender_classifier.layout import Layout
+from gender_classifier.model import load_model
+from gender_classifier.params import Params, load_params
+
+STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
+
+
+def load_main(stage: str) -> Callable[[Layout, Params], None]:
+    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main  # type: ignore[no-any-return]
+
+
+def run(stage: str, folder: Path) -> None:
+    layout = Layout(folder)
+    load_main(stage)(layout, load_params(layout.params_path))
+
+
+def shrink(folder: Path, **top: object) -> None:
+    """Write the real params, made small."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params |= {"epochs": 2, "batch_size": 32, **top}
+    params["ingest"] |= {"sample_train": 100, "sample_val": 30}
+    params["verify"]["max_rejected"] = 0.1
+    params["preprocess"]["val_fraction"] = 0.2
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all five stages have run."""
+    folder = tmp_path_factory.mktemp("whole")
+    shrink(folder)
+    for stage in STAGES:
+        run(stage, folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """Return the same folder to break, with a store of its own."""
+    shutil.copytree(whole, tmp_path / "copy", ignore=shutil.ignore_patterns("mlartifacts"))
+    return tmp_path / "copy"
+
+
+def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = {
+        next(iter(entry)) if isinstance(entry, dict) else entry
+        for stage in pipeline.values()
+        for kind in ("outs", "metrics", "plots")
+        for entry in stage.get(kind, [])
+    }
+    files = {
+        str(path.parent.relative_to(whole) if "figures" in path.parts else path.relative_to(whole))
+        for folder in ("data", "models", "metrics")
+        for path in (whole / folder).rglob("*")
+        if path.is_file()
+    }
+    assert files == declared
+
+
+def test_metrics_in_git_are_small(whole: Path) -> None:
+    assert sum(path.stat().st_size for path in (whole / "metrics").glob("*.*")) < 100_000
+
+
+def test_arrays_follow_the_index_back_to_the_source(whole: Path) -> None:
+    with Archive(whole / "data/raw.zip") as archive:
+        for split in ("train", "val", "test"):
+            images = np.load(whole / f"data/processed/{split}_images.npy")
+            labels = np.load(whole / f"data/processed/{split}_labels.npy")
+            with (whole / f"data/processed/{split}_index.csv").open() as file:
+                for row in csv.DictReader(file):
+                    number = int(row["row"])
+                    assert row["member"].split("/")[1] == row["label"] == ("female", "male")[labels[number]]
+                    assert row["member"].startswith("Validation" if split == "test" else "Training")
+                    expected = to_array(archive.read(row["member"]), 64, max_pixels=10**6)
+                    np.testing.assert_array_equal(images[number], expected)
+
+
+def test_channel_statistics_are_those_of_train_alone(whole: Path) -> None:
+    info = json.loads((whole / "data/processed/dataset.json").read_text())
+    pixels = np.load(whole / "data/processed/train_images.npy").reshape(-1, 3) / 255
+    np.testing.assert_allclose(info["channel_mean"], pixels.mean(axis=0))
+    np.testing.assert_allclose(info["channel_std"], pixels.std(axis=0))
+
+
+def test_the_model_holds_what_rebuilds_it(whole: Path) -> None:
+    _, spec = load_model(whole / "models/model.safetensors")
+    info = json.loads((whole / "data/processed/dataset.json").read_text())
+    assert list(spec.classes) == info["classes"] == ["female", "male"]
+    assert list(spec.channel_mean) == info["channel_mean"]
+
+
+def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
+    with (whole / "metrics/curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    best = json.loads((whole / "metrics/train.json").read_text())
+    assert float(rows[best["best_epoch"] - 1]["val_accuracy"]) == best["best_val_accuracy"]
+
+
+def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{whole / 'mlflow.db'}")
+    run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
+    assert "test/accuracy" in client.get_run(run_id).data.metrics
+    assert client.get_model_version("gender-classifier", "1").run_id == run_id
+
+
+def test_a_store_that_lost_the_run_gets_a_new_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "mlflow.db").unlink()
+    run("evaluate", copy)
+    assert "opening a new one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "error", "message"),
+    [
+        ("verify", "data/raw.zip", Exception, "not a whole zip file"),
+        ("preprocess", "data/verified/manifest.csv", DataError, "line 1 does not name the columns"),
+        ("train", "data/processed/train_images.npy", DataError, "not a whole .npy file"),
+        ("evaluate", "models/model.safetensors", ModelError, "not a whole safetensors file"),
+        ("evaluate", "data/processed/test_labels.npy", DataError, "not a whole .npy file"),
+    ],
+)
+def test_torn_inputs_are_refused(copy: Path, stage: str, path: str, error: type[Exception], message: str) -> None:
+    whole = (copy / path).read_bytes()
+    (copy / path).write_bytes(whole[20 : len(whole) // 2])
+    with pytest.raises(error, match=message):
+        run(stage, copy)
+
+
+def test_a_model_for_other_images_is_refused(copy: Path) -> None:
+    info = json.loads((copy / "data/processed/dataset.json").read_text())
+    (copy / "data/processed/dataset.json").write_text(json.dumps(info | {"image_size": 96}))
+    with pytest.raises(DataError, match="made for 64 px"):
+        run("evaluate", copy)
+
+
+def test_too_many_rejects_write_the_report_and_no_manifest(copy: Path) -> None:
+    shutil.rmtree(copy / "data/verified")
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["verify"]["max_rejected"] = 0.01
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(DataError, match=r"images rejected .* more than the tolerated 1.00%"):
+        run("verify", copy)
+    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["report.json"]
+
+
+def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *arguments],
+        cwd=folder, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
+    shrink(tmp_path, lr="fast")
+    line = f"{tmp_path}/params.yaml: `lr` is str 'fast'; it must be a number, above 0 and at most 100"
+    process = start("train", tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, f"train: error: {line}\n")
+    for process in (start("train", tmp_path, "--debug"), start("train", tmp_path, GENDER_CLASSIFIER_DEBUG="1")):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.startswith("Traceback")
+        assert errors.endswith(f"ParamsError: {line}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_is_marked_killed_and_leaves_no_model(copy: Path, number: signal.Signals) -> None:
+    shrink(copy, epochs=1000)
+    for path in ("models/model.safetensors", "metrics/curves.csv"):
+        (copy / path).unlink()
+    process = start("train", copy)
+    deadline = time.monotonic() + 60
+    # The second row on disk: the first is in MLflow by then.
+    while not (copy / "metrics/curves.csv").exists() or len((copy / "metrics/curves.csv").read_text().splitlines()) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert not (copy / "models/model.safetensors").exists()
+    assert not list(copy.rglob("*.tmp"))
+    run_id = json.loads((copy / "models/mlflow_run.json").read_text())["run_id"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert len(client.get_metric_history(run_id, "val/loss")) >= 1

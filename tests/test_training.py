@@ -1,0 +1,172 @@
+"""The loop: repeatable bit for bit, it learns, it keeps the best epoch, it stops when told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gender_classifier.dataset import PackedSplit
+from gender_classifier.errors import ModelError, ParamsError
+from gender_classifier.evaluation import evaluate
+from gender_classifier.model import ModelSpec, build_model, compute_logits
+from gender_classifier.params import TrainParams, load_params
+from gender_classifier.training import EpochRecord, Trainer, find_device, find_precision, schedule
+
+REAL = load_params(Path(__file__).parents[1] / "params.yaml").train
+PARAMS = replace(REAL, epochs=2, batch_size=16, device="cpu", lr=3e-4)
+SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def easy(count: int, seed: int) -> PackedSplit:
+    """Return noise with a bright upper half for label 1, a bright lower half for label 0."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % 2
+    images = rng.integers(0, 120, (count, 64, 64, 3), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:32] += np.uint8(100 * label)
+        image[32:] += np.uint8(100 * (1 - label))
+    return PackedSplit(images, labels)
+
+
+TRAIN, VAL = easy(72, 0), easy(24, 1)
+
+
+def trainer(params: TrainParams = PARAMS, head: str = "linear") -> Trainer:
+    torch.manual_seed(params.seed)
+    return Trainer(build_model(head, 2, 64), replace(SPEC, head=head), TRAIN, VAL, params)
+
+
+def finish(params: TrainParams = PARAMS, head: str = "linear") -> tuple[list[EpochRecord], dict[str, torch.Tensor]]:
+    one = trainer(params, head)
+    records = list(one.epochs())
+    assert one.best is not None
+    return records, one.best.state
+
+
+@pytest.mark.parametrize("head", ["linear", "full"])
+def test_equal_seeds_give_equal_weights_whatever_ran_before(head: str) -> None:
+    records, state = finish(replace(PARAMS, epochs=1), head)
+    torch.rand(7)
+    again, same = finish(replace(PARAMS, epochs=1), head)
+    assert records == again
+    assert all(torch.equal(state[key], same[key]) for key in state)
+    _, other = finish(replace(PARAMS, epochs=1, seed=1), head)
+    assert not torch.equal(state["classifier.weight" if head == "linear" else "classifier.6.weight"],
+                           other["classifier.weight" if head == "linear" else "classifier.6.weight"])  # fmt: skip
+
+
+def test_training_leaves_torchs_settings_and_generator_as_they_were() -> None:
+    one = trainer()
+    state, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    list(one.epochs())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_learns_the_easy_task(optimizer: str) -> None:
+    lr = 0.02 if optimizer == "sgd" else 5e-4
+    decay = 0.01 if optimizer == "adamw" else 0.0
+    records, _ = finish(replace(PARAMS, optimizer=optimizer, epochs=6, lr=lr, weight_decay=decay))  # type: ignore[arg-type]
+    assert records[-1].val_loss < records[0].val_loss
+    assert max(record.val_accuracy for record in records) == 1.0
+    assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_best_epoch_is_kept_with_its_logits() -> None:
+    one = trainer(replace(PARAMS, epochs=4))
+    records = list(one.epochs())
+    best = one.best
+    assert best is not None
+    expected = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
+    assert best.record == expected
+    model = build_model("linear", 2, 64)
+    model.load_state_dict(best.state)
+    np.testing.assert_allclose(compute_logits(model, SPEC, VAL.images), best.val_logits, atol=1e-4)
+    report = evaluate(best.val_logits, VAL.labels, classes=SPEC.classes)
+    assert report.metrics["accuracy"] == best.record.val_accuracy
+    assert report.metrics["loss"] == pytest.approx(best.record.val_loss, rel=1e-6)
+
+
+def test_every_image_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    original = Trainer._load_batch
+
+    def watch(self: Trainer, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(Trainer, "_load_batch", watch)
+    counted: list[int] = []
+    list(trainer(replace(PARAMS, epochs=2)).epochs(counted.append))
+    rows = np.concatenate(seen)
+    assert sorted(rows[:72]) == sorted(rows[72:]) == list(range(72))
+    assert not np.array_equal(rows[:72], rows[72:])
+    assert sum(counted) == 2 * (72 + 24)
+
+
+class _Stuck(nn.Module):
+    """Predicts the same whatever it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.weight * 0 + torch.zeros(len(images), 2)
+
+
+def test_early_stopping_counts_epochs_without_a_better_one() -> None:
+    params = replace(PARAMS, epochs=50, early_stopping=3)
+    one = Trainer(_Stuck(), SPEC, TRAIN, VAL, params)
+    assert len(list(one.epochs())) == 4
+    assert one.best is not None
+    assert one.best.record.epoch == 1
+    assert len(list(Trainer(_Stuck(), SPEC, TRAIN, VAL, replace(params, epochs=5, early_stopping=0)).epochs())) == 5
+
+
+def test_a_diverged_loss_stops_with_advice() -> None:
+    with pytest.raises(ModelError, match=r"diverged in epoch 1: train_loss is .*; lower `lr` \(now 100\)"):
+        list(trainer(replace(PARAMS, optimizer="sgd", lr=100.0, schedule="constant")).epochs())
+
+
+def test_label_smoothing_raises_the_training_loss_alone() -> None:
+    plain, smooth = (finish(replace(PARAMS, epochs=4, label_smoothing=value))[0][-1] for value in (0.0, 0.3))
+    assert smooth.train_loss > plain.train_loss + 0.1
+
+
+@pytest.mark.parametrize("name", ["one_cycle", "cosine", "constant"])
+def test_schedules(name: str) -> None:
+    rates = [schedule(name, step, 100, 0.2) for step in range(100)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert max(rates) == 1
+    peak = rates.index(1)
+    assert peak == (19 if name == "one_cycle" else 0)
+    if name != "constant":
+        assert rates[-1] < 0.001
+        assert rates[peak:] == sorted(rates[peak:], reverse=True)
+        assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert schedule("one_cycle", 0, 1, 0.2) == 1
+
+
+def test_devices_and_precisions() -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("cuda:99", "gpu", "meta"):
+        with pytest.raises(ParamsError, match=f"`train.device` is '{name}'"):
+            find_device(name)
+    assert find_precision("fp32", torch.device("cpu")) == "fp32"
+    assert find_precision("auto", torch.device("cpu")) in ("bf16", "fp32")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_both_precisions_train(precision: str) -> None:
+    records, state = finish(replace(PARAMS, precision=precision))  # type: ignore[arg-type]
+    assert math.isfinite(records[-1].val_loss)
+    assert {value.dtype for value in state.values()} == {torch.float32}

@@ -101,7 +101,7 @@ def _mirror(layout: Layout, run: TrackedRun, spec: ModelSpec, report: Report, in
     for path in (layout.evaluate_report_path, layout.test_confusion_path, layout.roc_path, layout.reliability_path):
         run.log_artifact(path, "metrics")
     run.log_artifact(layout.test_predictions_path, "predictions")
-    run.log_artifact(layout.figures_dir("evaluate"), "figures")
+    run.log_artifact(layout.figures_dir("evaluate"))
     tags = {"data.digest": short_digest(info.manifest_sha256), "dvc.exp": os.environ.get("DVC_EXP_NAME", "")}
     return run.register_model(
         layout.onnx_path,

@@ -58,7 +58,7 @@ def main(layout: Layout, params: Params) -> None:
         run.log_metrics(metrics)
         run.set_tags({"data.digest": short_digest(digest)})
         run.log_artifact(layout.dataset_path)
-        run.log_artifact(layout.figures_dir("preprocess"), "figures")
+        run.log_artifact(layout.figures_dir("preprocess"))
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -57,7 +58,7 @@ def _build_trainer(layout: Layout, own: TrainParams, spec: ModelSpec, train: Pac
 def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Trainer, counts: dict[str, int]) -> None:
     flat = flatten_params(layout.params_path)
     run.log_params(flat)
-    run.log_dataset(str(flat["source"]), info.manifest_sha256, "training", counts)
+    run.log_dataset(Path(str(flat["source"])).name, info.manifest_sha256, "training", counts)
     run.set_tags(
         {
             "data.digest": short_digest(info.manifest_sha256),
@@ -121,7 +122,7 @@ def _report(
     run.log_metrics(metrics)
     for path in (layout.curves_path, layout.val_confusion_path):
         run.log_artifact(path, "metrics")
-    run.log_artifact(figures, "figures")
+    run.log_artifact(figures)
     run.log_artifact(layout.model_path, "weights")
 
 

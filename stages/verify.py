@@ -61,7 +61,7 @@ def main(layout: Layout, params: Params) -> None:
         run.log_metrics(metrics | {f"rejected/{name}": found.get("rejected", 0)
                                    for name, found in summary["findings"].items()})  # fmt: skip
         run.log_artifact(layout.findings_path)
-        run.log_artifact(layout.figures_dir("verify"), "figures")
+        run.log_artifact(layout.figures_dir("verify"))
         check_fitness(records, own)
         write_manifest(layout.manifest_path, records)
         digest = hashlib.sha256(layout.manifest_path.read_bytes()).hexdigest()

@@ -33,6 +33,9 @@ EXPERIMENT = "gender-classifier"
 
 REGISTERED_MODEL = "gender-classifier"
 
+# The UI opens such an experiment on its training runs instead of on its pages for language models.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 # What one call of MLflow's REST API takes at most.
 _MAX_PARAMS, _MAX_METRICS = 100, 1000
 
@@ -59,7 +62,10 @@ class TrackedRun:
             self.client.log_batch(self.run_id, metrics=entries[start : start + _MAX_METRICS])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Upload one file, or a folder with all that is in it."""
+        """Upload one file, or all that is in a folder, below ``folder``.
+
+        Pictures go to the root: MLflow's page that compares runs previews only the files there.
+        """
         if path.is_dir():
             self.client.log_artifacts(self.run_id, str(path), folder)
         else:
@@ -183,7 +189,7 @@ def _find_experiment(client: MlflowClient, name: str, main_root: Path) -> str:
     is_local = client.tracking_uri.startswith("sqlite:")
     location = (main_root / "mlartifacts" / name).as_uri() if is_local else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
     except MlflowException as error:
         found = client.get_experiment_by_name(name)  # another machine may have been quicker
         if found is None:

@@ -42,6 +42,7 @@ format: setup  ## Mend style
 	@ruff format .
 
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
+	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C stops it)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT)
 
 lock:  ## Resolve requirements.lock anew (needs uv)

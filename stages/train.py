@@ -21,7 +21,7 @@ from gender_classifier import plots
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.evaluation import evaluate
 from gender_classifier.files import write_csv, write_json
-from gender_classifier.layout import Layout, find_main_root
+from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
 from gender_classifier.model import ModelSpec, build_model, count_parameters, load_initial_weights, save_model
 from gender_classifier.params import Params, TrainParams, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
@@ -67,6 +67,7 @@ def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Train
             "torch.precision": trainer.precision,
             "torch.threads": torch.get_num_threads(),
             "torch.version": torch.__version__,
+            "mlflow.note.content": SAMPLE_NOTE if flat["source"] == SAMPLE else "",
         }
     )
 

@@ -139,6 +139,7 @@ def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
     assert 0 <= evaluated["accuracy_low"] <= evaluated["accuracy"] <= evaluated["accuracy_high"] <= 1
     assert run.data.params["ingest.sample_train"] == "160"
     assert run.data.params["lr"] == "0.001"
+    assert "say nothing about faces" in run.data.tags["mlflow.note.content"]
     assert repro.artifacts(run) >= {
         "curves.png", "val_confusion.png", "test_confusion.png", "roc.png", "reliability.png", "worst_mistakes.png"}  # fmt: skip
     inputs = run.inputs.dataset_inputs

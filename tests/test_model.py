@@ -148,7 +148,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         load_model(tmp_path / "none.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="without this project's description"):
+    with pytest.raises(ModelError, match="no description of a model"):
         load_model(tmp_path / "other.safetensors")
     save_model(tmp_path / "odd.safetensors", {"x": torch.zeros(1)}, SPEC)
     with pytest.raises(ModelError, match="do not fit its own description"):

@@ -68,6 +68,7 @@ def test_a_relative_path_means_the_project_root(tmp_path: Path) -> None:
 def test_the_sample_is_drawn(tmp_path: Path) -> None:
     snapshot, members = take("sample", tmp_path)
     assert (snapshot.kind, snapshot.num_images, len(members)) == ("sample", 32, 32)
+    assert "say nothing about faces" in snapshot.note
 
 
 def without(*prefixes: str) -> dict[str, bytes]:

@@ -197,11 +197,14 @@ def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_training_is_marked_killed_and_leaves_no_model(copy: Path, number: signal.Signals) -> None:
+def test_a_stopped_training_is_marked_killed_and_leaves_no_model(
+    copy: Path, number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
     shrink(copy, epochs=1000)
     for path in ("models/model.safetensors", "metrics/curves.csv"):
         (copy / path).unlink()
     process = start("train", copy)
+    request.addfinalizer(process.kill)
     deadline = time.monotonic() + 60
     # The second row on disk: the first is in MLflow by then.
     while not (copy / "metrics/curves.csv").exists() or len((copy / "metrics/curves.csv").read_text().splitlines()) < 3:

@@ -14,6 +14,11 @@ RAW_SPLITS = ("Training", "Validation")
 
 SPLITS = ("train", "val", "test")
 
+SAMPLE = "sample"
+"""The source that is drawn by code."""
+
+SAMPLE_NOTE = "Synthetic data, drawn by this project: figures measured on it say nothing about faces."
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -154,10 +154,10 @@ def _draw_figure(rng: np.random.Generator, width: int, height: int, traits: _Tra
     image = _background(rng, width, height)
     draw = ImageDraw.Draw(image)
     # Everything below is in thousandths of the head's width, from its centre.
-    unit = width * int(rng.integers(520, 640)) // 1000
-    cx = width // 2 + unit * int(rng.integers(-60, 61)) // 1000
-    cy = height * int(rng.integers(450, 520)) // 1000
-    tilt = int(rng.integers(-70, 71))
+    unit = width * int(rng.integers(480, 660)) // 1000
+    cx = width // 2 + unit * int(rng.integers(-110, 111)) // 1000
+    cy = height * int(rng.integers(430, 530)) // 1000
+    tilt = int(rng.integers(-110, 111))
 
     def at(x: int, y: int) -> tuple[int, int]:
         return cx + (x * 1000 - y * tilt) * unit // 1_000_000, cy + (y * 1000 + x * tilt) * unit // 1_000_000
@@ -250,8 +250,8 @@ def _draw_features(
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """A soft, uneven backdrop: a few random colours, enlarged."""
-    base = rng.integers(40, 216, 3)
-    patches = np.clip(base + rng.integers(-38, 39, (4, 4, 3)), 0, 255).astype(np.uint8)
+    base = rng.integers(50, 206, 3)
+    patches = np.clip(base + rng.integers(-60, 61, (9, 7, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(patches).resize((width, height), Image.Resampling.BILINEAR)
 
 

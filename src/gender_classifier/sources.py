@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gender_classifier.archive import Archive, write_archive
 from gender_classifier.errors import SourceError
-from gender_classifier.layout import CLASSES, RAW_SPLITS
+from gender_classifier.layout import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
 from gender_classifier.params import IngestParams
 from gender_classifier.sample import draw_sample
 
@@ -24,7 +24,11 @@ _CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was taken: ``counts`` is images a class folder, ``ignored`` the files outside the layout."""
+    """What was taken.
+
+    ``counts`` is images a class folder, ``ignored`` the files outside the layout, ``note`` what a reader of any
+    figure must know of the data.
+    """
 
     source: str
     kind: str
@@ -32,6 +36,7 @@ class Snapshot:
     counts: dict[str, int]
     ignored: int
     sha256: str
+    note: str = ""
 
 
 Contents = Mapping[str, Callable[[], bytes]]
@@ -50,10 +55,10 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
         SourceError: the source is missing, cannot be read, or is not laid out as a data set.
         ArchiveError: it is a zip file that must not be read.
     """
-    if params.source == "sample":
+    if params.source == SAMPLE:
         total = params.sample_train + params.sample_val
         drawn = draw_sample(params.sample_seed, num_train=params.sample_train, num_val=params.sample_val)
-        return _store(params.source, "sample", drawn, total, 0, archive_path)
+        return _store(params.source, SAMPLE, drawn, total, 0, archive_path)
     kind, path = "kaggle", Path()
     if params.source == "kaggle":
         path = _fetch_kaggle(params.kaggle_version)
@@ -109,7 +114,8 @@ def _store(
         digest = hashlib.sha256()
         while block := file.read(2**20):
             digest.update(block)
-    return Snapshot(source, kind, num_images, dict(sorted(counts.items())), ignored, digest.hexdigest())
+    note = SAMPLE_NOTE if kind == SAMPLE else ""
+    return Snapshot(source, kind, num_images, dict(sorted(counts.items())), ignored, digest.hexdigest(), note)
 
 
 def _find_layout(contents: Contents, path: Path) -> tuple[Contents, int]:

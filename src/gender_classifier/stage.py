@@ -30,6 +30,8 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     parser.add_argument("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
     debug = parser.parse_args().debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     signal.signal(signal.SIGTERM, _raise_exit)
+    # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
     warnings.filterwarnings("ignore", module="PIL")
     layout = Layout(Path.cwd())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,8 +104,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
         torch.manual_seed(_mix(params.seed, epoch))  # dropout has no generator of its own
         order = torch.randperm(len(self._train.images), generator=generator).numpy()
-        loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        losses, hits, sizes = [], [], []  # read after the last step: reading one would wait for the device
         self.model.train()
         for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
@@ -120,11 +118,12 @@ class Trainer:
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
-            loss_sum += loss.detach() * len(rows)
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            losses.append(loss.detach())
+            hits.append((logits.detach().argmax(dim=1) == labels).sum())
+            sizes.append(len(rows))
             on_batch(len(rows))
-        count = len(order)
-        return float(loss_sum) / count, int(correct) / count
+        total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
+        return float(total) / len(order), int(torch.stack(hits).sum()) / len(order)
 
     def _load_batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.asarray(self._train.images[rows])).to(self.device)
@@ -143,7 +142,7 @@ class Trainer:
             if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
                 return False
         state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-        self.best = Best(record, state, copy.copy(logits))
+        self.best = Best(record, state, logits)
         return True
 
 

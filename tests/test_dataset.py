@@ -93,7 +93,7 @@ def test_channel_statistics_are_numpys_whatever_the_order(images: np.ndarray) ->
 def test_index_and_info_come_back(tmp_path: Path) -> None:
     write_index(tmp_path / "i.csv", [("b, odd.jpg", "male", "1" * 64), ("a.jpg", "female", "2" * 64)])
     assert read_index(tmp_path / "i.csv") == ["b, odd.jpg", "a.jpg"]
-    info = DatasetInfo(("female", "male"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "0" * 64)
+    info = DatasetInfo(("female", "male"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "0" * 64, {"train": "1" * 64})
     write_info(tmp_path / "d.json", info)
     assert read_info(tmp_path / "d.json") == info
 

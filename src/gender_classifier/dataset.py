@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class DatasetInfo:
     """What training must know besides the arrays.
 
     ``channel_mean`` and ``channel_std`` are over all pixels of ``train``, RGB, on the scale 0 to 1;
-    ``manifest_sha256`` names the verified data that the arrays were made of.
+    ``manifest_sha256`` names the verified data that the arrays were made of, ``split_sha256`` each split's index:
+    which images, under which labels.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +39,7 @@ class DatasetInfo:
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
     manifest_sha256: str
+    split_sha256: Mapping[str, str]
 
 
 class ChannelSums:
@@ -71,22 +73,23 @@ class ChannelSums:
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:
-    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file through a memory map.
+    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file, one after the other.
 
     Raises:
         DataError: there were fewer or more images than ``count``.
     """
-    with replacing(path) as temporary:
-        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # Not through a memory map: on a full disk a write to one kills the process without a word.
+        np.lib.format.write_array_header_1_0(file, header)
         written = 0
         for image in images:
             if written == count:
                 raise DataError(f"{path}: more than the {count} images that the manifest lists; verify the data again")
-            packed[written] = image
+            file.write(image.tobytes())
             written += 1
         if written != count:
             raise DataError(f"{path}: {written} images, the manifest lists {count}; verify the data again")
-        packed.flush()
 
 
 def write_labels(path: Path, labels: Sequence[int]) -> None:

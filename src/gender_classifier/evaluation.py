@@ -67,14 +67,20 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
     return Report(_measure(labels, preds, probs, classes, num_bins), confusion, preds, probs)
 
 
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share ``hits / total``."""
+    interval = binomtest(hits, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], num_bins: int) -> dict[str, float]:
-    interval = binomtest(int((preds == labels).sum()), len(labels)).proportion_ci(method="wilson")
+    low, high = wilson_interval(int((preds == labels).sum()), len(labels))
     scores = probs[:, 1] if len(classes) == 2 else probs
     targets = labels if len(classes) == 2 else np.eye(len(classes))[labels]
     found: dict[str, float] = {
         "accuracy": sk.accuracy_score(labels, preds),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy_low": low,
+        "accuracy_high": high,
         "loss": sk.log_loss(labels, probs, labels=range(len(classes))),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, preds),
         "roc_auc": sk.roc_auc_score(targets, scores),

@@ -93,11 +93,21 @@ class TrainParams:
 
 
 @dataclass(frozen=True)
+class PromotionParams:
+    """When the newest version becomes champion in the model registry."""
+
+    metric: Literal["best_val_accuracy", "best_val_loss", "test/accuracy", "test/loss"] = _key()
+    min_gain: float = _key(low=0, high=100)
+    min_accuracy: float = _key(low=0, high=1)
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     """How the report on the test set is drawn up."""
 
     ece_bins: int = _key(low=2, high=1000)
     worst_mistakes: int = _key(low=0, high=1000)
+    promotion: PromotionParams = _key()
 
 
 @dataclass(frozen=True)

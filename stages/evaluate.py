@@ -3,31 +3,40 @@
     dvc repro evaluate                                 seconds
     dvc metrics show; dvc plots show
 
-Reads the model and the test arrays. Writes metrics/evaluate.json, metrics/test_confusion.json, metrics/roc.csv,
-metrics/reliability.csv, data/predictions/test.csv, metrics/figures/evaluate/ and models/model.onnx.
+Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
+metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, data/predictions/test.csv,
+metrics/figures/evaluate/, models/model.onnx and models/model_card.md.
 """
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from gender_classifier import plots
+from gender_classifier.checkpoints import discard_checkpoints
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.errors import DataError
 from gender_classifier.evaluation import Report, evaluate, reliability_points, roc_points, worst_mistakes
 from gender_classifier.export import check_export, export_onnx
-from gender_classifier.files import read_json, write_csv, write_json
-from gender_classifier.layout import Layout
+from gender_classifier.files import read_json, write_csv, write_json, write_text
+from gender_classifier.layout import SPLITS, Layout
 from gender_classifier.model import ModelSpec, compute_logits, load_model
-from gender_classifier.params import EvaluateParams, Params
+from gender_classifier.model_card import write_card
+from gender_classifier.params import EvaluateParams, Params, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
+from gender_classifier.registry import REGISTERED_MODEL, register_model, settle_champion
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, short_digest, track
+
+# The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.
+_HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece")
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -38,21 +47,26 @@ def main(layout: Layout, params: Params) -> None:
     test = open_split(layout.images_path("test"), layout.labels_path("test"))
     _check_fit(layout, spec, info)
     run_id = str(read_json(layout.mlflow_run_path).get("run_id"))
-    with track("evaluate", layout.root, resume=run_id) as run:
+    flat = flatten_params(layout.params_path)
+    with track("evaluate", layout.root, params=flat, resume=run_id) as run:
         with tqdm(total=len(test.images), unit="img", desc="test", disable=None, dynamic_ncols=True) as bar:
             logits = compute_logits(model, spec, test.images, on_batch=bar.update)
         report = evaluate(logits, test.labels, classes=spec.classes, num_bins=own.ece_bins)
         _write_files(layout, spec, test, report, own)
-        digest = short_digest(info.manifest_sha256)
-        export_onnx(layout.onnx_path, model, spec, {"data_digest": digest})
+        export_onnx(layout.onnx_path, model, spec, {"data_digest": short_digest(info.manifest_sha256)})
         check_export(layout.onnx_path, test.images, report.probs)
-        version = _mirror(layout, run, spec, report, info)
+        _write_card(layout, spec, info, report, flat)
+        _mirror(layout, run, report, info)
+        version = _register(layout, run, spec, report, info)
+        decision = settle_champion(run.client, layout.root, version, own.promotion)
+    discard_checkpoints(layout.checkpoints_dir, run_id)
     metrics = report.metrics
     print(
         f"evaluate: test accuracy {metrics['accuracy']:.4f} "
         f"(95 % interval {metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f}) "
-        f"on {len(test.images):,} images; registered as version {version}"
+        f"on {len(test.images):,} images"
     )
+    print(f"evaluate: version {version} of {REGISTERED_MODEL}, {decision.reason}")
 
 
 def _check_fit(layout: Layout, spec: ModelSpec, info: DatasetInfo) -> None:
@@ -64,7 +78,8 @@ def _check_fit(layout: Layout, spec: ModelSpec, info: DatasetInfo) -> None:
 
 
 def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Report, own: EvaluateParams) -> None:
-    write_json(layout.evaluate_report_path, {"test": report.metrics})
+    write_json(layout.evaluate_report_path, {"test": {key: report.metrics[key] for key in _HEADLINES}})
+    write_json(layout.test_report_path, report.metrics)
     write_json(layout.test_confusion_path, tabulate_confusion(report.confusion, spec.classes))
     members = read_index(layout.index_path("test"))
     write_predictions(layout.test_predictions_path, members, test.labels, report, spec.classes)
@@ -95,20 +110,51 @@ def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: 
     return plots.contact_sheet([test.images[row] for row in rows], captions, title)
 
 
-def _mirror(layout: Layout, run: TrackedRun, spec: ModelSpec, report: Report, info: DatasetInfo) -> str:
-    metrics = {f"test/{key}": value for key, value in report.metrics.items()}
+def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Report, flat: Mapping[str, object]) -> None:
+    with layout.curves_path.open(encoding="utf-8", newline="") as file:
+        curves = list(csv.DictReader(file))
+    counts = {name: len(read_index(layout.index_path(name))) for name in SPLITS}
+    card = write_card(
+        source=PurePath(str(flat["source"])).name,
+        params={key: value for key, value in flat.items() if not key.startswith(("ingest.", "verify.", "evaluate."))},
+        spec=spec,
+        info=info,
+        counts=counts,
+        report=report,
+        best=read_json(layout.train_report_path),
+        curves=curves,
+    )
+    write_text(layout.card_path, card)
+
+
+def _mirror(layout: Layout, run: TrackedRun, report: Report, info: DatasetInfo) -> None:
+    run.log_metrics({f"test/{key}": value for key, value in report.metrics.items()})
     run.log_dataset("test", info.manifest_sha256, "evaluation", {"test": len(report.preds)})
-    for path in (layout.evaluate_report_path, layout.test_confusion_path, layout.roc_path, layout.reliability_path):
+    for path in (layout.test_report_path, layout.test_confusion_path, layout.roc_path, layout.reliability_path):
         run.log_artifact(path, "metrics")
     run.log_artifact(layout.test_predictions_path, "predictions")
     run.log_artifact(layout.figures_dir("evaluate"))
-    tags = {"data.digest": short_digest(info.manifest_sha256), "dvc.exp": os.environ.get("DVC_EXP_NAME", "")}
-    return run.register_model(
+    run.log_artifact(layout.card_path)
+
+
+def _register(layout: Layout, run: TrackedRun, spec: ModelSpec, report: Report, info: DatasetInfo) -> str:
+    best = read_json(layout.train_report_path)
+    tags = {
+        "data.digest": short_digest(info.manifest_sha256),
+        **{f"{name}.digest": short_digest(info.split_sha256[name]) for name in ("val", "test")},
+        "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
+        "git.commit": run.commit,
+    }
+    return register_model(
+        run.client,
+        run.run_id,
         layout.onnx_path,
         image_size=spec.image_size,
         num_classes=len(spec.classes),
-        metrics=metrics,
-        tags={key: value for key, value in tags.items() if value},
+        metrics={key: best[key] for key in ("best_val_accuracy", "best_val_loss")}
+        | {f"test/{key}": value for key, value in report.metrics.items()},
+        tags=tags,
+        card=layout.card_path,
     )
 
 

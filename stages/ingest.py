@@ -22,8 +22,7 @@ from gender_classifier.tracking import short_digest, track
 def main(layout: Layout, params: Params) -> None:
     """Write the archive and say where it came from."""
     own = params.ingest
-    with track("ingest", layout.root, data=True) as run:
-        run.log_params(asdict(own))
+    with track("ingest", layout.root, params=asdict(own), data=True) as run:
         snapshot = ingest(own, layout.raw_archive_path, base_dir=find_main_root(layout.root))
         metrics = {"num_raw": snapshot.num_images}
         write_json(layout.snapshot_path, asdict(snapshot))

@@ -4,7 +4,7 @@
 
 Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
 an index a split, channel statistics of train), metrics/preprocess.json and metrics/figures/preprocess/.
-Memory does not grow with the data set: pictures go through a memory map one by one.
+Memory does not grow with the data set: pictures are written one by one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,7 @@ Pictures = Iterator[NDArray[np.uint8]]
 def main(layout: Layout, params: Params) -> None:
     """Write the arrays of the three splits and what training must know of them."""
     own = params.preprocess
-    with track("preprocess", layout.root, data=True) as run:
-        run.log_params(asdict(own))
+    with track("preprocess", layout.root, params=asdict(own), data=True) as run:
         splits = _split(read_manifest(layout.manifest_path), own)
         sums = ChannelSums()
         with tqdm(total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None) as bar:
@@ -48,8 +48,11 @@ def main(layout: Layout, params: Params) -> None:
                 write_images(layout.images_path(name), counted, len(records), own.image_size)
                 write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
                 write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
-        digest = hashlib.sha256(layout.manifest_path.read_bytes()).hexdigest()
-        write_info(layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest))
+        digest = _hash_file(layout.manifest_path)
+        split_digests = {name: _hash_file(layout.index_path(name)) for name in splits}
+        write_info(
+            layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest, split_digests)
+        )
         metrics = {f"num_{name}": len(records) for name, records in splits.items()}
         write_json(layout.preprocess_report_path, metrics)
         balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
@@ -60,6 +63,10 @@ def main(layout: Layout, params: Params) -> None:
         run.log_artifact(layout.dataset_path)
         run.log_artifact(layout.figures_dir("preprocess"))
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[Record]]:

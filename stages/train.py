@@ -11,13 +11,16 @@ data/predictions/val.csv and metrics/figures/train/.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+import gender_classifier
 from gender_classifier import plots
+from gender_classifier.checkpoints import Checkpoint, fingerprint, hold_checkpoint, load_checkpoint, save_checkpoint
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.evaluation import evaluate
 from gender_classifier.files import write_csv, write_json
@@ -25,27 +28,63 @@ from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
 from gender_classifier.model import ModelSpec, build_model, count_parameters, load_initial_weights, save_model
 from gender_classifier.params import Params, TrainParams, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
+from gender_classifier.processes import share_threads
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import TrackedRun, short_digest, track
+from gender_classifier.tracking import TrackedRun, now_ms, short_digest, track
 from gender_classifier.training import Best, EpochRecord, Trainer
 
 
 def main(layout: Layout, params: Params) -> None:
     """Train, mirror each epoch to MLflow, and write the best epoch's model."""
+    threads = share_threads(layout.root)
+    if threads is not None:
+        torch.set_num_threads(threads)
     info = read_info(layout.dataset_path)
     train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
     spec = ModelSpec(params.train.head, info.classes, info.image_size, info.channel_mean, info.channel_std)
     trainer = _build_trainer(layout, params.train, spec, train, val)
-    with track("train", layout.root) as run:
-        write_json(layout.mlflow_run_path, {"run_id": run.run_id, "experiment": run.experiment})
-        _describe(run, layout, info, trainer, {"train": len(train.images), "val": len(val.images)})
-        records = _fit(layout, run, trainer, params.train, len(train.images) + len(val.images))
-        best = trainer.best
-        assert best is not None
-        save_model(layout.model_path, best.state, spec)
-        _report(layout, run, spec, best, records, val)
+    progress = _Progress(_find_checkpoint(layout, params.train, trainer), trainer)
+    with hold_checkpoint(progress.path):
+        progress.resume()
+        flat = flatten_params(layout.params_path)
+        with track("train", layout.root, params=flat, resume=progress.run_id, key=progress.path.stem) as run:
+            write_json(layout.mlflow_run_path, {"run_id": run.run_id, "experiment": run.experiment})
+            _describe(run, layout, info, trainer, {"train": len(train.images), "val": len(val.images)})
+            _fit(layout, run, progress, params.train.epochs, len(train.images) + len(val.images))
+            best = trainer.best
+            assert best is not None
+            save_model(layout.model_path, best.state, spec)
+            _report(layout, run, spec, best, progress, val)
     chosen = best.record
-    print(f"train: best of {len(records)} epochs is {chosen.epoch}, with validation accuracy {chosen.val_accuracy:.4f}")
+    print(
+        f"train: best of {len(trainer.records)} epochs is {chosen.epoch}, "
+        f"with validation accuracy {chosen.val_accuracy:.4f}"
+    )
+
+
+class _Progress:
+    """What a stopped training needs to go on: the trainer's state, and what MLflow was told, and when."""
+
+    def __init__(self, path: Path, trainer: Trainer) -> None:
+        self.path, self.trainer = path, trainer
+        self.run_id: str | None = None
+        self.log: list[dict[str, Any]] = []
+
+    def resume(self) -> None:
+        checkpoint = load_checkpoint(self.path)
+        if checkpoint is None:
+            return
+        self.trainer.load_state_dict(checkpoint.tensors, checkpoint.facts)
+        self.run_id, self.log = checkpoint.facts["run_id"], checkpoint.facts["log"]
+        # The number of threads is part of the result's last digits.
+        torch.set_num_threads(checkpoint.facts["threads"])
+        print(f"train: going on after epoch {len(self.trainer.records)} of a run that was stopped")
+
+    def save(self, run_id: str, metrics: dict[str, float]) -> None:
+        self.log.append({"step": len(self.trainer.records), "timestamp": now_ms(), "metrics": metrics})
+        tensors, facts = self.trainer.state_dict()
+        facts |= {"run_id": run_id, "log": self.log, "threads": torch.get_num_threads()}
+        save_checkpoint(self.path, Checkpoint(tensors, facts))
 
 
 def _build_trainer(layout: Layout, own: TrainParams, spec: ModelSpec, train: PackedSplit, val: PackedSplit) -> Trainer:
@@ -56,9 +95,8 @@ def _build_trainer(layout: Layout, own: TrainParams, spec: ModelSpec, train: Pac
 
 
 def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Trainer, counts: dict[str, int]) -> None:
-    flat = flatten_params(layout.params_path)
-    run.log_params(flat)
-    run.log_dataset(Path(str(flat["source"])).name, info.manifest_sha256, "training", counts)
+    source = str(flatten_params(layout.params_path)["source"])
+    run.log_dataset(Path(source).name, info.manifest_sha256, "training", counts)
     run.set_tags(
         {
             "data.digest": short_digest(info.manifest_sha256),
@@ -67,26 +105,50 @@ def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Train
             "torch.precision": trainer.precision,
             "torch.threads": torch.get_num_threads(),
             "torch.version": torch.__version__,
-            "mlflow.note.content": SAMPLE_NOTE if flat["source"] == SAMPLE else "",
+            "mlflow.note.content": SAMPLE_NOTE if source == SAMPLE else "",
         }
     )
 
 
-def _fit(layout: Layout, run: TrackedRun, trainer: Trainer, own: TrainParams, per_epoch: int) -> list[EpochRecord]:
-    """Train to the end; curves grow on disk and in MLflow."""
-    records: list[EpochRecord] = []
-    with tqdm(total=own.epochs * per_epoch, unit="img", unit_scale=True, disable=None, dynamic_ncols=True) as bar:
-        bar.set_description(f"epoch 1/{own.epochs}")
+def _find_checkpoint(layout: Layout, own: TrainParams, trainer: Trainer) -> Path:
+    """Name the checkpoint after everything that decides the result: another name is another training."""
+    code = [Path(__file__), *sorted(Path(gender_classifier.__file__).parent.glob("*.py"))]
+    arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
+    facts = asdict(own) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
+    return layout.checkpoints_dir / f"{fingerprint(facts, [*code, layout.dataset_path, *arrays])}.safetensors"
+
+
+def _fit(layout: Layout, run: TrackedRun, progress: _Progress, epochs: int, per_epoch: int) -> None:
+    """Train to the end; checkpoint, curves on disk and curves in MLflow grow by the epoch, in this order."""
+    done = len(progress.log)
+    if done:
+        run.set_tags({"resumed.after_epoch": done})
+    for entry in progress.log:  # the store knows what it has seen by the time it was measured at
+        run.log_metrics(**entry)
+    with tqdm(
+        total=epochs * per_epoch,
+        initial=done * per_epoch,
+        unit="img",
+        unit_scale=True,
+        disable=None,
+        dynamic_ncols=True,
+    ) as bar:
+        bar.set_description(f"epoch {min(done + 1, epochs)}/{epochs}")
         started = time.perf_counter()
-        for record in trainer.epochs(bar.update):
-            records.append(record)
-            write_csv(layout.curves_path, list(asdict(record)), [list(asdict(item).values()) for item in records])
-            elapsed = time.perf_counter() - started
-            run.log_metrics(_name_metrics(record) | {"images_per_second": per_epoch / elapsed}, step=record.epoch)
-            bar.set_description(f"epoch {min(record.epoch + 1, own.epochs)}/{own.epochs}")
+        for record in progress.trainer.epochs(bar.update):
+            speed = {"images_per_second": per_epoch / (time.perf_counter() - started)}
+            progress.save(run.run_id, _name_metrics(record) | speed)
+            _write_curves(layout, progress.trainer.records)
+            run.log_metrics(**progress.log[-1])
+            bar.set_description(f"epoch {min(record.epoch + 1, epochs)}/{epochs}")
             bar.set_postfix(val_loss=f"{record.val_loss:.3f}", val_accuracy=f"{record.val_accuracy:.4f}")
             started = time.perf_counter()
-    return records
+    _write_curves(layout, progress.trainer.records)
+
+
+def _write_curves(layout: Layout, records: list[EpochRecord]) -> None:
+    header = [field.name for field in fields(EpochRecord)]
+    write_csv(layout.curves_path, header, [list(asdict(record).values()) for record in records])
 
 
 def _name_metrics(record: EpochRecord) -> dict[str, float]:
@@ -100,15 +162,13 @@ def _name_metrics(record: EpochRecord) -> dict[str, float]:
 
 
 def _report(
-    layout: Layout, run: TrackedRun, spec: ModelSpec, best: Best, records: list[EpochRecord], val: PackedSplit
+    layout: Layout, run: TrackedRun, spec: ModelSpec, best: Best, progress: _Progress, val: PackedSplit
 ) -> None:
     chosen = best.record
     metrics = {
         "best_epoch": chosen.epoch,
         "best_val_accuracy": chosen.val_accuracy,
         "best_val_loss": chosen.val_loss,
-        "best_train_accuracy": chosen.train_accuracy,
-        "best_train_loss": chosen.train_loss,
     }
     write_json(layout.train_report_path, metrics)
     found = evaluate(best.val_logits, val.labels, classes=spec.classes)
@@ -117,10 +177,12 @@ def _report(
         layout.val_predictions_path, read_index(layout.index_path("val")), val.labels, found, spec.classes
     )
     figures = layout.figures_dir("train")
-    plots.save_figure(plots.curves([asdict(item) for item in records], chosen.epoch), figures / "curves.png")
+    plots.save_figure(
+        plots.curves([asdict(item) for item in progress.trainer.records], chosen.epoch), figures / "curves.png"
+    )
     confusion = plots.confusion_matrix(found.confusion, spec.classes, f"Validation set, epoch {chosen.epoch}")
     plots.save_figure(confusion, figures / "val_confusion.png")
-    run.log_metrics(metrics)
+    run.log_metrics(metrics, timestamp=progress.log[-1]["timestamp"])
     for path in (layout.curves_path, layout.val_confusion_path):
         run.log_artifact(path, "metrics")
     run.log_artifact(figures)

@@ -46,8 +46,7 @@ _THUMBNAIL = 96  # px
 def main(layout: Layout, params: Params) -> None:
     """Inspect every image, judge all together, and write the manifest if the data set is fit."""
     own = params.verify
-    with track("verify", layout.root, data=True) as run:
-        run.log_params(asdict(own))
+    with track("verify", layout.root, params=asdict(own), data=True) as run:
         with Archive(layout.raw_archive_path) as archive:
             members = archive.members
         found = map_members(layout.raw_archive_path, members, partial(inspect, max_pixels=own.max_pixels))

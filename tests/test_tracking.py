@@ -36,7 +36,7 @@ def client(root: Path) -> MlflowClient:
 def test_everything_logged_is_read_back(root: Path) -> None:
     (root / "report.json").write_text("{}")
     many = {f"key.{number}": number for number in range(250)}
-    with track("train", root) as run:
+    with track("train", root, params={}) as run:
         run.log_params(many)
         for epoch in (1, 2):
             run.log_metrics({"val/loss": 1 / epoch, "broken": float("nan")}, step=epoch)
@@ -59,7 +59,7 @@ def test_everything_logged_is_read_back(root: Path) -> None:
     ("error", "status"), [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")]
 )
 def test_a_run_is_closed_as_it_ended(root: Path, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), track("verify", root, data=True) as run:
+    with pytest.raises(type(error)), track("verify", root, params={}, data=True) as run:
         raise error
     assert client(root).get_run(run.run_id).info.status == status
 
@@ -68,7 +68,10 @@ def test_dvcs_names_are_the_runs(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-trek")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
     monkeypatch.setenv("DVC_ROOT", str(root))
-    with track("train", root / "elsewhere") as model, track("verify", root / "elsewhere", data=True) as data:
+    with (
+        track("train", root / "elsewhere", params={}) as model,
+        track("verify", root / "elsewhere", params={}, data=True) as data,
+    ):
         pass
     found = client(root).get_run(model.run_id)
     assert found.info.run_name == found.data.tags["dvc.exp"] == "puffy-trek"
@@ -80,9 +83,9 @@ def test_dvcs_names_are_the_runs(root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_evaluation_goes_on_with_the_training_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with track("train", root) as first:
+    with track("train", root, params={}) as first:
         first.log_metrics({"val/loss": 1.0})
-    with track("evaluate", root, resume=first.run_id) as second:
+    with track("evaluate", root, params={}, resume=first.run_id) as second:
         second.log_metrics({"test/loss": 2.0})
     assert second.run_id == first.run_id
     found = client(root).get_run(first.run_id)
@@ -91,11 +94,11 @@ def test_evaluation_goes_on_with_the_training_run(root: Path, capsys: pytest.Cap
 
 
 def test_an_unknown_run_is_opened_anew_and_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with track("evaluate", root, resume="0" * 32) as run:
+    with track("evaluate", root, params={}, resume="0" * 32) as run:
         pass
     assert run.run_id != "0" * 32
-    assert client(root).get_run(run.run_id).data.tags["resumed.from"] == "0" * 32
-    assert "does not know run 000" in capsys.readouterr().out
+    assert client(root).get_run(run.run_id).data.tags["continues"] == "0" * 32
+    assert "run 00000000000000000000000000000000 is not in the MLflow store" in capsys.readouterr().out
 
 
 def test_the_environment_names_store_and_experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,19 +108,19 @@ def test_the_environment_names_store_and_experiment(root: Path, monkeypatch: pyt
     (root / "mlflow.db").rename(other / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other / 'mlflow.db'}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
-    with track("train", root), track("verify", root, data=True):
+    with track("train", root, params={}), track("verify", root, params={}, data=True):
         pass
     assert {one.name for one in client(other).search_experiments()} == {"Default", "ours", "ours-data"}
     assert not (root / "mlflow.db").exists()
 
 
 def test_a_deleted_experiment_says_what_to_do(root: Path) -> None:
-    with track("train", root):
+    with track("train", root, params={}):
         pass
     found = client(root).get_experiment_by_name("gender-classifier")
     assert found is not None
     client(root).delete_experiment(found.experiment_id)
-    with pytest.raises(TrackingError, match="is deleted; restore it"), track("train", root):
+    with pytest.raises(TrackingError, match="is deleted; restore it"), track("train", root, params={}):
         pass
 
 
@@ -125,7 +128,7 @@ def test_mlflows_errors_are_one_line(root: Path) -> None:
     opened = []
 
     def log_twice() -> None:
-        with track("train", root) as run:
+        with track("train", root, params={}) as run:
             opened.append(run.run_id)
             run.log_params({"lr": 1})
             run.log_params({"lr": 2})
@@ -137,7 +140,7 @@ def test_mlflows_errors_are_one_line(root: Path) -> None:
 
 
 def test_two_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
-    code = "import pathlib; from gender_classifier.tracking import track\nwith track('train', pathlib.Path.cwd()): pass"
+    code = "import pathlib; from gender_classifier.tracking import track\nwith track('train', pathlib.Path.cwd(), params={}): pass"
     processes = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ})
         for _ in range(2)

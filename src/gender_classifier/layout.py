@@ -103,6 +103,16 @@ class Layout:
     def val_predictions_path(self) -> Path:
         return self.root / "data" / "predictions" / "val.csv"
 
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Of the main checkout: a stopped ``--temp`` run leaves its folder, and DVC empties outputs."""
+        return find_main_root(self.root) / ".checkpoints"
+
+    @property
+    def outbox_dir(self) -> Path:
+        """What the tracking store has not received yet; of the main checkout, as the checkpoints."""
+        return find_main_root(self.root) / ".mlflow-unsent"
+
     # evaluate
     @property
     def evaluate_report_path(self) -> Path:
@@ -123,6 +133,14 @@ class Layout:
     @property
     def test_predictions_path(self) -> Path:
         return self.root / "data" / "predictions" / "test.csv"
+
+    @property
+    def test_report_path(self) -> Path:
+        return self.root / "metrics" / "test_report.json"
+
+    @property
+    def card_path(self) -> Path:
+        return self.root / "models" / "model_card.md"
 
     @property
     def onnx_path(self) -> Path:

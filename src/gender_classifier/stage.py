@@ -14,6 +14,7 @@ from types import FrameType
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.layout import Layout
 from gender_classifier.params import Params, load_params
+from gender_classifier.processes import stop_with_dvc
 
 DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
 
@@ -32,6 +33,7 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     signal.signal(signal.SIGTERM, _raise_exit)
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_with_dvc()
     # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
     warnings.filterwarnings("ignore", module="PIL")
     layout = Layout(Path.cwd())

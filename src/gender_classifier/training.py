@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +72,7 @@ class Trainer:
         self.device = find_device(params.device)
         self.precision = find_precision(params.precision, self.device)
         self.best: Best | None = None
+        self.records: list[EpochRecord] = []
         self._spec, self._train, self._val, self._params = spec, train, val, params
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = _build_optimizer(self.model, params)
@@ -78,14 +81,16 @@ class Trainer:
     def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
         """Train, and yield a record after each epoch, until the last one or until early stopping.
 
+        After :meth:`load_state_dict` it goes on with the epoch after the saved one.
+
         Args:
             on_batch: told the number of images after each batch of training and validation.
 
         Raises:
             ModelError: the loss is no longer a number.
         """
-        stale = 0
-        for epoch in range(1, self._params.epochs + 1):
+        while not self.finished:
+            epoch = len(self.records) + 1
             with _deterministic():
                 train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
                 logits = compute_logits(self.model, self._spec, self._val.images, on_batch=on_batch)
@@ -93,10 +98,43 @@ class Trainer:
             lr = self._optimizer.param_groups[0]["lr"]
             record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
             _check_finite(record, self._params.lr)
-            stale = 0 if self._keep_if_best(record, logits) else stale + 1
+            self._keep_if_best(record, logits)
+            self.records.append(record)
             yield record
-            if self._params.early_stopping and stale >= self._params.early_stopping:
-                return
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or early stopping has struck."""
+        done = len(self.records)
+        if done and self.best is not None and self._params.early_stopping:
+            return done - self.best.record.epoch >= self._params.early_stopping or done >= self._params.epochs
+        return done >= self._params.epochs
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the coming epochs depend on: tensors by name, and facts that JSON can hold."""
+        assert self.best is not None, "there is no state worth keeping before the first epoch"
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.state.items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors["val_logits"] = torch.from_numpy(self.best.val_logits)
+        facts = {"records": [asdict(record) for record in self.records], "best_epoch": self.best.record.epoch}
+        return tensors, facts
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; training then ends as if it had never stopped."""
+        self.records = [EpochRecord(**record) for record in facts["records"]]
+        best_record = self.records[facts["best_epoch"] - 1]
+        self.best = Best(best_record, _below("best", tensors), tensors["val_logits"].numpy())
+        self.model.load_state_dict(_below("model", tensors))
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in _below("optimizer", tensors).items():
+            index, _, key = name.partition(".")
+            # The fused step walks weights and state in memory order: both must have the same.
+            is_image = value.dim() == 4
+            state[int(index)][key] = value.contiguous(memory_format=torch.channels_last) if is_image else value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
 
     def _train_epoch(self, epoch: int, on_batch: Callable[[int], object]) -> tuple[float, float]:
         params = self._params
@@ -136,14 +174,17 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> bool:
+    def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> None:
         if self.best is not None:
             kept = self.best.record
             if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
-                return False
+                return
         state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.best = Best(record, state, logits)
-        return True
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def schedule(name: str, step: int, total: int, warmup_fraction: float) -> float:

@@ -1,0 +1,111 @@
+"""Processes: which one a run belongs to, whether it lives, who started it, how many share the machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from gender_classifier.layout import find_main_root
+
+_HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
+
+
+def identify_process() -> dict[str, str]:
+    """Return tags that tell this process from every other: host, number, and when it started (s since 1970)."""
+    own = psutil.Process()
+    return {_HOST: socket.gethostname(), _PID: str(own.pid), _STARTED: f"{own.create_time():.2f}"}
+
+
+def is_dead(tags: Mapping[str, str]) -> bool:
+    """Whether ``tags`` name a process of this host that has ended. What cannot be known is taken to live."""
+    if tags.get(_HOST) != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(tags[_PID]))
+        same = abs(process.create_time() - float(tags[_STARTED])) < 1
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except (KeyError, ValueError, psutil.Error):
+        return False
+
+
+def stop_with_dvc(period: float = 0.5) -> None:
+    """Send this process SIGTERM once the DVC command that started it is gone.
+
+    SIGTERM and SIGKILL end ``dvc`` and leave its stage running; a second ``dvc repro`` would then work beside it
+    on the same files. Started by hand (no ``DVC_STAGE``), a stage has nobody to follow.
+
+    Args:
+        period: seconds between two looks.
+    """
+    if "DVC_STAGE" not in os.environ:
+        return
+    starter = _find_starter()
+    if starter is None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+    def follow(process: psutil.Process) -> None:
+        while _lives(process):
+            time.sleep(period)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, args=(starter,), name="stop-with-dvc", daemon=True).start()
+
+
+def count_queue_workers(root: Path) -> int:
+    """Count the workers that ``dvc queue start -j N`` runs for the checkout at ``root``."""
+    folder = root / ".dvc" / "tmp" / "exps"
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        # A worker is started through another short-lived command line that names it too; count names, not processes.
+        words = process.info["cmdline"] or []
+        if "queue-worker" in words:
+            try:
+                if folder in Path(process.cwd()).parents:
+                    found.add(words[words.index("queue-worker") + 1])
+            except (psutil.Error, IndexError):
+                continue
+    return len(found)
+
+
+def share_threads(root: Path) -> int | None:
+    """Return how many threads a job of ``dvc queue start -j N`` may use; None where it is alone or told by OpenMP.
+
+    Args:
+        root: the folder the stage runs in; its main checkout owns the queue.
+    """
+    main_root = find_main_root(root)
+    if "OMP_NUM_THREADS" in os.environ or main_root == root.resolve():
+        return None
+    workers = count_queue_workers(main_root)
+    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+
+
+def _find_starter() -> psutil.Process | None:
+    """Return the first ancestor that is no shell; None if the starter is gone and init has taken its place."""
+    for ancestor in psutil.Process().parents():
+        try:
+            if ancestor.name() in _SHELLS and ancestor.pid != 1:
+                continue
+            is_init = ancestor.pid == 1 and "dvc" not in " ".join(ancestor.cmdline())
+        except psutil.Error:
+            return None
+        return None if is_init else ancestor
+    return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,174 @@
+"""MLflow's model registry: one version an evaluated model; ``challenger`` names the newest, ``champion`` the chosen.
+
+No pickle on either side: the model is an ONNX file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import mlflow.onnx
+import numpy as np
+import onnx
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from gender_classifier.errors import TrackingError
+from gender_classifier.layout import find_main_root
+from gender_classifier.params import PromotionParams
+from gender_classifier.promotion import Contender, Decision, decide
+from gender_classifier.tracking import fluent, one_line_errors
+
+REGISTERED_MODEL = "gender-classifier"
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+# Tag of the registered model: the versions that were champion, oldest first, as JSON.
+_HISTORY = "champion.history"
+
+
+def register_model(
+    client: MlflowClient,
+    run_id: str,
+    path: Path,
+    *,
+    image_size: int,
+    num_classes: int,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    card: Path,
+) -> str:
+    """Log the ONNX file ``path`` as the run's model, and register it as the newest version, ``challenger``.
+
+    Args:
+        client: of the store that has the run.
+        run_id: of the run that trained and evaluated it.
+        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
+        image_size: S, px.
+        num_classes: C.
+        metrics: go to the logged model, and as tags to the version.
+        tags: more tags; empty ones are left out.
+        card: Markdown; the version's description, and a file beside the model.
+
+    Returns:
+        The version.
+    """
+    images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
+    probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
+    own_tags = {key: value for key, value in tags.items() if value}
+    with fluent(client), mlflow.start_run(run_id=run_id):
+        info = mlflow.onnx.log_model(
+            onnx.load(str(path)),
+            name="model",
+            registered_model_name=REGISTERED_MODEL,
+            signature=ModelSignature(Schema([images]), Schema([probs])),
+            # Named, since inferring them takes 10 s; what scoring needs and no more.
+            pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
+            tags=own_tags,
+        )
+        mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
+        client.log_model_artifact(info.model_id, str(card))
+        version = str(info.registered_model_version)
+        for key, value in {**own_tags, **{name: f"{value:.6g}" for name, value in metrics.items()}}.items():
+            client.set_model_version_tag(REGISTERED_MODEL, version, key, value)
+        client.update_model_version(REGISTERED_MODEL, version, card.read_text(encoding="utf-8"))
+        client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
+    return version
+
+
+def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
+    """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way."""
+    with FileLock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
+        current = find_champion(client)
+        challenger = client.get_model_version(REGISTERED_MODEL, version)
+        decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
+        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
+        if decision.promote:
+            _crown(client, version)
+    return decision
+
+
+def promote(client: MlflowClient, version: str, reason: str) -> str | None:
+    """Make ``version`` champion by hand; return the version that was champion before.
+
+    Raises:
+        TrackingError: no such version.
+    """
+    with one_line_errors():
+        try:
+            client.get_model_version(REGISTERED_MODEL, version)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            known = sorted((int(one.version) for one in _search_versions(client)), reverse=True)
+            some = ", ".join(map(str, known[:10])) or "none"
+            raise TrackingError(
+                f"version {version} of {REGISTERED_MODEL}: no such version; there are: {some}"
+            ) from None
+        before = find_champion(client)
+        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", f"promoted by hand: {reason}")
+        _crown(client, version)
+    return before.version if before else None
+
+
+def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
+    """Give ``champion`` back to the version that had it before; return the version that loses and the one that gains.
+
+    Raises:
+        TrackingError: there is no champion, or no earlier one that still exists.
+    """
+    with one_line_errors():
+        current = find_champion(client)
+        if current is None:
+            raise TrackingError(f"{REGISTERED_MODEL} has no champion yet; run `dvc repro`, or promote a version")
+        existing = {one.version for one in _search_versions(client)}
+        earlier = [one for one in _read_history(client) if one in existing]
+        while earlier and earlier[-1] == current.version:
+            earlier.pop()
+        if not earlier:
+            raise TrackingError(
+                f"version {current.version} is the first champion of {REGISTERED_MODEL}; there is nothing to go back to"
+            )
+        client.set_model_version_tag(REGISTERED_MODEL, current.version, "promotion", f"rolled back: {reason}")
+        client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, earlier[-1])
+        client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(earlier))
+    return current.version, earlier[-1]
+
+
+def find_champion(client: MlflowClient) -> ModelVersion | None:
+    """Return the champion, or None."""
+    try:
+        return client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _crown(client: MlflowClient, version: str) -> None:
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+    history = [*(one for one in _read_history(client) if one != version), version]
+    client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(history))
+
+
+def _read_history(client: MlflowClient) -> list[str]:
+    return [str(one) for one in json.loads(client.get_registered_model(REGISTERED_MODEL).tags.get(_HISTORY, "[]"))]
+
+
+def _search_versions(client: MlflowClient) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{REGISTERED_MODEL}'"))
+
+
+def _read_contender(version: ModelVersion) -> Contender:
+    metrics = {}
+    for key, value in version.tags.items():
+        if key.startswith(("test/", "best_")):
+            metrics[key] = float(value)
+    digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
+    return Contender(version.version, metrics, digests)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 
@@ -17,6 +20,26 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("DVC_EXP", "DVC_ROOT", "DVC_STAGE", "MLFLOW_", "GENDER_CLASSIFIER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tables once: that takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path) -> Path:
+    """Return a folder with an empty store."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def client(root: Path) -> MlflowClient:
+    """Return a client of the store at ``root``."""
+    return MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
 
 
 def encode(pixels: np.ndarray, format: str = "JPEG", **options: object) -> bytes:

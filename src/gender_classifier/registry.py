@@ -114,7 +114,7 @@ def promote(client: MlflowClient, version: str, reason: str) -> str | None:
         before = find_champion(client)
         client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", f"promoted by hand: {reason}")
         _crown(client, version)
-    return before.version if before else None
+    return str(before.version) if before else None
 
 
 def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
@@ -127,9 +127,9 @@ def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
         current = find_champion(client)
         if current is None:
             raise TrackingError(f"{REGISTERED_MODEL} has no champion yet; run `dvc repro`, or promote a version")
-        existing = {one.version for one in _search_versions(client)}
+        existing = {str(one.version) for one in _search_versions(client)}  # SQL gives an int here
         earlier = [one for one in _read_history(client) if one in existing]
-        while earlier and earlier[-1] == current.version:
+        while earlier and earlier[-1] == str(current.version):
             earlier.pop()
         if not earlier:
             raise TrackingError(
@@ -138,7 +138,7 @@ def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
         client.set_model_version_tag(REGISTERED_MODEL, current.version, "promotion", f"rolled back: {reason}")
         client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, earlier[-1])
         client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(earlier))
-    return current.version, earlier[-1]
+    return str(current.version), earlier[-1]
 
 
 def find_champion(client: MlflowClient) -> ModelVersion | None:
@@ -171,4 +171,4 @@ def _read_contender(version: ModelVersion) -> Contender:
         if key.startswith(("test/", "best_")):
             metrics[key] = float(value)
     digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
-    return Contender(version.version, metrics, digests)
+    return Contender(str(version.version), metrics, digests)

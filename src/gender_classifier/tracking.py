@@ -510,13 +510,14 @@ def _patience(timeout: int) -> Iterator[None]:
 @contextmanager
 def fluent(client: MlflowClient) -> Iterator[None]:
     """Lend MLflow's process-wide address to ``client``'s store: ``log_model`` has no client form."""
-    before = mlflow.get_tracking_uri()
+    # Setting an address also sets MLFLOW_TRACKING_URI; where none was set, none is left behind.
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     mlflow.set_tracking_uri(client.tracking_uri)
     try:
         with _patience(_UPLOAD_TIMEOUT):
             yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 
 
 @contextmanager

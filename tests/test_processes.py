@@ -1,0 +1,114 @@
+"""Which process a run belongs to, who started it, and how many share the machine: with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gender_classifier.processes import count_queue_workers, identify_process, is_dead, share_threads
+
+SRC = str(Path(__file__).parents[1] / "src")
+
+
+def test_a_process_is_dead_once_it_has_ended() -> None:
+    code = "from gender_classifier.processes import identify_process; import json, sys\nprint(json.dumps(identify_process()), flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child.stdout:
+        tags = json.loads(child.stdout.readline())
+    assert not is_dead(tags)
+    child.kill()
+    time.sleep(0.2)
+    assert is_dead(tags)  # a zombie: nobody has waited for it
+    child.communicate()
+    assert is_dead(tags)
+
+
+def test_what_cannot_be_known_is_taken_to_live() -> None:
+    own = identify_process()
+    assert not is_dead(own)
+    assert not is_dead({})
+    assert not is_dead({**own, "process.host": "elsewhere", "process.pid": "1"})
+    assert not is_dead({**own, "process.pid": "many"})
+    # The number is taken by a younger process: the run's own is gone.
+    assert is_dead({**own, "process.started": "1.0"})
+
+
+def start_stage(root: Path, *, dvc: bool) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """Start something that starts a shell, that starts something that calls `stop_with_dvc`, as DVC does."""
+    stage = root / "stage.py"
+    stage.write_text(
+        "import signal, sys, time, pathlib\n"
+        "from gender_classifier.processes import stop_with_dvc\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('stopped').touch(), sys.exit(143)))\n"
+        "stop_with_dvc(0.1); pathlib.Path('started').touch(); time.sleep(60)\n"
+    )
+    code = f"import subprocess; subprocess.run('{sys.executable} stage.py; true', shell=True)"
+    variables = {"DVC_STAGE": "train"} if dvc else {}
+    starter = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, env={**os.environ, **variables, "PYTHONPATH": SRC}, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not (root / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(starter.pid).children(recursive=True)
+    return starter, next(child for child in children if "stage.py" in child.cmdline())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stage_does_not_outlive_dvc(tmp_path: Path, number: signal.Signals) -> None:
+    starter, stage = start_stage(tmp_path, dvc=True)
+    starter.send_signal(number)
+    starter.wait(10)
+    _, alive = psutil.wait_procs([stage], timeout=10)
+    assert not alive
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_stage_started_by_hand_follows_nobody(tmp_path: Path) -> None:
+    starter, stage = start_stage(tmp_path, dvc=False)
+    starter.kill()
+    starter.wait(10)
+    time.sleep(1)
+    assert stage.is_running()
+    stage.kill()
+
+
+def test_jobs_of_a_queue_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workdir = tmp_path / ".dvc" / "tmp" / "exps" / "celery"
+    workdir.mkdir(parents=True)
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert count_queue_workers(tmp_path) == 0
+    code = "import time; time.sleep(60)"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, "exp", "queue-worker", f"dvc-exp-abc-{n}@localhost"], cwd=workdir)
+        for n in (1, 1, 2)  # the first is named twice: DVC starts it through another process
+    ]
+    try:
+        deadline = time.monotonic() + 10
+        while count_queue_workers(tmp_path) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert count_queue_workers(tmp_path / "another") == 0
+        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+        assert share_threads(copy) == 4
+        assert share_threads(tmp_path) is None  # in the workspace, not in the queue
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        assert share_threads(copy) == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert share_threads(copy) is None
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()

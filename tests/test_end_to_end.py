@@ -3,91 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
 import pytest
 import yaml
+from checkout import SMALL, Checkout, clone
 from closure import ROOT
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
 FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
-SMALL = {
-    "epochs": 1,
-    "batch_size": 64,
-    "ingest": {"sample_train": 160, "sample_val": 40},
-    "verify": {"max_rejected": 0.1},
-    "preprocess": {"val_fraction": 0.2},
-}
-
-
-class Checkout:
-    """A clone of this project's working tree, and the commands a user types in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "OMP_NUM_THREADS": "1",
-            **variables,
-        }
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def read(self, path: str) -> Any:
-        return json.loads((self.folder / path).read_text())
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
-
-    def runs(self, experiment: str = "gender-classifier") -> list[Run]:
-        found = self.client.get_experiment_by_name(experiment)
-        assert found is not None
-        return sorted(self.client.search_runs([found.experiment_id]), key=lambda run: run.info.start_time)
-
-    def artifacts(self, run: Run, folder: str = "") -> set[str]:
-        return {Path(item.path).name for item in self.client.list_artifacts(run.info.run_id, folder)}
-
-
-def clone(folder: Path, changes: dict[str, Any]) -> Checkout:
-    """Copy what Git would track into a new repository, with params shrunken and committed."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    for name in listed:
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    for key, value in changes.items():
-        params[key] = {**params[key], **value} if isinstance(value, dict) else value
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    checkout = Checkout(folder)
-    checkout.run("git", "init", "-q", "-b", "main")
-    checkout.run("git", "config", "user.name", "A Tester")
-    checkout.run("git", "config", "user.email", "tester@example.org")
-    checkout.run("git", "add", "-A")
-    checkout.run("git", "commit", "-q", "-m", "start")
-    return checkout
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
             temporary.write_text("half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space left on device: .*a.json"):
         fail()
     assert read_json(path) == {"a": 1}
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with replacing(path) as temporary:
+        temporary.touch()
+        leftover = temporary.name
+    (tmp_path / leftover).write_text("torn")
+    write_json(path, {"a": 1})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+            # Copies: a tensor that is mapped from the file would hold its place on the disk after it is replaced.
+            return Checkpoint({name: file.get_tensor(name).clone() for name in file.keys()}, facts)  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
 

@@ -17,15 +17,23 @@ from gender_classifier.errors import DataError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success move it to ``path``, on failure remove it.
 
-    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between.
+    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between. What a
+    killed writer has left under the temporary name is written over by the next one.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
+    except OSError as error:
+        if error.filename is None:  # the error of a write knows no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -26,6 +26,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from gender_classifier.errors import TrackingError
 from gender_classifier.layout import Layout, find_main_root
@@ -122,7 +123,7 @@ class TrackedRun:
                     _empty_outbox(self.client, self._outbox)
                     _apply(self.client, self.run_id, entry, attachment)
                 return
-            except (MlflowException, OSError) as error:
+            except (MlflowException, SQLAlchemyError, OSError) as error:
                 if _is_refusal(error):
                     raise
                 if self._outbox.is_empty:
@@ -260,10 +261,10 @@ def now_ms() -> int:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn MLflow's errors into a :class:`TrackingError`."""
+    """Turn errors of MLflow, and of the database it lets through, into a :class:`TrackingError`."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise TrackingError(
             f"MLflow: {_shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again"
         ) from error
@@ -491,7 +492,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).partition("\n[SQL:")[0].split())[:300]
 
 
 @contextmanager

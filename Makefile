@@ -11,10 +11,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro test lint format ui lock clean
+.PHONY: help setup repro exps ui test test-slow test-ui test-services lint format lock clean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## Make .venv with the locked dependencies (about 3 minutes, 6 GB)
 
@@ -29,8 +29,23 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 repro: setup  ## Run the pipeline (dvc repro); only what changed runs again
 	@dvc repro
 
-test: setup  ## Run the tests
+exps: setup  ## Show the experiments in the terminal: what differs, and how good it is, best first
+	@dvc exp show --only-changed $(EXPS)
+
+ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
+	@gender-classifier ui --port $(PORT)
+
+test: setup  ## Run the tests (7 minutes on 2 cores)
 	@python -m pytest
+
+test-slow: setup  ## Kill, stop and starve real trainings (8 minutes)
+	@python -m pytest -m slow
+
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (needs chromium)
+	@python -m pytest -m ui
+
+test-services: setup  ## Use real servers, MLflow's and PostgreSQL (needs postgresql)
+	@python -m pytest -m services
 
 lint: setup  ## Check style and types (ruff, mypy --strict)
 	@ruff check .
@@ -40,10 +55,6 @@ lint: setup  ## Check style and types (ruff, mypy --strict)
 format: setup  ## Mend style
 	@ruff check --fix .
 	@ruff format .
-
-ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
-	@echo "MLflow UI: http://127.0.0.1:$(PORT) (Ctrl-C stops it)"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT)
 
 lock:  ## Resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.10 \

@@ -32,8 +32,9 @@ class Checkout:
     @staticmethod
     def environment(**variables: str) -> dict[str, str]:
         """Return what a user's shell would hand on, without settings of DVC or MLflow, plus ``variables``."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "OMP_"))}
         return {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))},
+            **kept,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",

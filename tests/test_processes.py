@@ -92,9 +92,13 @@ def test_jobs_of_a_queue_share_the_cores(tmp_path: Path, monkeypatch: pytest.Mon
     assert count_queue_workers(tmp_path) == 0
     code = "import time; time.sleep(60)"
     workers = [
-        subprocess.Popen([sys.executable, "-c", code, "exp", "queue-worker", f"dvc-exp-abc-{n}@localhost"], cwd=workdir)
-        for n in (1, 1, 2)  # the first is named twice: DVC starts it through another process
+        subprocess.Popen([sys.executable, "-c", code, "exp", "queue-worker", f"dvc-exp-abc-{number}@localhost"])
+        for number in (1, 2)
     ]
+    for number, worker in enumerate(workers, 1):
+        (workdir / f"dvc-exp-worker-{number}.pid").write_text(str(worker.pid))
+    (workdir / "dvc-exp-worker-3.pid").write_text(str(os.getpid()))  # left behind; the number is another process's now
+    (workdir / "dvc-exp-worker-4.pid").write_text("")
     try:
         deadline = time.monotonic() + 10
         while count_queue_workers(tmp_path) < 2:

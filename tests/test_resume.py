@@ -112,7 +112,11 @@ def assert_as_undisturbed(checkout: Checkout, undisturbed: Checkout) -> None:
 def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Checkout, tmp_path: Path) -> None:
     """Five kills in each of four epochs, the last of them while results are written; every other one hits DVC."""
     chance = random.Random(3)
-    points = [(done, chance.uniform(0, 0.6), victim) for done in range(EPOCHS + 1) for victim in ("stage", "dvc") * 2]
+    points = [
+        (done, chance.uniform(0, 0.6 if done < EPOCHS else 0.3), victim)
+        for done in range(EPOCHS + 1)
+        for victim in ("stage", "dvc") * 2
+    ]
 
     def kill_and_go_on(number: int) -> str:
         done, delay, victim = points[number]
@@ -126,14 +130,14 @@ def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Chec
         psutil.wait_procs(stages, timeout=20)
         catch_up(checkout.client, checkout.folder)
         (run,) = checkout.runs()
-        # A stage that outlives DVC by a moment may have been over before it saw that.
-        assert run.info.status == "KILLED" or (victim == "dvc" and reached == EPOCHS and run.info.status == "FINISHED")
+        # While the last results are written, the run may be over a moment before its process is.
+        assert run.info.status == "KILLED" or (reached == EPOCHS and run.info.status == "FINISHED")
         again = checkout.run("dvc", "repro", "train").stdout
         if reached:
             assert "going on after epoch" in again
         assert_as_undisturbed(checkout, undisturbed)
         shutil.rmtree(checkout.folder)
-        return f"{victim} killed {delay:.2f} s after epoch {done}: same bits, one run"
+        return f"{victim} killed {delay:.2f} s after epoch {done}, run {run.info.status}: same bits, one run"
 
     with ThreadPoolExecutor(2) as pool:
         lines = list(pool.map(kill_and_go_on, range(len(points))))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gender_classifier.errors import GenderClassifierError
+from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.layout import find_main_root
 
 
@@ -23,6 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "give runs the names of DVC experiments that were restored from the run cache.",
     )
     sync.set_defaults(run=_sync)
+
+    ui = commands.add_parser(
+        "ui",
+        help="bring the run store up to date and show it in the MLflow UI",
+        description="Do what sync does, then start MLflow's UI on the run store, for this machine only.",
+    )
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(run=_ui)
 
     promote = commands.add_parser("promote", help="make a version champion by hand")
     promote.add_argument("version", help="number of the version in the registry")
@@ -44,15 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _sync(_: argparse.Namespace) -> None:
+def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
     from gender_classifier.experiments import find_dvc_experiments
     from gender_classifier.tracking import catch_up, connect, name_experiments
 
     root = _find_root()
-    client = connect(root, create=False)
+    client = connect(root, create=create)
     completed, marked = catch_up(client, root)
     named = name_experiments(client, [(one.name, one.run_id) for one in find_dvc_experiments(root)])
     print(f"sync: {completed} runs completed, {marked} marked KILLED, {named} experiment names added")
+
+
+def _ui(options: argparse.Namespace) -> None:
+    from gender_classifier.tracking import find_tracking_uri
+
+    _sync(options, create=True)
+    uri = find_tracking_uri(_find_root())
+    if uri.startswith(("http:", "https:")):
+        print(f"MLflow UI: {uri}, which MLFLOW_TRACKING_URI names")
+        return
+    program = shutil.which("mlflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        raise TrackingError("mlflow: no such program; install the project with its extra `pipeline`")
+    print(f"MLflow UI: http://127.0.0.1:{options.port} (Ctrl-C stops it)", flush=True)
+    command = [program, "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(options.port)]
+    # With its jobs it starts 15 processes and takes 2 GB. The address may hold a password: no argument.
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
+    os.execve(program, command, os.environ | settings)  # noqa: S606
 
 
 def _promote(options: argparse.Namespace) -> None:

@@ -63,19 +63,16 @@ def stop_with_dvc(period: float = 0.5) -> None:
 
 
 def count_queue_workers(root: Path) -> int:
-    """Count the workers that ``dvc queue start -j N`` runs for the checkout at ``root``."""
-    folder = root / ".dvc" / "tmp" / "exps"
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        # A worker is started through another short-lived command line that names it too; count names, not processes.
-        words = process.info["cmdline"] or []
-        if "queue-worker" in words:
-            try:
-                if folder in Path(process.cwd()).parents:
-                    found.add(words[words.index("queue-worker") + 1])
-            except (psutil.Error, IndexError):
-                continue
-    return len(found)
+    """Count the workers that ``dvc queue start -j N`` runs for the checkout at ``root``; DVC keeps their numbers."""
+    return sum(_is_queue_worker(path) for path in (root / ".dvc" / "tmp" / "exps" / "celery").glob("*.pid"))
+
+
+def _is_queue_worker(path: Path) -> bool:
+    try:
+        process = psutil.Process(int(path.read_text()))
+        return _lives(process) and "queue-worker" in process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
 def share_threads(root: Path) -> int | None:

@@ -114,7 +114,7 @@ def postgresql(folder: Path) -> Iterator[str]:
             if parent.owner() == "root" and not parent.stat().st_mode & 1:
                 parent.chmod(parent.stat().st_mode | 1)
         as_user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    tool = Path(found).parent
+    tool = Path(found).resolve().parent
 
     def run(program: str, *arguments: str, check: bool = True) -> bool:
         done = subprocess.run(
@@ -128,6 +128,6 @@ def postgresql(folder: Path) -> Iterator[str]:
     run("pg_ctl", "start", "--wait", "--pgdata", str(data), "--log", str(folder / "server.log"), "--options", options)
     try:
         run("createdb", "--host", "127.0.0.1", "--port", str(port), "--username", "tester", "mlflow")
-        yield f"postgresql://tester@127.0.0.1:{port}/mlflow"
+        yield f"postgresql+psycopg://tester@127.0.0.1:{port}/mlflow"
     finally:
         run("pg_ctl", "stop", "--mode", "immediate", "--pgdata", str(data), check=False)

@@ -26,6 +26,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gender_classifier.errors import TrackingError
@@ -184,9 +185,8 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
     file = Path(uri.removeprefix("sqlite:///"))
     if not create and uri.startswith("sqlite:///") and not file.is_file():
         raise TrackingError(f"{file}: no such store; run from the project's folder, or set MLFLOW_TRACKING_URI")
-    with _quiet_mlflow(), one_line_errors(), _patience(_OPEN_TIMEOUT), FileLock(find_main_root(root) / ".mlflow.lock"):
-        # Making the client creates the tables; two processes that create one SQLite store at once break it.
-        _check_port(uri)
+    with _quiet_mlflow(), one_line_errors(), _patience(_OPEN_TIMEOUT), _creating_alone(uri, find_main_root(root)):
+        # Making the client creates the tables; of two processes that create one store at once, one fails.
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     return client
@@ -264,7 +264,7 @@ def one_line_errors() -> Iterator[None]:
     """Turn errors of MLflow, and of the database it lets through, into a :class:`TrackingError`."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
         raise TrackingError(
             f"MLflow: {_shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again"
         ) from error
@@ -468,6 +468,19 @@ def _head_commit(root: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except FileNotFoundError:
         return ""
+
+
+@contextmanager
+def _creating_alone(uri: str, main_root: Path) -> Iterator[None]:
+    """Keep the other processes of this checkout, and on PostgreSQL those of other machines, waiting until the end."""
+    _check_port(uri)
+    with FileLock(main_root / ".mlflow.lock"):
+        if not uri.startswith("postgresql"):
+            yield
+            return
+        with create_engine(uri, poolclass=NullPool).begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('mlflow'))"))
+            yield
 
 
 def _check_port(uri: str) -> None:

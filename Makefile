@@ -11,7 +11,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup repro exps ui test test-slow test-ui test-services lint format lock clean
+# Columns that `make exps` leaves out: files, and figures that only a report needs.
+UNSEEN := .*\.(py|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|best_(epoch|val_loss|train.*)|test\.(?!accuracy$$|loss$$).*)$$
+
+.PHONY: help setup repro exps ui test test-slow test-ui test-services screenshots lint format lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +33,8 @@ repro: setup  ## Run the pipeline (dvc repro); only what changed runs again
 	@dvc repro
 
 exps: setup  ## Show the experiments in the terminal: what differs, and how good it is, best first
-	@dvc exp show --only-changed $(EXPS)
+	@dvc exp show --only-changed --hide-workspace --no-pager --precision 4 --sort-by best_val_accuracy \
+	  --sort-order desc --drop '$(UNSEEN)'
 
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
@@ -43,6 +47,9 @@ test-slow: setup  ## Kill, stop and starve real trainings (8 minutes)
 
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (needs chromium)
 	@python -m pytest -m ui
+
+screenshots: setup  ## Take the README's pictures of the MLflow UI anew (5 minutes, needs chromium)
+	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (needs postgresql)
 	@python -m pytest -m services

@@ -13,6 +13,11 @@ from mlflow import MlflowClient
 from PIL import Image
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for the README's pictures."""
+    parser.addoption("--screenshots", metavar="FOLDER", help="sweep with the real params, and keep the UI's pictures")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the caller's DVC and MLflow settings out of the tests."""

@@ -12,6 +12,9 @@ import pytest
 import yaml
 from checkout import SMALL, Checkout, clone
 from closure import ROOT
+from scipy.special import softmax
+
+from gender_classifier.model import compute_logits, load_model
 
 FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
 
@@ -119,6 +122,26 @@ def test_the_registered_version_predicts_what_the_pipeline_did(
 def test_no_pickle_among_models_and_artifacts(repro: Checkout) -> None:
     for path in (repro.folder / "models", repro.folder / "mlartifacts"):
         assert not [file for file in path.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")]
+
+
+def test_another_clone_pulls_and_has_nothing_to_do(repro: Checkout, tmp_path: Path) -> None:
+    """Push to a DVC remote, pull in a clone elsewhere: `dvc repro` does nothing there, the model predicts the same."""
+    repro.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
+    repro.run("dvc", "push")
+    repro.run("git", "clone", "-q", str(repro.folder), str(tmp_path / "other"))
+    other = Checkout(tmp_path / "other")
+    # The remote is not committed here: each clone says where its own is.
+    other.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
+    other.run("dvc", "pull")
+    assert "Data and pipelines are up to date." in other.run("dvc", "repro").stdout
+    assert not (other.folder / "mlflow.db").exists()
+    images = np.load(other.folder / "data/processed/test_images.npy")
+    model, spec = load_model(other.folder / "models/model.safetensors")
+    probs = softmax(compute_logits(model, spec, images), axis=1)
+    with (repro.folder / "data/predictions/test.csv").open() as file:
+        expected = [[float(row["prob_female"]), float(row["prob_male"])] for row in csv.DictReader(file)]
+    np.testing.assert_allclose(probs, expected, atol=1e-5)
+    repro.run("git", "checkout", "-q", ".dvc/config")
 
 
 def test_experiments_are_rows_that_compare(experiments: Checkout) -> None:

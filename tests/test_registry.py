@@ -156,7 +156,7 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["demote"])
     assert caught.value.code == 2
-    assert "sync, promote, rollback" in " ".join(capsys.readouterr().err.replace("'", "").split())
+    assert "sync, ui, promote, rollback" in " ".join(capsys.readouterr().err.replace("'", "").split())
 
 
 def test_a_registry_without_the_model_is_named(

@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkout import SMALL, Checkout, clone
+from mlflow.entities import Run
+from playwright.sync_api import Page, expect, sync_playwright
+from servers import answers, free_port, serving
 
 pytestmark = pytest.mark.ui
 
@@ -29,13 +35,14 @@ def wait_for_queue(checkout: Checkout, seconds: float) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def swept(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Checkout:
     """A clone without a store in which six experiments have run, two at a time."""
-    checkout = clone(tmp_path_factory.mktemp("swept"), {**SMALL, "epochs": 2})
+    is_real = pytestconfig.getoption("--screenshots") is not None
+    checkout = clone(tmp_path_factory.mktemp("swept"), {} if is_real else {**SMALL, "epochs": 2})
     sweep = ("-S", f"lr={','.join(LRS)}", "-S", f"batch_size={','.join(BATCH_SIZES)}")
     checkout.run("dvc", "exp", "run", "--queue", *sweep)
     assert checkout.start("env", "-u", "OMP_NUM_THREADS", "dvc", "queue", "start", "-j", "2").wait(60) == 0
-    states = wait_for_queue(checkout, 600)
+    states = wait_for_queue(checkout, 1800)
     failed = checkout.run("dvc", "queue", "status").stdout
     assert states == ["Success"] * 6, failed
     return checkout
@@ -61,8 +68,9 @@ def test_every_experiment_is_one_complete_row(swept: Checkout) -> None:
     for run in runs:
         assert run.info.status == "FINISHED"
         assert (run.data.tags["dvc.exp"], run.data.tags["dvc.baseline"]) == (run.info.run_name, baseline)
+        epochs = list(range(1, int(run.data.params["epochs"]) + 1))
         for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
-            assert [point.step for point in swept.client.get_metric_history(run.info.run_id, key)] == [1, 2]
+            assert [point.step for point in swept.client.get_metric_history(run.info.run_id, key)] == epochs
         assert float(shown(swept)[run.info.run_name]["test.accuracy"]) == pytest.approx(
             run.data.metrics["test/accuracy"], abs=1e-5
         )
@@ -85,6 +93,112 @@ def test_every_model_is_a_version_and_one_is_champion(swept: Checkout) -> None:
     aliases = swept.client.get_registered_model("gender-classifier").aliases
     assert int(aliases["challenger"]) == 6
     assert all("promotion" in version.tags for version in versions)
+
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = pytestconfig.getoption("--screenshots")
+    return Path(folder).resolve() if folder else tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def page(swept: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser on the address that ``gender-classifier ui`` prints, as a newcomer follows it."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "chromium: no such program; install it (Debian: apt-get install chromium)"
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("gender-classifier")), "ui", "--port", str(port)]
+    with (
+        serving(command, swept.folder, lambda: answers(f"http://127.0.0.1:{port}/health")),
+        sync_playwright() as playwright,
+    ):
+        printed = re.findall(r"MLflow UI: (\S+)", (swept.folder / "server.log").read_text())
+        profile = tmp_path_factory.mktemp("profile")
+        browser = playwright.chromium.launch_persistent_context(
+            str(profile), executable_path=chromium, args=FLAGS, viewport={"width": 1500, "height": 560}
+        )
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(printed[-1])
+        page.wait_for_selector("text=Run Name")
+        if page.get_by_role("button", name="Close").count():  # MLflow's assistant
+            page.get_by_role("button", name="Close").first.click()
+        yield page
+        browser.close()
+
+
+def two_runs(swept: Checkout) -> list[Run]:
+    """Return the two runs of the highest learning rate."""
+    return [run for run in swept.runs() if run.data.params["lr"] == LRS[0]]
+
+
+def test_the_table_of_runs_compares(swept: Checkout, page: Page, pictures: Path) -> None:
+    names = page.locator(".ag-pinned-left-cols-container [role=row]")
+    expect(names).to_have_count(6)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=pictures / "mlflow-runs.png")
+    header = page.locator(".ag-header-container").inner_text().split("\n")
+    for column in ("test/accuracy", "best_val_accuracy", "lr", "batch_size", "epochs"):
+        assert column in header
+    for run in swept.runs():
+        row = page.locator(f"[row-id='{run.info.run_id}']")
+        assert run.info.run_name in row.first.inner_text()
+        cells = {cell.get_attribute("col-id") or "": cell.inner_text() for cell in row.nth(1).locator("[col-id]").all()}
+        for key in ("test/accuracy", "best_val_accuracy"):
+            (found,) = [text for column, text in cells.items() if column.endswith(key) or f"`{key}`" in column]
+            assert float(found) == pytest.approx(run.data.metrics[key], abs=5e-4)
+        for key in ("lr", "batch_size", "epochs"):
+            assert run.data.params[key] in [text for column, text in cells.items() if key in column]
+
+
+def test_two_runs_overlay_their_curves(swept: Checkout, page: Page, pictures: Path) -> None:
+    runs = two_runs(swept)
+    names = [run.info.run_name or "" for run in runs]
+    page.set_viewport_size({"width": 1500, "height": 1100})
+    address = page.url.split("?", maxsplit=1)[0]
+    page.goto(f"{address}?compareRunsMode=CHART&searchFilter=params.lr%20%3D%20%22{LRS[0]}%22")
+    page.get_by_placeholder("Search metric charts").fill("^(train|val)/(loss|accuracy)$")
+    page.wait_for_timeout(2000)
+    for key in ("train/loss", "val/loss", "train/accuracy", "val/accuracy"):
+        card = page.locator("[data-testid='experiment-view-compare-runs-card']", has_text=key).first
+        for name in names:
+            expect(card).to_contain_text(name)
+    page.screenshot(path=pictures / "mlflow-curves.png")
+
+
+def test_two_runs_show_both_confusion_matrices(swept: Checkout, page: Page, pictures: Path) -> None:
+    runs = two_runs(swept)
+    page.set_viewport_size({"width": 1500, "height": 760})
+    address = page.url.split("#", maxsplit=1)[0]
+    ids = ",".join(f'"{run.info.run_id}"' for run in runs)
+    page.goto(f'{address}#/compare-runs?runs=[{ids}]&experiments=["{runs[0].info.experiment_id}"]')
+    page.get_by_text("test_confusion.png", exact=True).click()
+    page.wait_for_timeout(3000)
+    images = [image for image in page.locator("img").all() if image.evaluate("image => image.naturalWidth > 300")]
+    seen = {image.get_attribute("src") for image in images if image.is_visible()}
+    assert len(seen) == 2, seen
+    images[0].scroll_into_view_if_needed()
+    page.screenshot(path=pictures / "mlflow-confusion.png")
+
+
+def test_the_models_page_shows_versions_with_aliases(swept: Checkout, page: Page, pictures: Path) -> None:
+    page.set_viewport_size({"width": 1300, "height": 1000})
+    page.goto(f"{page.url.split('#', maxsplit=1)[0]}#/models/gender-classifier")
+    page.wait_for_selector("text=Version 6")
+    page.evaluate("document.body.style.zoom = 0.72")  # all six versions in one picture
+    page.wait_for_timeout(1000)
+    page.screenshot(path=pictures / "mlflow-model.png")
+    for version in range(1, 7):
+        expect(page.get_by_role("link", name=f"Version {version}", exact=True)).to_be_visible()
+    newest = page.get_by_role("row").filter(has_text="Version 6")
+    expect(newest).to_contain_text("challenger")
+    expect(newest).to_contain_text("promot")
 
 
 def test_a_restored_experiment_gets_its_name_and_no_second_row(swept: Checkout) -> None:

@@ -66,17 +66,28 @@ def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
 
 
 def _ui(options: argparse.Namespace) -> None:
-    from gender_classifier.tracking import find_tracking_uri
+    from gender_classifier.runs_view import build_runs_view, link_runs_view
+    from gender_classifier.tracking import connect, find_experiments, find_tracking_uri, now_ms
 
     _sync(options, create=True)
-    uri = find_tracking_uri(_find_root())
-    if uri.startswith(("http:", "https:")):
-        print(f"MLflow UI: {uri}, which MLFLOW_TRACKING_URI names")
+    root = _find_root()
+    uri = find_tracking_uri(root)
+    is_server = uri.startswith(("http:", "https:"))
+    address = uri if is_server else f"http://127.0.0.1:{options.port}"
+    client = connect(root)
+    models = next((one for name, one in find_experiments(client).items() if not name.endswith("-data")), None)
+    if models is not None:
+        known = client.get_experiment(models).tags
+        for key, value in build_runs_view(now_ms()).items():
+            if key not in known:
+                client.set_experiment_tag(models, key, value)
+        address = link_runs_view(address, models)
+    print(f"MLflow UI: {address}{'' if is_server else '  (Ctrl-C stops it)'}", flush=True)
+    if is_server:
         return
     program = shutil.which("mlflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if program is None:
         raise TrackingError("mlflow: no such program; install the project with its extra `pipeline`")
-    print(f"MLflow UI: http://127.0.0.1:{options.port} (Ctrl-C stops it)", flush=True)
     command = [program, "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(options.port)]
     # With its jobs it starts 15 processes and takes 2 GB. The address may hold a password: no argument.
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}

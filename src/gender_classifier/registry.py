@@ -6,6 +6,7 @@ No pickle on either side: the model is an ONNX file.
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +29,15 @@ from gender_classifier.tracking import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
+
+_ABOUT = (
+    "AlexNet that tells female from male face crops: uint8 pictures (N, 64, 64, 3) in, probabilities (N, 2) out. "
+    "Alias `champion`: the one to use. Alias `challenger`: the newest. The tag `promotion` of a version says why it is "
+    "champion or not."
+)
+
+# What the promotion rule may compare; all other figures are the logged model's.
+_TAGGED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
@@ -52,7 +62,7 @@ def register_model(
         path: takes uint8 (N, S, S, 3), gives float32 (N, C).
         image_size: S, px.
         num_classes: C.
-        metrics: go to the logged model, and as tags to the version.
+        metrics: go to the logged model; those that promotion compares, as tags to the version too.
         tags: more tags; empty ones are left out.
         card: Markdown; the version's description, and a file beside the model.
 
@@ -75,8 +85,10 @@ def register_model(
         mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
         client.log_model_artifact(info.model_id, str(card))
         version = str(info.registered_model_version)
-        for key, value in {**own_tags, **{name: f"{value:.6g}" for name, value in metrics.items()}}.items():
+        for key, value in {**own_tags, **{name: f"{metrics[name]:.6g}" for name in _TAGGED if name in metrics}}.items():
             client.set_model_version_tag(REGISTERED_MODEL, version, key, value)
+        if not client.get_registered_model(REGISTERED_MODEL).description:
+            client.update_registered_model(REGISTERED_MODEL, _ABOUT)
         client.update_model_version(REGISTERED_MODEL, version, card.read_text(encoding="utf-8"))
         client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
     return version
@@ -166,9 +178,6 @@ def _search_versions(client: MlflowClient) -> list[ModelVersion]:
 
 
 def _read_contender(version: ModelVersion) -> Contender:
-    metrics = {}
-    for key, value in version.tags.items():
-        if key.startswith(("test/", "best_")):
-            metrics[key] = float(value)
+    metrics = {name: float(version.tags[name]) for name in _TAGGED if name in version.tags}
     digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
     return Contender(str(version.version), metrics, digests)

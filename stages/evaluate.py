@@ -4,8 +4,9 @@
     dvc metrics show; dvc plots show
 
 Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
-metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, data/predictions/test.csv,
-metrics/figures/evaluate/, models/model.onnx and models/model_card.md.
+metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
+data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, models/model.onnx and
+models/model_card.md.
 """
 
 from __future__ import annotations
@@ -13,17 +14,28 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import PurePath, PurePosixPath
 
+import numpy as np
 from matplotlib.figure import Figure
+from torch import nn
 from tqdm import tqdm
 
 from gender_classifier import plots
 from gender_classifier.checkpoints import discard_checkpoints
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.errors import DataError
-from gender_classifier.evaluation import Report, evaluate, reliability_points, roc_points, worst_mistakes
+from gender_classifier.evaluation import (
+    Report,
+    evaluate,
+    rank_label_issues,
+    reliability_points,
+    roc_points,
+    softmax,
+    threshold_points,
+    worst_mistakes,
+)
 from gender_classifier.export import check_export, export_onnx
 from gender_classifier.files import read_json, write_csv, write_json, write_text
 from gender_classifier.layout import SPLITS, Layout
@@ -32,11 +44,18 @@ from gender_classifier.model_card import write_card
 from gender_classifier.params import EvaluateParams, Params, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
 from gender_classifier.registry import REGISTERED_MODEL, register_model, settle_champion
+from gender_classifier.robustness import (
+    CORRUPTIONS,
+    RobustnessRow,
+    choose_images,
+    mean_accuracy,
+    measure_robustness,
+)
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, short_digest, track
 
 # The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.
-_HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece")
+_HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -51,8 +70,10 @@ def main(layout: Layout, params: Params) -> None:
     with track("evaluate", layout.root, params=flat, resume=run_id) as run:
         with tqdm(total=len(test.images), unit="img", desc="test", disable=None, dynamic_ncols=True) as bar:
             logits = compute_logits(model, spec, test.images, on_batch=bar.update)
-        report = evaluate(logits, test.labels, classes=spec.classes, num_bins=own.ece_bins)
+        report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=own.ece_bins)
+        report.metrics.update(_measure_robustness(layout, model, spec, test, own.robustness_images))
         _write_files(layout, spec, test, report, own)
+        _find_label_issues(layout, model, spec, test, report, own.worst_mistakes)
         export_onnx(layout.onnx_path, model, spec, {"data_digest": short_digest(info.manifest_sha256)})
         check_export(layout.onnx_path, test.images, report.probs)
         _write_card(layout, spec, info, report, flat)
@@ -78,7 +99,8 @@ def _check_fit(layout: Layout, spec: ModelSpec, info: DatasetInfo) -> None:
 
 
 def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Report, own: EvaluateParams) -> None:
-    write_json(layout.evaluate_report_path, {"test": {key: report.metrics[key] for key in _HEADLINES}})
+    headlines = {key: report.metrics[key] for key in _HEADLINES if key in report.metrics}
+    write_json(layout.evaluate_report_path, {"test": headlines})
     write_json(layout.test_report_path, report.metrics)
     write_json(layout.test_confusion_path, tabulate_confusion(report.confusion, spec.classes))
     members = read_index(layout.index_path("test"))
@@ -88,6 +110,8 @@ def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Rep
     write_csv(layout.roc_path, ["false_positive_rate", "true_positive_rate", "threshold"], roc)
     bins = reliability_points(report.probs, test.labels, num_bins=own.ece_bins)
     write_csv(layout.reliability_path, list(asdict(bins[0])), [list(asdict(one).values()) for one in bins])
+    thresholds = threshold_points(report.probs[:, 1], test.labels)
+    write_csv(layout.thresholds_path, list(asdict(thresholds[0])), [list(asdict(one).values()) for one in thresholds])
     figures = {
         "test_confusion": plots.confusion_matrix(report.confusion, spec.classes, "Test set"),
         "roc": plots.roc_curve(roc, report.metrics["roc_auc"], spec.classes[1]),
@@ -110,6 +134,61 @@ def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: 
     return plots.contact_sheet([test.images[row] for row in rows], captions, title)
 
 
+def _measure_robustness(
+    layout: Layout, model: nn.Module, spec: ModelSpec, test: PackedSplit, most: int
+) -> dict[str, float]:
+    """Write the table of corruptions and its picture; return the mean accuracy. No images asked for, an empty table."""
+    header = [field.name for field in fields(RobustnessRow)]
+    chosen = choose_images(test.labels, most)
+    if not len(chosen):
+        write_csv(layout.robustness_path, header, [])
+        return {}
+    images, labels = np.asarray(test.images[chosen]), test.labels[chosen]
+    passes = 1 + 3 * len(CORRUPTIONS)
+    with tqdm(total=passes * len(chosen), unit="img", desc="robustness", disable=None, dynamic_ncols=True) as bar:
+        rows = list(
+            measure_robustness(lambda pixels: compute_logits(model, spec, pixels), images, labels, on_images=bar.update)
+        )
+    write_csv(layout.robustness_path, header, [list(asdict(row).values()) for row in rows])
+    plots.save_figure(
+        plots.robustness([asdict(row) for row in rows]), layout.figures_dir("evaluate") / "robustness.png"
+    )
+    return {"robust_accuracy": mean_accuracy(rows)}
+
+
+def _find_label_issues(
+    layout: Layout, model: nn.Module, spec: ModelSpec, test: PackedSplit, report: Report, most: int
+) -> None:
+    """List the labels of val and test that are likely wrong; train's the model has seen, and would defend."""
+    val = open_split(layout.images_path("val"), layout.labels_path("val"))
+    splits = {
+        "val": (val, softmax(compute_logits(model, spec, val.images) / spec.temperature)),
+        "test": (test, report.probs),
+    }
+    found = []
+    for name, (split, probs) in splits.items():
+        members = read_index(layout.index_path(name))
+        for row in rank_label_issues(probs, split.labels):
+            label = int(split.labels[row])
+            found.append(
+                (float(probs[row, label]), name, members[row], label, int(probs[row].argmax()), split.images[row])
+            )
+    found.sort(key=lambda one: one[:3])
+    rows = [
+        [split, member, spec.classes[label], spec.classes[other], f"{prob:.6f}"]
+        for prob, split, member, label, other, _ in found
+    ]
+    write_csv(layout.label_issues_path, ["split", "member", "label", "suggested", "prob_label"], rows)
+    shown = found[:most]
+    captions = [
+        f"{split}: {PurePosixPath(member).name}\nlabelled {spec.classes[label]},\nat {prob:.2%}"
+        for prob, split, member, label, _, _ in shown
+    ]
+    title = f"The {len(shown)} likeliest of {len(found):,} suspected wrong labels in val and test"
+    sheet = plots.contact_sheet([image for *_, image in shown], captions, title)
+    plots.save_figure(sheet, layout.figures_dir("evaluate") / "label_issues.png")
+
+
 def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Report, flat: Mapping[str, object]) -> None:
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
@@ -130,9 +209,17 @@ def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Repo
 def _mirror(layout: Layout, run: TrackedRun, report: Report, info: DatasetInfo) -> None:
     run.log_metrics({f"test/{key}": value for key, value in report.metrics.items()})
     run.log_dataset("test", info.manifest_sha256, "evaluation", {"test": len(report.preds)})
-    for path in (layout.test_report_path, layout.test_confusion_path, layout.roc_path, layout.reliability_path):
+    for path in (
+        layout.test_report_path,
+        layout.test_confusion_path,
+        layout.roc_path,
+        layout.reliability_path,
+        layout.thresholds_path,
+        layout.robustness_path,
+    ):
         run.log_artifact(path, "metrics")
-    run.log_artifact(layout.test_predictions_path, "predictions")
+    for path in (layout.test_predictions_path, layout.label_issues_path):
+        run.log_artifact(path, "predictions")
     run.log_artifact(layout.figures_dir("evaluate"))
     run.log_artifact(layout.card_path)
 

@@ -11,7 +11,7 @@ data/predictions/val.csv and metrics/figures/train/.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,18 @@ import gender_classifier
 from gender_classifier import plots
 from gender_classifier.checkpoints import Checkpoint, fingerprint, hold_checkpoint, load_checkpoint, save_checkpoint
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
-from gender_classifier.evaluation import evaluate
+from gender_classifier.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
 from gender_classifier.files import write_csv, write_json
 from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
-from gender_classifier.model import ModelSpec, build_model, count_parameters, load_initial_weights, save_model
+from gender_classifier.model import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelSpec,
+    build_model,
+    count_parameters,
+    load_initial_weights,
+    save_model,
+)
 from gender_classifier.params import Params, TrainParams, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
 from gender_classifier.processes import share_threads
@@ -41,7 +49,10 @@ def main(layout: Layout, params: Params) -> None:
         torch.set_num_threads(threads)
     info = read_info(layout.dataset_path)
     train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
-    spec = ModelSpec(params.train.head, info.classes, info.image_size, info.channel_mean, info.channel_std)
+    mean, std = info.channel_mean, info.channel_std
+    if params.train.weights == "imagenet":
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    spec = ModelSpec(params.train.head, info.classes, info.image_size, mean, std)
     trainer = _build_trainer(layout, params.train, spec, train, val)
     progress = _Progress(_find_checkpoint(layout, params.train, trainer), trainer)
     with hold_checkpoint(progress.path):
@@ -53,6 +64,7 @@ def main(layout: Layout, params: Params) -> None:
             _fit(layout, run, progress, params.train.epochs, len(train.images) + len(val.images))
             best = trainer.best
             assert best is not None
+            spec = replace(spec, temperature=fit_temperature(best.val_logits, val.labels))
             save_model(layout.model_path, best.state, spec)
             _report(layout, run, spec, best, progress, val)
     chosen = best.record
@@ -165,13 +177,15 @@ def _report(
     layout: Layout, run: TrackedRun, spec: ModelSpec, best: Best, progress: _Progress, val: PackedSplit
 ) -> None:
     chosen = best.record
+    found = evaluate(best.val_logits / spec.temperature, val.labels, classes=spec.classes)
     metrics = {
         "best_epoch": chosen.epoch,
         "best_val_accuracy": chosen.val_accuracy,
         "best_val_loss": chosen.val_loss,
+        "temperature": spec.temperature,
+        "threshold": choose_threshold(threshold_points(found.probs[:, 1], val.labels)),
     }
     write_json(layout.train_report_path, metrics)
-    found = evaluate(best.val_logits, val.labels, classes=spec.classes)
     write_json(layout.val_confusion_path, tabulate_confusion(found.confusion, spec.classes))
     write_predictions(
         layout.val_predictions_path, read_index(layout.index_path("val")), val.labels, found, spec.classes

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import draw_pixels, encode
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from gender_classifier.augment import augment, random_affine, random_grey, random_light
+from gender_classifier.augment import augment, random_affine, random_blur, random_grey, random_jpeg, random_light
 from gender_classifier.params import AugmentParams, load_params
 
 DEFAULT = load_params(Path(__file__).parents[1] / "params.yaml").train.augment
-OFF = AugmentParams(flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0)
+OFF = AugmentParams(flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0, blur=0, jpeg=0)
 IMAGES = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 
@@ -93,3 +99,40 @@ def test_a_certain_grey_has_equal_channels_of_the_luma() -> None:
     some = random_grey(IMAGES.repeat(20, 1, 1, 1), 0.25, generator())
     share = (some[:, 0] == some[:, 1]).all(-1).all(-1).float().mean()
     assert 0.1 < share < 0.4
+
+
+def photograph(seed: int = 0, size: int = 64) -> torch.Tensor:
+    return torch.tensor(draw_pixels(seed, size, size)).permute(2, 0, 1)[None].float() / 255
+
+
+def test_a_certain_blur_is_a_gaussian_and_keeps_flat_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gender_classifier.augment._BLUR_SIGMA", (1.2, 1.2))
+    image = photograph()
+    blurred = random_blur(image, 1, generator())
+    expected = gaussian_filter(image.numpy(), sigma=(0, 0, 1.2, 1.2), truncate=8)
+    np.testing.assert_allclose(blurred.numpy()[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8], atol=1e-4)
+    flat = torch.full((2, 3, 64, 64), 0.3)
+    torch.testing.assert_close(random_blur(flat, 1, generator()), flat)
+
+
+@pytest.mark.parametrize("quality", [20, 50, 75])
+def test_a_certain_jpeg_is_what_pillow_makes_of_it(quality: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gender_classifier.augment._JPEG_QUALITY", (quality, quality))
+    pixels = draw_pixels(1, 64, 64)
+    with Image.open(io.BytesIO(encode(pixels, quality=quality, subsampling=0))) as picture:
+        expected = np.asarray(picture, np.float32)
+    found = random_jpeg(photograph(1), 1, generator())[0].permute(1, 2, 0).numpy() * 255
+    lost = np.abs(expected - pixels).mean()
+    assert np.abs(found - expected).mean() < 0.35 * lost
+
+
+def test_a_side_that_is_no_multiple_of_eight_stays_as_it_is() -> None:
+    assert random_jpeg(photograph(2, 67), 1, generator()).shape == (1, 3, 67, 67)
+
+
+@pytest.mark.parametrize("vary", [random_blur, random_jpeg])
+def test_the_share_of_images_is_the_probability(vary: Callable[..., torch.Tensor]) -> None:
+    many = photograph().repeat(200, 1, 1, 1)
+    changed = (vary(many, 0.25, generator()) != many).flatten(1).any(1).float().mean()
+    assert 0.15 < changed < 0.35
+    assert torch.equal(vary(many, 1e-9, generator()), many)

@@ -100,6 +100,28 @@ def test_confusion_matrices_and_predictions_agree(repro: Checkout) -> None:
     assert right / len(rows) == pytest.approx(repro.read("metrics/evaluate.json")["test"]["accuracy"])
 
 
+def test_corruptions_thresholds_and_suspects_are_tabulated(repro: Checkout) -> None:
+    def read(path: str) -> list[dict[str, str]]:
+        with (repro.folder / path).open() as file:
+            return list(csv.DictReader(file))
+
+    corrupted = read("metrics/robustness.csv")
+    assert len(corrupted) == 31
+    headlines = repro.read("metrics/evaluate.json")["test"]
+    # 40 images, fewer than are asked for: the clean row is the whole test set's accuracy.
+    assert float(corrupted[0]["accuracy"]) == pytest.approx(headlines["accuracy"])
+    assert headlines["robust_accuracy"] == pytest.approx(np.mean([float(row["accuracy"]) for row in corrupted[1:]]))
+    thresholds = read("metrics/thresholds.csv")
+    assert len(thresholds) == 99
+    suspects = read("data/predictions/label_issues.csv")
+    assert {row["split"] for row in suspects} <= {"val", "test"}
+    assert [float(row["prob_label"]) for row in suspects] == sorted(float(row["prob_label"]) for row in suspects)
+    run = repro.runs()[0]
+    assert {"robustness.png", "label_issues.png"} <= repro.artifacts(run)
+    assert run.data.metrics["test/robust_accuracy"] == headlines["robust_accuracy"]
+    assert run.data.metrics["temperature"] == load_model(repro.folder / "models/model.safetensors")[1].temperature
+
+
 def test_the_registered_version_predicts_what_the_pipeline_did(
     repro: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +159,7 @@ def test_another_clone_pulls_and_has_nothing_to_do(repro: Checkout, tmp_path: Pa
     assert not (other.folder / "mlflow.db").exists()
     images = np.load(other.folder / "data/processed/test_images.npy")
     model, spec = load_model(other.folder / "models/model.safetensors")
-    probs = softmax(compute_logits(model, spec, images), axis=1)
+    probs = softmax(compute_logits(model, spec, images) / spec.temperature, axis=1)
     with (repro.folder / "data/predictions/test.csv").open() as file:
         expected = [[float(row["prob_female"]), float(row["prob_male"])] for row in csv.DictReader(file)]
     np.testing.assert_allclose(probs, expected, atol=1e-5)

@@ -11,10 +11,14 @@ from sklearn import metrics as sk
 
 from gender_classifier.errors import DataError
 from gender_classifier.evaluation import (
+    choose_threshold,
     evaluate,
+    fit_temperature,
+    rank_label_issues,
     reliability_points,
     roc_points,
     softmax,
+    threshold_points,
     worst_mistakes,
 )
 
@@ -124,3 +128,62 @@ def test_worst_mistakes_are_the_confident_ones() -> None:
     assert confidence[-1] >= np.sort(REPORT.probs[REPORT.preds != LABELS].max(axis=1))[-10]
     assert len(worst_mistakes(REPORT, LABELS, 10_000)) == int((REPORT.preds != LABELS).sum())
     assert len(worst_mistakes(REPORT, LABELS, 0)) == 0
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
+def test_a_known_temperature_is_found_again(true_temperature: float) -> None:
+    rng = np.random.default_rng(1)
+    calm = rng.normal(scale=2, size=(20_000, 2))
+    labels = (rng.random(20_000) < softmax(calm)[:, 1]).astype(np.int64)
+    assert fit_temperature(calm * true_temperature, labels) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_a_temperature_moves_no_prediction_and_mends_the_calibration() -> None:
+    harsh = LOGITS * 6
+    temperature = fit_temperature(harsh, LABELS)
+    before, after = (evaluate(harsh / value, LABELS, classes=CLASSES) for value in (1, temperature))
+    assert (before.preds == after.preds).all()
+    assert after.metrics["loss"] < before.metrics["loss"]
+    assert after.metrics["ece"] < before.metrics["ece"]
+
+
+def test_a_perfect_split_does_not_make_the_model_boundlessly_sure() -> None:
+    assert fit_temperature(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.array([0, 1])) == pytest.approx(0.25, rel=0.01)
+
+
+def test_thresholds_are_the_definitions() -> None:
+    rows = threshold_points(REPORT.probs[:, 1], LABELS)
+    assert [round(row.threshold, 2) for row in rows] == [number / 100 for number in range(1, 100)]
+    half = rows[49]
+    preds = (REPORT.probs[:, 1] >= 0.5).astype(int)
+    assert half.accuracy == pytest.approx(sk.accuracy_score(LABELS, preds))
+    assert half.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(LABELS, preds))
+    assert half.precision == pytest.approx(sk.precision_score(LABELS, preds))
+    assert half.recall == pytest.approx(sk.recall_score(LABELS, preds))
+    recalls = [row.recall for row in rows]
+    assert recalls == sorted(recalls, reverse=True)
+
+
+def test_unequal_classes_are_cut_elsewhere_than_at_a_half() -> None:
+    """Three to one, and scores that know it: the cut that serves both classes lies at the share of the positives."""
+    rng = np.random.default_rng(2)
+    labels = (rng.random(20_000) < 0.25).astype(np.int64)
+    evidence = rng.normal(loc=np.where(labels == 1, 1.0, -1.0))
+    odds = np.exp(2 * evidence) * 0.25 / 0.75
+    chosen = choose_threshold(threshold_points(odds / (1 + odds), labels))
+    assert 0.2 < chosen < 0.3
+
+
+def test_wrong_labels_come_first_among_the_suspects() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 2, 2000)
+    probs = softmax(rng.normal(size=(2000, 2)) + 4 * np.eye(2)[truth])
+    labels = truth.copy()
+    swapped = rng.choice(2000, 60, replace=False)
+    labels[swapped] = 1 - labels[swapped]
+    ranked = rank_label_issues(probs, labels)
+    assert len(set(ranked[:50]) & set(swapped)) >= 48
+    assert len(ranked) < 120
+    own = probs[ranked, labels[ranked]]
+    assert (np.diff(own) >= 0).all()
+    assert len(rank_label_issues(probs, truth)) < 40

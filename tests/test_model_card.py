@@ -46,7 +46,7 @@ def test_data_figures_and_limits_are_there() -> None:
         "| accuracy | 0.9500 | 0.8882 to 0.9785 |",  # Wilson's interval of 95 of 100
         "| recall of female | 0.9000 | 0.7864 to 0.9565 |",
         "| recall of male | 1.0000 | 0.9287 to 1.0000 |",
-        "Kept epoch: 2, with validation accuracy 0.9512 and loss 0.1234.",
+        "Kept epoch: 2, with validation accuracy 0.9512 and loss 0.1234; probabilities are calibrated on val, temperature",
         "| `lr` | `0.001` |",
         "## Intended use",
         "Two labels are not what gender is",

@@ -170,3 +170,72 @@ def test_both_precisions_train(precision: str) -> None:
     records, state = finish(replace(PARAMS, precision=precision))  # type: ignore[arg-type]
     assert math.isfinite(records[-1].val_loss)
     assert {value.dtype for value in state.values()} == {torch.float32}
+
+
+def test_the_average_of_the_weights_is_what_is_kept() -> None:
+    """The first step's decay is 0.1; from then on the definition, followed by hand on the weights of each step."""
+    one = trainer(replace(PARAMS, ema_epochs=0.5))
+    followed: dict[str, torch.Tensor] = {name: value.clone() for name, value in one.model.state_dict().items()}
+    original, steps = one._average, math.ceil(72 / 16)
+
+    def follow(step: int) -> None:
+        original(step)
+        decay = min(1 - 1 / (0.5 * steps), (1 + step) / (10 + step))
+        for name, value in one.model.state_dict().items():
+            followed[name].lerp_(value, 1 - decay)
+
+    one._average = follow  # type: ignore[method-assign]
+    list(one.epochs())
+    assert one.best is not None
+    assert one.best.record.epoch == 2
+    for name, value in one.best.state.items():
+        torch.testing.assert_close(value, followed[name])
+        assert not torch.equal(value, one.model.state_dict()[name])
+
+
+def test_no_average_keeps_the_last_weights() -> None:
+    one = trainer(replace(PARAMS, ema_epochs=0.0))
+    list(one.epochs())
+    assert one.best is not None
+    if one.best.record.epoch == 2:
+        assert all(torch.equal(value, one.model.state_dict()[name]) for name, value in one.best.state.items())
+    assert not [name for name in one.state_dict()[0] if name.startswith("average.")]
+
+
+@pytest.fixture
+def unequal() -> PackedSplit:
+    """Return 54 images of class 0 and 18 of class 1."""
+    split = easy(108, 0)
+    rows = np.concatenate([np.flatnonzero(split.labels == 0), np.flatnonzero(split.labels == 1)[:18]])
+    return PackedSplit(split.images[rows], split.labels[rows])
+
+
+def test_unequal_classes_are_drawn_equally(unequal: PackedSplit) -> None:
+    params = replace(PARAMS, class_balance="sampling")
+    one = Trainer(build_model("linear", 2, 64), SPEC, unequal, VAL, params)
+    generator = torch.Generator().manual_seed(0)
+    drawn = np.concatenate([unequal.labels[one._draw_order(generator)] for _ in range(40)])
+    assert len(drawn) == 40 * 72
+    assert 0.47 < drawn.mean() < 0.53
+    assert len(list(one.epochs())) == 2
+
+
+def test_unequal_classes_weigh_equally(unequal: PackedSplit) -> None:
+    one = Trainer(build_model("linear", 2, 64), SPEC, unequal, VAL, replace(PARAMS, class_balance="weights"))
+    assert one._class_weights is not None
+    weights = one._class_weights.numpy()
+    np.testing.assert_allclose(weights * np.bincount(unequal.labels), 36)
+    assert len(list(one.epochs())) == 2
+    plain = Trainer(build_model("linear", 2, 64), SPEC, unequal, VAL, PARAMS)
+    assert plain._class_weights is None
+
+
+def test_a_pretrained_trunk_learns_at_its_own_rate() -> None:
+    one = trainer(replace(PARAMS, weights="imagenet", trunk_lr=0.0, weight_decay=0.0, ema_epochs=0.0))
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    records = list(one.epochs())
+    after = one.model.state_dict()
+    assert {name for name in before if torch.equal(before[name], after[name])} == {
+        name for name in before if name.startswith("features.")
+    }
+    assert records[0].lr > 0

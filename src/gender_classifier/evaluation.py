@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
@@ -65,6 +66,23 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
     preds = probs.argmax(axis=1)
     confusion = sk.confusion_matrix(labels, preds, labels=range(len(classes)))
     return Report(_measure(labels, preds, probs, classes, num_bins), confusion, preds, probs)
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
+    """Return the T, 0.25 to 4, at which softmax(logits / T) makes the labels likeliest.
+
+    After Guo et al., "On calibration of modern neural networks" (2017). It moves no prediction.
+
+    Args:
+        logits: float (N, C), of images that the weights were not fitted to.
+        labels: int (N,).
+    """
+
+    def loss(log_temperature: float) -> float:
+        probs = softmax(logits / np.exp(log_temperature))
+        return float(sk.log_loss(labels, probs, labels=range(probs.shape[1])))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.25), np.log(4)), method="bounded").x))
 
 
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
@@ -134,6 +152,73 @@ def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[f
     thresholds[0] = 1.0  # scikit-learn says infinity, which few readers of CSV take
     kept = np.unique(np.linspace(0, len(thresholds) - 1, min(most, len(thresholds))).round().astype(int))
     return [(float(false_positive[i]), float(true_positive[i]), float(thresholds[i])) for i in kept]
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """What calling everything from ``threshold`` on positive gives: the second of two classes is the positive one."""
+
+    threshold: float
+    accuracy: float
+    balanced_accuracy: float
+    precision: float
+    recall: float
+    specificity: float
+
+
+def threshold_points(scores: Floats, labels: Ints, *, count: int = 99) -> list[ThresholdRow]:
+    """Measure ``count`` thresholds on a binary score, evenly spread over (0, 1).
+
+    For unequal classes and unequal costs, where 0.5 need not be the place to cut.
+
+    Args:
+        scores: float (N,), of the positive class.
+        labels: int (N,), 0 or 1.
+        count: thresholds.
+    """
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    rows = []
+    for threshold in np.arange(1, count + 1) / (count + 1):
+        called = scores >= threshold
+        hits, false = int((called & (labels == 1)).sum()), int((called & (labels == 0)).sum())
+        recall, specificity = hits / positives, 1 - false / negatives
+        rows.append(
+            ThresholdRow(
+                threshold=float(threshold),
+                accuracy=(hits + negatives - false) / len(labels),
+                balanced_accuracy=(recall + specificity) / 2,
+                precision=hits / max(hits + false, 1),
+                recall=recall,
+                specificity=specificity,
+            )
+        )
+    return rows
+
+
+def choose_threshold(rows: Sequence[ThresholdRow]) -> float:
+    """Return the threshold of the highest balanced accuracy; of a plateau, its middle."""
+    best = max(row.balanced_accuracy for row in rows)
+    equal = [row.threshold for row in rows if row.balanced_accuracy > best - 1e-12]
+    return equal[len(equal) // 2]
+
+
+def rank_label_issues(probs: Floats, labels: Ints) -> Ints:
+    """Return the rows whose label is likely wrong, the likeliest first.
+
+    Confident learning (Northcutt et al. 2021): a row is listed where another class reaches the mean probability that
+    this class has among the images labelled so, and more than the given label has; ranked by the label's probability.
+
+    Args:
+        probs: float (N, C), from a model that was not fitted to these rows.
+        labels: int (N,).
+    """
+    classes = range(probs.shape[1])
+    thresholds = np.array([probs[labels == place, place].mean() for place in classes])
+    confident = np.where(probs >= thresholds, probs, 0)
+    suggested = confident.argmax(axis=1)
+    own = probs[np.arange(len(labels)), labels]
+    rows = np.flatnonzero((confident.max(axis=1) > own) & (suggested != labels))
+    return rows[np.argsort(own[rows], kind="stable")]
 
 
 def worst_mistakes(report: Report, labels: Ints, count: int) -> Ints:

@@ -23,14 +23,14 @@ _OPSET = 18
 
 
 class _Served(nn.Module):
-    """Normalisation, network and softmax in one graph."""
+    """Normalisation, network, temperature and softmax in one graph."""
 
     def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.model, self.spec = model, spec
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.model(normalize(images, self.spec)), dim=1)
+        return torch.softmax(self.model(normalize(images, self.spec)) / self.spec.temperature, dim=1)
 
 
 def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping[str, str]) -> None:

@@ -131,6 +131,18 @@ class Layout:
         return self.root / "metrics" / "reliability.csv"
 
     @property
+    def thresholds_path(self) -> Path:
+        return self.root / "metrics" / "thresholds.csv"
+
+    @property
+    def robustness_path(self) -> Path:
+        return self.root / "metrics" / "robustness.csv"
+
+    @property
+    def label_issues_path(self) -> Path:
+        return self.root / "data" / "predictions" / "label_issues.csv"
+
+    @property
     def test_predictions_path(self) -> Path:
         return self.root / "data" / "predictions" / "test.csv"
 

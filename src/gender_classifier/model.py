@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What torchvision's weights were trained with, RGB, 0 to 1."""
+
 FORMAT = "gender-classifier/1"
 """What our model files call themselves; another number would be another layout of the file."""
 
@@ -37,7 +40,8 @@ FORMAT = "gender-classifier/1"
 class ModelSpec:
     """What rebuilds a model besides its weights, and how its input is made.
 
-    ``channel_mean`` and ``channel_std`` are those of the training images, RGB, on the scale 0 to 1.
+    ``channel_mean`` and ``channel_std`` normalise the input, RGB, on the scale 0 to 1. Probabilities are the softmax of
+    the logits over ``temperature``, which is fitted on val.
     """
 
     head: str
@@ -45,6 +49,7 @@ class ModelSpec:
     image_size: int
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
+    temperature: float = 1.0
     architecture: str = "alexnet"
 
 
@@ -140,6 +145,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def find_last_layer(model: nn.Module) -> str:
+    """Return the name of the layer that gives the logits."""
+    names: list[str] = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1]
+
+
 def load_initial_weights(model: nn.Module, weights: str, base_dir: Path) -> None:
     """Put ``weights`` into a new model, all but the head's last layer, which stays as it was made.
 
@@ -155,7 +166,7 @@ def load_initial_weights(model: nn.Module, weights: str, base_dir: Path) -> None
     if weights == "none":
         return
     state = _load_imagenet() if weights == "imagenet" else _load_tensors(base_dir / Path(weights).expanduser())
-    last = _last_layer(model)
+    last = find_last_layer(model)
     wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{last}.")}
     for name, value in wanted.items():
         if name not in state:
@@ -208,11 +219,6 @@ def _count_features(image_size: int) -> int:
         features: nn.Sequential = alexnet(num_classes=1).features
         vector: Tensor = features(torch.empty(1, 3, image_size, image_size))
     return vector.numel()
-
-
-def _last_layer(model: nn.Module) -> str:
-    names: list[str] = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return names[-1]
 
 
 def _load_imagenet() -> Mapping[str, Tensor]:

@@ -52,6 +52,7 @@ def write_card(
     """
     note = f"\n> {SAMPLE_NOTE}\n" if source == SAMPLE else ""
     metrics = report.metrics
+    robust = metrics.get("robust_accuracy")
     classes = " or ".join(f"`{name}`" for name in spec.classes)
     recalls = [
         (name, int(row[place]), int(row.sum()))
@@ -66,6 +67,7 @@ def write_card(
         ("ROC AUC", f"{metrics['roc_auc']:.4f}", ""),
         ("loss (nats an image)", f"{metrics['loss']:.4f}", ""),
         ("expected calibration error", f"{metrics['ece']:.4f}", ""),
+        *([("accuracy over all corruptions", f"{robust:.4f}", "")] if robust is not None else []),
     ]
     return f"""\
 # Model card: gender-classifier
@@ -83,7 +85,7 @@ AlexNet ({spec.head} head) that calls a face crop, scaled to {spec.image_size}×
 {_table(("figure", "value", "95 % interval"), figures)}
 
 Kept epoch: {best["best_epoch"]:.0f}, with validation accuracy {best["best_val_accuracy"]:.4f} and loss \
-{best["best_val_loss"]:.4f}.
+{best["best_val_loss"]:.4f}; probabilities are calibrated on val, temperature {spec.temperature:.3f}.
 
 {_tabulate_curves(curves)}
 

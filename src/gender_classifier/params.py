@@ -68,6 +68,8 @@ class AugmentParams:
     brightness: float = _key(low=0, high=1)
     contrast: float = _key(low=0, high=1)
     grey: float = _key(low=0, high=1)
+    blur: float = _key(low=0, high=1)
+    jpeg: float = _key(low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,15 @@ class TrainParams:
     seed: int = _key(low=0, high=2**32 - 1, top=True)
     head: Literal["linear", "full"] = _key()
     weights: str = _key()
+    trunk_lr: float = _key(low=0, high=100)
+    class_balance: Literal["none", "weights", "sampling"] = _key()
     optimizer: Literal["adam", "adamw", "sgd"] = _key()
     momentum: float = _key(low=0, high=0.9999)
     schedule: Literal["one_cycle", "cosine", "constant"] = _key()
     warmup_fraction: float = _key(low=0, high=0.9)
     label_smoothing: float = _key(low=0, high=0.9)
+    mixup: float = _key(low=0, high=10)
+    ema_epochs: float = _key(low=0, high=1000)
     early_stopping: int = _key(low=0)
     device: str = _key()
     precision: Literal["auto", "bf16", "fp32"] = _key()
@@ -107,6 +113,7 @@ class EvaluateParams:
 
     ece_bins: int = _key(low=2, high=1000)
     worst_mistakes: int = _key(low=0, high=1000)
+    robustness_images: int = _key(low=0)
     promotion: PromotionParams = _key()
 
 

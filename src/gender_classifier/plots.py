@@ -18,6 +18,7 @@ from gender_classifier.files import replacing
 # Okabe & Ito's colours, told apart by the colour-blind.
 _TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"
 _OK, _REJECTED = "#009E73", "#D55E00"
+_SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 _DPI = 120
 
 
@@ -25,6 +26,25 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` as PNG, whole or not at all; equal figures give equal bytes."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the accuracy of each corruption at its strengths; the first of ``rows`` is that of the clean images."""
+    clean, names = rows[0]["accuracy"], list(dict.fromkeys(row["corruption"] for row in rows[1:]))
+    figure, axes = _start("Accuracy on corrupted test images, three strengths each", width=7.6, height=5.2)
+    left = max(0.0, np.floor(min(row["accuracy"] for row in rows) * 10 - 0.3) / 10)
+    for row in rows[1:]:
+        place = names.index(row["corruption"]) + (row["strength"] - 2) * 0.26
+        axes.barh(place, row["accuracy"] - left, height=0.24, left=left, color=_SHADES[row["strength"] - 1])
+        axes.annotate(f"{row['accuracy']:.3f}  {row['setting']}", (row["accuracy"], place), (3, 0),
+                      textcoords="offset points", va="center", fontsize=6)  # fmt: skip
+    axes.axvline(clean, color=_MARK, linestyle=":")
+    axes.annotate(f"clean {clean:.3f}", (clean, -0.75), (-3, 0), textcoords="offset points", ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -1)
+    axes.set_xlim(left, 1 + (1 - left) * 0.45)
+    axes.set_xlabel("accuracy (fraction)")
+    return figure
 
 
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
@@ -169,8 +189,8 @@ def reliability(bins: Sequence[ReliabilityBin], error: float) -> Figure:
     return figure
 
 
-def _start(title: str, width: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
+def _start(title: str, width: float, height: float = 4.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
     _tidy(axes)

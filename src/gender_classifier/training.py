@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gender_classifier.augment import augment
 from gender_classifier.dataset import PackedSplit
 from gender_classifier.errors import ModelError, ParamsError
-from gender_classifier.model import ModelSpec, compute_logits, standardize, to_unit
+from gender_classifier.model import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
 from gender_classifier.params import TrainParams
 
 
@@ -26,8 +28,8 @@ from gender_classifier.params import TrainParams
 class EpochRecord:
     """One epoch: ``lr`` is the rate of its last step, losses are means per image in nats, accuracies fractions.
 
-    The ``train`` figures are running ones, over augmented images while the weights still moved; the ``val``
-    figures are those of the finished epoch.
+    The ``train`` figures are running ones, over augmented (and mixed) images while the weights still moved; the
+    ``val`` figures are those of the finished epoch.
     """
 
     epoch: int
@@ -49,6 +51,8 @@ class Best:
 
 class Trainer:
     """Trains a network on packed arrays; iterate over :meth:`epochs`, then read :attr:`best`.
+
+    What is validated and kept is the exponential moving average of the weights, over ``params.ema_epochs``.
 
     Chance comes from ``params.seed`` and the epoch alone, so that an epoch does not depend on what ran before
     it in the process. On one machine, with one number of threads, equal input gives equal weights bit for bit.
@@ -75,7 +79,11 @@ class Trainer:
         self.records: list[EpochRecord] = []
         self._spec, self._train, self._val, self._params = spec, train, val, params
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
         self._optimizer = _build_optimizer(self.model, params)
+        self._class_weights = (
+            _weigh_classes(train.labels).to(self.device) if params.class_balance == "weights" else None
+        )
         self._steps_per_epoch = math.ceil(len(train.images) / params.batch_size)
 
     def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
@@ -93,9 +101,9 @@ class Trainer:
             epoch = len(self.records) + 1
             with _deterministic():
                 train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
-                logits = compute_logits(self.model, self._spec, self._val.images, on_batch=on_batch)
+                logits = compute_logits(self._averaged, self._spec, self._val.images, on_batch=on_batch)
             val_loss, val_accuracy = _score(logits, self._val.labels)
-            lr = self._optimizer.param_groups[0]["lr"]
+            lr = self._optimizer.param_groups[-1]["lr"]
             record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
             _check_finite(record, self._params.lr)
             self._keep_if_best(record, logits)
@@ -114,6 +122,8 @@ class Trainer:
         """Return all that the coming epochs depend on: tensors by name, and facts that JSON can hold."""
         assert self.best is not None, "there is no state worth keeping before the first epoch"
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self._averaged is not self.model:
+            tensors |= {f"average.{name}": value for name, value in self._averaged.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.state.items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -127,6 +137,8 @@ class Trainer:
         best_record = self.records[facts["best_epoch"] - 1]
         self.best = Best(best_record, _below("best", tensors), tensors["val_logits"].numpy())
         self.model.load_state_dict(_below("model", tensors))
+        if self._averaged is not self.model:
+            self._averaged.load_state_dict(_below("average", tensors))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, value in _below("optimizer", tensors).items():
             index, _, key = name.partition(".")
@@ -141,21 +153,25 @@ class Trainer:
         # Chance is drawn on the CPU, so that the same seed draws the same on every device.
         generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
         torch.manual_seed(_mix(params.seed, epoch))  # dropout has no generator of its own
-        order = torch.randperm(len(self._train.images), generator=generator).numpy()
+        order = self._draw_order(generator)
         losses, hits, sizes = [], [], []  # read after the last step: reading one would wait for the device
         self.model.train()
         for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
             images, labels = self._load_batch(rows)
             images = standardize(augment(images, params.augment, generator), self._spec)
+            images, share, partners = _mix_pairs(images, params.mixup, generator)
             images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits = self.model(images)
             logits = logits.float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=params.label_smoothing)
+            loss = share * self._loss(logits, labels)
+            if share < 1:
+                loss = loss + (1 - share) * self._loss(logits, labels[partners])
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
+            self._average((epoch - 1) * self._steps_per_epoch + step)
             losses.append(loss.detach())
             hits.append((logits.detach().argmax(dim=1) == labels).sum())
             sizes.append(len(rows))
@@ -163,23 +179,48 @@ class Trainer:
         total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
         return float(total) / len(order), int(torch.stack(hits).sum()) / len(order)
 
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self._params.label_smoothing
+        return F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=smoothing)
+
+    def _draw_order(self, generator: torch.Generator) -> NDArray[np.int64]:
+        """Return the rows of an epoch: each once, or with ``sampling`` as many of each class as of the others."""
+        count = len(self._train.images)
+        if self._params.class_balance != "sampling":
+            return torch.randperm(count, generator=generator).numpy()
+        labels = np.asarray(self._train.labels)
+        share = torch.from_numpy(1 / np.bincount(labels)[labels])
+        # By inversion: torch.multinomial takes no more than 2**24 categories.
+        places = torch.rand(count, generator=generator, dtype=torch.float64) * share.sum()
+        return torch.searchsorted(share.cumsum(0), places).clamp_(max=count - 1).numpy()
+
     def _load_batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.asarray(self._train.images[rows])).to(self.device)
         return to_unit(images), torch.from_numpy(np.asarray(self._train.labels[rows])).to(self.device)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        if self._averaged is self.model:
+            return
+        horizon = max(self._params.ema_epochs * self._steps_per_epoch, 1.0)
+        # The first weights are random: the average forgets them faster than the later ones.
+        decay = min(1 - 1 / horizon, (1 + step) / (10 + step))
+        averages, current = list(self._averaged.parameters()), list(self.model.parameters())
+        get_ema_multi_avg_fn(decay)(averages, current, None)  # type: ignore[no-untyped-call]
 
     def _set_lr(self, step: int) -> None:
         rate = self._params.lr * schedule(
             self._params.schedule, step, self._params.epochs * self._steps_per_epoch, self._params.warmup_fraction
         )
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
 
     def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> None:
         if self.best is not None:
             kept = self.best.record
             if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
                 return
-        state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        state = {name: value.detach().cpu().clone() for name, value in self._averaged.state_dict().items()}
         self.best = Best(record, state, logits)
 
 
@@ -240,7 +281,8 @@ def _cpu_has_bf16() -> bool:
 
 
 def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
-    parameters, lr, decay = model.parameters(), params.lr, params.weight_decay
+    parameters = _group_parameters(model, params)
+    lr, decay = params.lr, params.weight_decay
     # One fused kernel over all tensors where torch has it; the same arithmetic otherwise.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if params.optimizer == "sgd":
@@ -248,6 +290,43 @@ def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optim
     if params.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=fused)
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
+
+
+def _group_parameters(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
+    """Return one group of all; where the model starts from given weights, the new last layer apart from the rest."""
+    named = list(model.named_parameters())
+    if params.weights == "none":
+        return [{"params": [value for _, value in named], "share": 1.0}]
+    last = f"{find_last_layer(model)}."
+    return [
+        {"params": [value for name, value in named if not name.startswith(last)], "share": params.trunk_lr},
+        {"params": [value for name, value in named if name.startswith(last)], "share": 1.0},
+    ]
+
+
+def _mix_pairs(images: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
+    """Mix each image with another one of the batch: mixup of Zhang et al. (2018), one share a batch.
+
+    Args:
+        images: float (N, 3, S, S).
+        alpha: of Beta(alpha, alpha), from which the share is drawn; 0 mixes nothing.
+        generator: a CPU generator.
+
+    Returns:
+        The images, the share of each one's own label (at least a half), and the row whose label has the rest.
+    """
+    if not alpha:
+        return images, 1.0, torch.arange(len(images))
+    draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))).beta(alpha, alpha)
+    share = float(max(draw, 1 - draw))
+    partners = torch.randperm(len(images), generator=generator)
+    return torch.lerp(images[partners], images, share), share, partners
+
+
+def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
+    """Return float (C,): 1 on average over the images, and of equal sum for each class."""
+    counts = np.bincount(labels)
+    return torch.from_numpy(len(labels) / (len(counts) * np.maximum(counts, 1))).float()
 
 
 def _boundaries(count: int, batch_size: int) -> list[int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -19,12 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caller's DVC and MLflow settings out of the tests."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the caller's DVC and MLflow settings out of the tests, and one test's address out of the next."""
     for name in list(os.environ):
         if name.startswith(("DVC_EXP", "DVC_ROOT", "DVC_STAGE", "MLFLOW_", "GENDER_CLASSIFIER_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

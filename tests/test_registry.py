@@ -125,7 +125,7 @@ def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
 
     for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads"):
         monkeypatch.setattr(name, refuse)
-    mlflow.set_tracking_uri(f"sqlite:///{root / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     for alias in ("champion", "challenger"):
         model = mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}@{alias}")
         np.testing.assert_allclose(model.predict(IMAGES)["probs"], compute_probs(onnx_path, IMAGES), atol=1e-6)

@@ -52,7 +52,8 @@ class Best:
 class Trainer:
     """Trains a network on packed arrays; iterate over :meth:`epochs`, then read :attr:`best`.
 
-    What is validated and kept is the exponential moving average of the weights, over ``params.ema_epochs``.
+    What is validated and kept is :attr:`averaged`: the exponential moving average of the weights, over
+    ``params.ema_epochs``, or the last weights where that is 0.
 
     Chance comes from ``params.seed`` and the epoch alone, so that an epoch does not depend on what ran before
     it in the process. On one machine, with one number of threads, equal input gives equal weights bit for bit.
@@ -79,7 +80,7 @@ class Trainer:
         self.records: list[EpochRecord] = []
         self._spec, self._train, self._val, self._params = spec, train, val, params
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
+        self.averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
         self._optimizer = _build_optimizer(self.model, params)
         self._class_weights = (
             _weigh_classes(train.labels).to(self.device) if params.class_balance == "weights" else None
@@ -101,7 +102,7 @@ class Trainer:
             epoch = len(self.records) + 1
             with _deterministic():
                 train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
-                logits = compute_logits(self._averaged, self._spec, self._val.images, on_batch=on_batch)
+                logits = compute_logits(self.averaged, self._spec, self._val.images, on_batch=on_batch)
             val_loss, val_accuracy = _score(logits, self._val.labels)
             lr = self._optimizer.param_groups[-1]["lr"]
             record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
@@ -122,8 +123,8 @@ class Trainer:
         """Return all that the coming epochs depend on: tensors by name, and facts that JSON can hold."""
         assert self.best is not None, "there is no state worth keeping before the first epoch"
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self._averaged is not self.model:
-            tensors |= {f"average.{name}": value for name, value in self._averaged.state_dict().items()}
+        if self.averaged is not self.model:
+            tensors |= {f"average.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.state.items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -137,8 +138,8 @@ class Trainer:
         best_record = self.records[facts["best_epoch"] - 1]
         self.best = Best(best_record, _below("best", tensors), tensors["val_logits"].numpy())
         self.model.load_state_dict(_below("model", tensors))
-        if self._averaged is not self.model:
-            self._averaged.load_state_dict(_below("average", tensors))
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(_below("average", tensors))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, value in _below("optimizer", tensors).items():
             index, _, key = name.partition(".")
@@ -200,12 +201,12 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        if self._averaged is self.model:
+        if self.averaged is self.model:
             return
         horizon = max(self._params.ema_epochs * self._steps_per_epoch, 1.0)
         # The first weights are random: the average forgets them faster than the later ones.
         decay = min(1 - 1 / horizon, (1 + step) / (10 + step))
-        averages, current = list(self._averaged.parameters()), list(self.model.parameters())
+        averages, current = list(self.averaged.parameters()), list(self.model.parameters())
         get_ema_multi_avg_fn(decay)(averages, current, None)  # type: ignore[no-untyped-call]
 
     def _set_lr(self, step: int) -> None:
@@ -220,7 +221,7 @@ class Trainer:
             kept = self.best.record
             if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
                 return
-        state = {name: value.detach().cpu().clone() for name, value in self._averaged.state_dict().items()}
+        state = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
         self.best = Best(record, state, logits)
 
 

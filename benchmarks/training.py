@@ -1,0 +1,154 @@
+"""Training, the old way and ours, in one process in turn: images/s, and the time to the old way's best accuracy.
+
+    dvc repro preprocess                                        (with the source to measure on)
+    python benchmarks/training.py --old-epochs 10 --epochs 4    about 10 minutes on 2 cores with 18,000 pictures
+
+The old way is a notebook's: Pillow decodes inside the loop, batches of 16, fp32, Adam at its default rate, no
+normalisation, no augmentation. Ours is `params.yaml` but for `epochs`, over which its schedule falls. Both start from
+scratch, see the same training images, and are scored on the test images after each epoch, outside the clock: neither is
+chosen by them here, both are only timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from gender_classifier.archive import Archive
+from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
+from gender_classifier.images import to_array
+from gender_classifier.layout import Layout
+from gender_classifier.model import ModelSpec, build_model, compute_logits, to_unit
+from gender_classifier.params import load_params
+from gender_classifier.training import Trainer
+
+Curve = list[tuple[float, float]]  # seconds of training so far, accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old-epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=4, help="of ours")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    layout = Layout(Path.cwd())
+    train, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "test"))
+    old = train_the_old_way(layout, train, test, options.old_epochs)
+    ours, precision = train_our_way(layout, train, test, options.epochs)
+    target = max(accuracy for _, accuracy in old)
+    old_time = next(seconds for seconds, accuracy in old if accuracy >= target)
+    our_time = next((seconds for seconds, accuracy in ours if accuracy >= target), None)
+    speeds = [len(train.images) * len(curve) / curve[-1][0] for curve in (old, ours)]
+    flops = count_flops(train.images.shape[1])
+    peaks = {name: measure_peak(kind) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    found = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "train_images": len(train.images),
+        "old_images_per_second": speeds[0],
+        "our_images_per_second": speeds[1],
+        "speed_ratio": speeds[1] / speeds[0],
+        "old_best_accuracy": target,
+        "old_seconds_to_best": old_time,
+        "our_seconds_to_the_same": our_time,
+        "time_ratio": old_time / our_time if our_time else None,
+        "flops_per_image": flops,
+        "matrix_product_flops": peaks,
+        "old_share_of_fp32_product": speeds[0] * flops / peaks["fp32"],
+        f"our_share_of_{precision}_product": speeds[1] * flops / peaks[precision],
+        "old_curve": old,
+        "our_curve": ours,
+    }
+    for key, value in found.items():
+        print(f"{key:32} {value:.4g}" if isinstance(value, float) else f"{key:32} {value}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def train_the_old_way(layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int) -> Curve:
+    members, size = read_index(layout.index_path("train")), train.images.shape[1]
+    torch.manual_seed(0)
+    model = build_model("linear", 2, size)
+    optimizer = torch.optim.Adam(model.parameters())
+    curve, seconds = [], 0.0
+    with Archive(layout.raw_archive_path) as archive:
+        for epoch in range(epochs):
+            model.train()
+            began = time.perf_counter()
+            batches = np.array_split(np.random.default_rng(epoch).permutation(len(members)), len(members) // 16)
+            for rows in tqdm(batches, desc=f"old way, epoch {epoch + 1}", disable=None):
+                pictures = [to_array(archive.read(members[row]), size, max_pixels=10**7) for row in rows]
+                images = torch.stack([torch.from_numpy(one.copy()).permute(2, 0, 1).float() / 255 for one in pictures])
+                loss = F.cross_entropy(model(images), torch.from_numpy(train.labels[rows]))
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                loss.item()
+            seconds += time.perf_counter() - began
+            plain = ModelSpec("linear", ("female", "male"), size, (0.0,) * 3, (1.0,) * 3)
+            curve.append((seconds, score(compute_logits(model, plain, test.images), test.labels)))
+    return curve
+
+
+def train_our_way(layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int) -> tuple[Curve, str]:
+    own = replace(load_params(layout.params_path).train, epochs=epochs)
+    info = read_info(layout.dataset_path)
+    spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
+    torch.manual_seed(own.seed)
+    nothing = PackedSplit(train.images[:1], train.labels[:1])  # validated instead; test is scored outside the clock
+    trainer = Trainer(build_model("linear", 2, info.image_size), spec, train, nothing, own)
+    curve, seconds = [], 0.0
+    records = trainer.epochs()
+    for epoch in range(epochs):
+        began = time.perf_counter()
+        next(records)
+        seconds += time.perf_counter() - began
+        curve.append((seconds, score(compute_logits(trainer.averaged, spec, test.images), test.labels)))
+        print(f"our way, epoch {epoch + 1}: {seconds:.1f} s, {curve[-1][1]:.4f}", flush=True)
+    return curve, trainer.precision
+
+
+def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def count_flops(size: int) -> float:
+    """Return the floating-point operations of one image, forward and backward."""
+    model = build_model("linear", 2, size)
+    images = to_unit(torch.zeros(16, size, size, 3, dtype=torch.uint8))
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return counter.get_total_flops() / len(images)
+
+
+def measure_peak(kind: torch.dtype, side: int = 2048) -> float:
+    """Return what the machine's own matrix product reaches, operations a second: the best of ten."""
+    left, right = torch.randn(side, side).to(kind), torch.randn(side, side).to(kind)
+
+    def run() -> float:
+        began = time.perf_counter()
+        torch.mm(left, right)
+        return time.perf_counter() - began
+
+    return 2 * side**3 / repeat(run, 10)
+
+
+def repeat(function: Callable[[], float], times: int) -> float:
+    function()
+    return min(function() for _ in range(times))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,8 +11,10 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from PIL import Image
+from torchvision.models import AlexNet_Weights, alexnet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,3 +69,20 @@ def draw_pixels(seed: int, width: int = 80, height: int = 100) -> np.ndarray:
 def picture(seed: int, width: int = 80, height: int = 100) -> bytes:
     """Return a JPEG of :func:`draw_pixels`."""
     return encode(draw_pixels(seed, width, height), quality=90)
+
+
+def stand_in(path: Path) -> dict[str, torch.Tensor]:
+    """Write a file with the names and shapes of torchvision's ImageNet weights, filled from a seed."""
+    torch.manual_seed(7)
+    state = alexnet().state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+    return state
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where torch hub's cache has torchvision's ImageNet weights, in a cache of the test's own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    torch.hub.set_dir(str(tmp_path / "torch" / "hub"))
+    return tmp_path / "torch" / "hub" / "checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]

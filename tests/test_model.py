@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import stand_in
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import AlexNet_Weights, alexnet
+from torchvision.models import alexnet
 
 from gender_classifier.errors import ModelError
 from gender_classifier.model import (
@@ -153,22 +154,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "odd.safetensors", {"x": torch.zeros(1)}, SPEC)
     with pytest.raises(ModelError, match="do not fit its own description"):
         load_model(tmp_path / "odd.safetensors")
-
-
-def stand_in(path: Path) -> dict[str, torch.Tensor]:
-    """Write a file with the names and shapes of torchvision's ImageNet weights, filled from a seed."""
-    torch.manual_seed(7)
-    state = alexnet().state_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
-    return state
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    torch.hub.set_dir(str(tmp_path / "torch" / "hub"))
-    return tmp_path / "torch" / "hub" / "checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
 
 
 @pytest.mark.parametrize("head", ["linear", "full"])

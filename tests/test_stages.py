@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from closure import ROOT
+from conftest import stand_in
 from mlflow import MlflowClient
 
 from gender_classifier.archive import Archive
 from gender_classifier.errors import DataError, ModelError
 from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
-from gender_classifier.model import load_model
+from gender_classifier.model import IMAGENET_MEAN, IMAGENET_STD, load_model
 from gender_classifier.params import Params, load_params
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
@@ -118,6 +120,20 @@ def test_the_model_holds_what_rebuilds_it(whole: Path) -> None:
     info = json.loads((whole / "data/processed/dataset.json").read_text())
     assert list(spec.classes) == info["classes"] == ["female", "male"]
     assert list(spec.channel_mean) == info["channel_mean"]
+
+
+def test_imagenet_weights_bring_their_own_normalisation(copy: Path, hub: Path) -> None:
+    state = stand_in(hub)
+    shrink(copy, epochs=1)
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["train"] |= {"weights": "imagenet", "trunk_lr": 0.0, "ema_epochs": 0.0}
+    params["weight_decay"] = 0.0
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("train", copy)
+    model, spec = load_model(copy / "models/model.safetensors")
+    assert (spec.channel_mean, spec.channel_std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert torch.equal(model.state_dict()["features.0.weight"], state["features.0.weight"])
+    run("evaluate", copy)  # what is exported agrees with the model
 
 
 def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:

@@ -39,19 +39,19 @@ exps: setup  ## Show the experiments in the terminal: what differs, and how good
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
-test: setup  ## Run the tests (7 minutes on 2 cores)
+test: setup  ## Run the tests (5 minutes on 2 cores)
 	@python -m pytest
 
-test-slow: setup  ## Kill, stop and starve real trainings (8 minutes)
+test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
 	@python -m pytest -m slow
 
-test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (needs chromium)
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (3 minutes, needs chromium)
 	@python -m pytest -m ui
 
 screenshots: setup  ## Take the README's pictures of the MLflow UI anew (5 minutes, needs chromium)
 	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py
 
-test-services: setup  ## Use real servers, MLflow's and PostgreSQL (needs postgresql)
+test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services
 
 lint: setup  ## Check style and types (ruff, mypy --strict)

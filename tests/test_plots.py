@@ -28,6 +28,15 @@ def records(count: int) -> list[dict[str, float]]:
     return [{"epoch": n, **{key: 1 / (n + k) for k, key in enumerate(keys, 1)}} for n in range(1, count + 1)]
 
 
+CORRUPTED = [
+    {"corruption": "none", "strength": 0, "setting": "", "accuracy": 0.95, "drop": 0.0},
+    *(
+        {"corruption": name, "strength": one, "setting": f"{one} px", "accuracy": 0.95 - one / 10, "drop": one / 10}
+        for name in ("blurred", "darker")
+        for one in (1, 2, 3)
+    ),
+]
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "class_balance": lambda: plots.class_balance(COUNTS),
     "image_sizes": lambda: plots.image_sizes([60, 80, 80, 100], [80, 100, 101, 140]),
@@ -35,6 +44,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "no sizes": lambda: plots.image_sizes([], []),
     "split_balance": lambda: plots.split_balance({"train": {"female": 9, "male": 8}, "test": {"female": 2, "male": 3}}),
     "curves": lambda: plots.curves(records(20), 17),
+    "robustness": lambda: plots.robustness(CORRUPTED),
+    "robust": lambda: plots.robustness([{**row, "accuracy": 1.0} for row in CORRUPTED]),
     "one epoch": lambda: plots.curves(records(1), 1),
     "confusion": lambda: plots.confusion_matrix(CONFUSION, ("female", "male"), "Test set"),
     "roc": lambda: plots.roc_curve(roc_points(PROBS, LABELS), 0.9123, "male"),
@@ -98,3 +109,12 @@ def test_confusion_text_is_legible_on_its_cell() -> None:
             column, row = (round(place) for place in text.get_position())
             share = CONFUSION[row, column] / CONFUSION[row].sum()
             assert text.get_color() == ("white" if share > 0.5 else "black")
+
+
+def test_a_corruptions_accuracies_are_written_beside_its_bars() -> None:
+    axes = plots.robustness(CORRUPTED).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["blurred", "darker"]
+    texts = [text.get_text() for text in axes.texts]
+    assert "0.850  1 px" in texts
+    assert "clean 0.950" in texts
+    assert max(axes.get_xticks()) <= 1

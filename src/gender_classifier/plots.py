@@ -36,13 +36,15 @@ def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for row in rows[1:]:
         place = names.index(row["corruption"]) + (row["strength"] - 2) * 0.26
         axes.barh(place, row["accuracy"] - left, height=0.24, left=left, color=_SHADES[row["strength"] - 1])
-        axes.annotate(f"{row['accuracy']:.3f}  {row['setting']}", (row["accuracy"], place), (3, 0),
-                      textcoords="offset points", va="center", fontsize=6)  # fmt: skip
+        axes.text(1.01, place, f"{row['accuracy']:.3f}  {row['setting']}", va="center", fontsize=6.5)
     axes.axvline(clean, color=_MARK, linestyle=":")
     axes.annotate(f"clean {clean:.3f}", (clean, -0.75), (-3, 0), textcoords="offset points", ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -1)
-    axes.set_xlim(left, 1 + (1 - left) * 0.45)
+    axes.set_xlim(left, 1 + (1 - left) * 0.5)
+    ticks = MaxNLocator(6).tick_values(left, 1)
+    axes.set_xticks([tick for tick in ticks if left <= tick <= 1])
+    axes.grid(axis="y", visible=False)
     axes.set_xlabel("accuracy (fraction)")
     return figure
 

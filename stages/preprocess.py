@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gender_classifier import plots
-from gender_classifier.archive import map_members
 from gender_classifier.dataset import ChannelSums, DatasetInfo, write_images, write_index, write_info, write_labels
 from gender_classifier.files import write_json
 from gender_classifier.images import to_array
 from gender_classifier.layout import CLASSES, RAW_SPLITS, SPLITS, Layout
+from gender_classifier.parallel import map_members
 from gender_classifier.params import Params, PreprocessParams
 from gender_classifier.splits import assign_val
 from gender_classifier.stage import run_stage
@@ -88,10 +89,12 @@ def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[R
 
 
 def _resize(layout: Layout, records: Sequence[Record], size: int, max_pixels: int) -> Pictures:
-    def pack(_: str, data: bytes) -> NDArray[np.uint8]:
-        return to_array(data, size, max_pixels=max_pixels)
-
+    pack = partial(_pack, size=size, max_pixels=max_pixels)
     return map_members(layout.raw_archive_path, [record.member for record in records], pack)
+
+
+def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> NDArray[np.uint8]:
+    return to_array(data, size, max_pixels=max_pixels)
 
 
 def _count(images: Pictures, bar: tqdm[Any], sums: ChannelSums | None) -> Pictures:

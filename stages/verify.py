@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gender_classifier import plots
-from gender_classifier.archive import Archive, map_members
+from gender_classifier.archive import Archive
 from gender_classifier.errors import ImageError
 from gender_classifier.files import write_json
 from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
+from gender_classifier.parallel import map_members
 from gender_classifier.params import Params
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import short_digest, track

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import struct
-import threading
 import zipfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gender_classifier import archive as module
-from gender_classifier.archive import Archive, map_members, write_archive
+from gender_classifier.archive import Archive, write_archive
 from gender_classifier.errors import ArchiveError
 
 MEMBERS = {f"Training/female/{number:03}.jpg": bytes([number]) * number for number in range(200)}
@@ -47,31 +46,6 @@ def test_unsorted_and_double_names_are_refused_and_leave_nothing(tmp_path: Path,
     with pytest.raises(ArchiveError, match="must rise"):
         write_archive(tmp_path / "raw.zip", [(name, b"") for name in names])
     assert not list(tmp_path.iterdir())
-
-
-def test_mapping_keeps_the_order_and_looks_ahead_a_bounded_way(raw: Path) -> None:
-    done: set[str] = set()
-    results = map_members(raw, sorted(MEMBERS), lambda name, data: (done.add(name), name, data))
-    assert next(results)[1] == min(MEMBERS)
-    rest = [result[1:] for result in results]
-    assert rest == sorted(MEMBERS.items())[1:]
-    assert done == set(MEMBERS)
-
-
-def test_an_abandoned_map_stops_its_threads(raw: Path) -> None:
-    before = threading.active_count()
-    results = map_members(raw, sorted(MEMBERS), lambda name, data: name)
-    next(results)
-    results.close()
-    assert threading.active_count() == before
-
-
-def test_an_error_in_a_worker_reaches_the_caller(raw: Path) -> None:
-    def fail(name: str, data: bytes) -> None:
-        raise ValueError(name)
-
-    with pytest.raises(ValueError, match="000.jpg"):
-        list(map_members(raw, sorted(MEMBERS), fail))
 
 
 def make(path: Path, name: str, *, content: bytes = b"x", mode: int = stat.S_IFREG | 0o644) -> Path:

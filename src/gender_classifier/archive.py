@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TypeVar
 
 from gender_classifier.errors import ArchiveError
 from gender_classifier.files import replacing
-
-T = TypeVar("T")
 
 MAX_MEMBER_BYTES = 64 * 2**20
 """No picture of a face is larger; what is, is a decompression bomb."""
@@ -25,7 +18,6 @@ MAX_MEMBER_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 64 * 2**30
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold
-_CHUNK = 64  # members a thread takes at a time
 
 
 def write_archive(path: Path, members: Iterable[tuple[str, bytes]]) -> int:
@@ -102,33 +94,6 @@ class Archive:
                 f"{self.path}: member {name!r} has {len(data)} bytes instead of {info.file_size}; get the archive again"
             )
         return data
-
-
-def map_members(path: Path, members: Sequence[str], function: Callable[[str, bytes], T]) -> Iterator[T]:
-    """Apply ``function`` to each member's name and content, on all cores, and yield the results in order.
-
-    Threads, not processes: Pillow gives up the interpreter lock while it decodes, and a process would pay for
-    importing MLflow again. A bounded number of results waits at a time. An error of ``function`` reaches the caller.
-
-    Raises:
-        ArchiveError: the archive or a member is damaged.
-    """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-    def run(names: Sequence[str]) -> list[T]:
-        return [function(name, archive.read(name)) for name in names]
-
-    chunks = (members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK))
-    with Archive(path) as archive, ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[list[T]]] = deque(pool.submit(run, chunk) for chunk in islice(chunks, 2 * workers))
-        try:
-            while waiting:
-                results = waiting.popleft().result()
-                waiting.extend(pool.submit(run, chunk) for chunk in islice(chunks, 1))
-                yield from results
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _check_members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:

@@ -43,33 +43,30 @@ class DatasetInfo:
 
 
 class ChannelSums:
-    """Mean and deviation a channel, from exact integer sums: the order of the images does not matter."""
+    """Mean and deviation a channel, from exact counts of each value: the order of the images does not matter."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._pixels = 0
-        self._sum = [0, 0, 0]
-        self._squares = [0, 0, 0]
+        self._counts = np.zeros((3, 256), dtype=np.int64)
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Count one image, uint8 (S, S, 3)."""
-        pixels = image.reshape(-1, 3).astype(np.int64)
-        self._pixels += len(pixels)
         for channel in range(3):
-            self._sum[channel] += int(pixels[:, channel].sum())
-            self._squares[channel] += int((pixels[:, channel] ** 2).sum())
+            self._counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
 
     def mean(self) -> tuple[float, ...]:
         """Return the three means, 0 to 1."""
-        return tuple(total / self._pixels / 255 for total in self._sum)
+        return tuple(total / pixels / 255 for pixels, total, _ in self._sums())
 
     def std(self) -> tuple[float, ...]:
         """Return the three population deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
-        count = self._pixels
-        variances = [
-            (squares * count - total**2) / count**2 for total, squares in zip(self._sum, self._squares, strict=True)
-        ]
+        variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in self._sums()]
         return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
+
+    def _sums(self) -> list[tuple[int, int, int]]:
+        """Return a channel's number of pixels, their sum and the sum of their squares: whole numbers of any size."""
+        values = np.arange(256)
+        return [(int(counts.sum()), int(counts @ values), int(counts @ values**2)) for counts in self._counts]
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from gender_classifier.evaluation import ReliabilityBin
 from gender_classifier.files import replacing
+
+if TYPE_CHECKING:
+    from gender_classifier.evaluation import ReliabilityBin
 
 # Okabe & Ito's colours, told apart by the colour-blind.
 _TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gender_classifier.errors import DataError, ImageError
 from gender_classifier.files import write_csv
@@ -224,26 +223,30 @@ def _merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) 
     return sorted(group for group in groups.values() if len(group) > 1)
 
 
-def find_near_pairs(hashes: Sequence[str], distance: int, *, block: int = 2048) -> Iterator[tuple[int, int]]:
+def find_near_pairs(hashes: Sequence[str], distance: int, *, block: int = 512) -> Iterator[tuple[int, int]]:
     """Yield the pairs (i, j), i < j, whose hashes differ in at most ``distance`` bits.
 
-    All pairs, a block of rows at a time: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes
-    with under a quarter of their bits set come from flat pictures, resemble one another by chance, and are left out.
+    All pairs: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes with under a quarter of
+    their bits set come from flat pictures, resemble one another by chance, and are left out.
+
+    Args:
+        hashes: 64 hex digits each.
+        distance: bits of 256.
+        block: rows at a time; small enough for a block of products to stay in the processor's cache.
     """
-    signs = np.array([_to_signs(text) for text in hashes], dtype=np.float32).reshape(len(hashes), HASH_BITS)
-    telling = (signs > 0).sum(axis=1) >= HASH_BITS // 4
+    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
+    bits = np.unpackbits(packed.reshape(len(hashes), HASH_BITS // 8), axis=1)
+    telling = np.flatnonzero(bits.sum(axis=1) >= HASH_BITS // 4)
+    signs = bits[telling].astype(np.float32) * 2 - 1
+    least = HASH_BITS - 2 * distance
     for start in range(0, len(signs), block):
-        products = signs[start : start + block] @ signs[start:].T
-        rows, columns = np.nonzero(products >= HASH_BITS - 2 * distance)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            first, second = start + row, start + column
-            if first < second and telling[first] and telling[second]:
-                yield first, second
-
-
-def _to_signs(text: str) -> NDArray[np.float32]:
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
-    return bits.astype(np.float32) * 2 - 1
+        for other in range(start, len(signs), 4 * block):
+            products = signs[start : start + block] @ signs[other : other + 4 * block].T
+            if products.max() < least:
+                continue
+            rows, columns = np.nonzero(products >= least)
+            pairs = zip(telling[start + rows].tolist(), telling[other + columns].tolist(), strict=True)
+            yield from ((first, second) for first, second in pairs if first < second)
 
 
 def _number_groups(judged: dict[str, Record], groups: Groups) -> None:

@@ -1,0 +1,87 @@
+"""The members of an archive, decoded on all cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from loky import ProcessPoolExecutor
+
+from gender_classifier.archive import Archive
+
+T = TypeVar("T")
+
+_CHUNK = 64  # members a worker takes at a time
+_WORTHWHILE = 4000  # members from which on other processes save more than the half second that they take to start
+
+
+def map_members(
+    path: Path, members: Sequence[str], function: Callable[[str, bytes], T], *, workers: int | None = None
+) -> Iterator[T]:
+    """Apply ``function`` to each member's name and content, on all cores, and yield the results in order.
+
+    Processes, not threads: a face crop is decoded in 0.2 ms, and threads then lose more in waiting for the
+    interpreter lock than they win (measured: 3,000 crops in 1.2 s by two threads, 1.0 s by one). A bounded number of
+    results waits at a time. An error of ``function`` reaches the caller.
+
+    Args:
+        path: the archive.
+        members: names in it.
+        function: picklable; runs in another process where there are many members.
+        workers: processes; 0 works in this one, None chooses.
+
+    Raises:
+        ArchiveError: the archive or a member is damaged.
+    """
+    if workers is None:
+        workers = _count_cores() if len(members) >= _WORTHWHILE else 0
+    if workers < 1:
+        with Archive(path) as archive:
+            for name in members:
+                yield function(name, archive.read(name))
+        return
+    chunks = (members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK))
+    pool = ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(path, os.getpid()))
+    waiting: deque[Future[list[T]]] = deque()
+    try:
+        waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, 4 * workers))
+        while waiting:
+            results = waiting.popleft().result()
+            waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, 1))
+            yield from results
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+_archive: Archive | None = None  # of a worker process
+
+
+def _open_in_worker(path: Path, parent: int) -> None:
+    global _archive  # noqa: PLW0603 - what an initializer leaves behind has no other place
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _archive = Archive(path)
+
+
+def _map_chunk(names: Sequence[str], function: Callable[[str, bytes], T]) -> list[T]:
+    assert _archive is not None
+    return [function(name, _archive.read(name)) for name in names]
+
+
+def _end_with(parent: int, period: float = 0.5) -> None:
+    """End this process once its parent has been killed; its queue would never tell."""
+    while os.getppid() == parent:
+        time.sleep(period)
+    os._exit(1)
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

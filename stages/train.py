@@ -10,6 +10,7 @@ data/predictions/val.csv and metrics/figures/train/.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -20,8 +21,17 @@ from tqdm import tqdm
 
 import gender_classifier
 from gender_classifier import plots
-from gender_classifier.checkpoints import Checkpoint, fingerprint, hold_checkpoint, load_checkpoint, save_checkpoint
+from gender_classifier.checkpoints import (
+    Checkpoint,
+    fingerprint,
+    hold_checkpoint,
+    load_checkpoint,
+    pack_checkpoint,
+    save_checkpoint,
+    unpack_checkpoint,
+)
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.distributed import World, broadcast, is_launched, join, launch
 from gender_classifier.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
 from gender_classifier.files import write_csv, write_json
 from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
@@ -43,25 +53,37 @@ from gender_classifier.training import Best, EpochRecord, Trainer
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Train, mirror each epoch to MLflow, and write the best epoch's model."""
+    """Train, mirror each epoch to MLflow, and write the best epoch's model; in several processes if told so."""
+    if params.train.processes > 1 and not is_launched():
+        sys.exit(launch(__file__, params.train.processes))
     threads = share_threads(layout.root)
     if threads is not None:
         torch.set_num_threads(threads)
-    info = read_info(layout.dataset_path)
+    with join(params.train.device) as world:
+        _train(layout, params, world)
+
+
+def _train(layout: Layout, params: Params, world: World) -> None:
+    own, info = params.train, read_info(layout.dataset_path)
     train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
-    mean, std = info.channel_mean, info.channel_std
-    if params.train.weights == "imagenet":
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    spec = ModelSpec(params.train.head, info.classes, info.image_size, mean, std)
-    trainer = _build_trainer(layout, params.train, spec, train, val)
-    progress = _Progress(_find_checkpoint(layout, params.train, trainer), trainer)
+    imagenet = own.weights == "imagenet"
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (info.channel_mean, info.channel_std)
+    spec = ModelSpec(own.head, info.classes, info.image_size, mean, std)
+    trainer = _build_trainer(layout, own, spec, train, val, world)
+    progress = _Progress(_find_checkpoint(layout, own, trainer, world), trainer, world)
+    if world.rank:  # the first process writes, logs and tells; the others work
+        progress.resume()
+        for _ in trainer.epochs():
+            pass
+        return
     with hold_checkpoint(progress.path):
         progress.resume()
         flat = flatten_params(layout.params_path)
         with track("train", layout.root, params=flat, resume=progress.run_id, key=progress.path.stem) as run:
             write_json(layout.mlflow_run_path, {"run_id": run.run_id, "experiment": run.experiment})
+            run.set_tags({"torch.processes": world.size})
             _describe(run, layout, info, trainer, {"train": len(train.images), "val": len(val.images)})
-            _fit(layout, run, progress, params.train.epochs, len(train.images) + len(val.images))
+            _fit(layout, run, progress, own.epochs, len(train.images) + len(val.images))
             best = trainer.best
             assert best is not None
             spec = replace(spec, temperature=fit_temperature(best.val_logits, val.labels))
@@ -77,20 +99,24 @@ def main(layout: Layout, params: Params) -> None:
 class _Progress:
     """What a stopped training needs to go on: the trainer's state, and what MLflow was told, and when."""
 
-    def __init__(self, path: Path, trainer: Trainer) -> None:
-        self.path, self.trainer = path, trainer
+    def __init__(self, path: Path, trainer: Trainer, world: World) -> None:
+        self.path, self.trainer, self.world = path, trainer, world
         self.run_id: str | None = None
         self.log: list[dict[str, Any]] = []
 
     def resume(self) -> None:
-        checkpoint = load_checkpoint(self.path)
-        if checkpoint is None:
+        # The first process's file is what counts: other machines need not have one.
+        found = load_checkpoint(self.path) if not self.world.rank else None
+        data = broadcast(pack_checkpoint(found) if found else None, self.world, self.trainer.device)
+        if data is None:
             return
+        checkpoint = unpack_checkpoint(data)
         self.trainer.load_state_dict(checkpoint.tensors, checkpoint.facts)
         self.run_id, self.log = checkpoint.facts["run_id"], checkpoint.facts["log"]
         # The number of threads is part of the result's last digits.
         torch.set_num_threads(checkpoint.facts["threads"])
-        print(f"train: going on after epoch {len(self.trainer.records)} of a run that was stopped")
+        if not self.world.rank:
+            print(f"train: going on after epoch {len(self.trainer.records)} of a run that was stopped")
 
     def save(self, run_id: str, metrics: dict[str, float]) -> None:
         self.log.append({"step": len(self.trainer.records), "timestamp": now_ms(), "metrics": metrics})
@@ -99,11 +125,13 @@ class _Progress:
         save_checkpoint(self.path, Checkpoint(tensors, facts))
 
 
-def _build_trainer(layout: Layout, own: TrainParams, spec: ModelSpec, train: PackedSplit, val: PackedSplit) -> Trainer:
+def _build_trainer(
+    layout: Layout, own: TrainParams, spec: ModelSpec, train: PackedSplit, val: PackedSplit, world: World
+) -> Trainer:
     torch.manual_seed(own.seed)
     model = build_model(spec.head, len(spec.classes), spec.image_size)
     load_initial_weights(model, own.weights, find_main_root(layout.root))
-    return Trainer(model, spec, train, val, own)
+    return Trainer(model, spec, train, val, own, world)
 
 
 def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Trainer, counts: dict[str, int]) -> None:
@@ -122,11 +150,12 @@ def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Train
     )
 
 
-def _find_checkpoint(layout: Layout, own: TrainParams, trainer: Trainer) -> Path:
+def _find_checkpoint(layout: Layout, own: TrainParams, trainer: Trainer, world: World) -> Path:
     """Name the checkpoint after everything that decides the result: another name is another training."""
     code = [Path(__file__), *sorted(Path(gender_classifier.__file__).parent.glob("*.py"))]
     arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
     facts = asdict(own) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
+    facts |= {"processes": world.size}
     return layout.checkpoints_dir / f"{fingerprint(facts, [*code, layout.dataset_path, *arrays])}.safetensors"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from conftest import draw_pixels, encode
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gender_classifier.augment import augment, random_affine, random_blur, random_grey, random_jpeg, random_light
+from gender_classifier.augment import apply_variations, draw_variations
 from gender_classifier.params import AugmentParams, load_params
 
 DEFAULT = load_params(Path(__file__).parents[1] / "params.yaml").train.augment
@@ -24,6 +23,10 @@ IMAGES = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(images: torch.Tensor, params: AugmentParams, generator: torch.Generator) -> torch.Tensor:
+    return apply_variations(images, draw_variations(len(images), params, generator))
 
 
 def test_everything_off_is_the_identity() -> None:
@@ -47,7 +50,7 @@ def test_every_image_has_its_own_draw() -> None:
 
 
 def test_a_certain_flip_mirrors_left_and_right() -> None:
-    flipped = random_affine(IMAGES, replace(OFF, flip=1), generator())
+    flipped = augment(IMAGES, replace(OFF, flip=1), generator())
     torch.testing.assert_close(flipped, IMAGES.flip(3), atol=1e-4, rtol=0)
 
 
@@ -65,7 +68,7 @@ def centre(image: torch.Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rotation_keeps_the_distance_from_the_centre_and_stays_within_its_angle(seed: int) -> None:
-    x, y = centre(random_affine(spot(52, 32), replace(OFF, rotate=20), generator(seed)))
+    x, y = centre(augment(spot(52, 32), replace(OFF, rotate=20), generator(seed)))
     offset = torch.tensor([x - 32, y - 32])
     assert abs(float(offset.norm()) - 20) < 0.5
     assert abs(float(torch.atan2(offset[1], offset[0]).rad2deg())) <= 20.5
@@ -73,18 +76,18 @@ def test_rotation_keeps_the_distance_from_the_centre_and_stays_within_its_angle(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scale_and_translation_stay_within_their_fractions(seed: int) -> None:
-    x, _ = centre(random_affine(spot(52, 32), replace(OFF, scale=0.2), generator(seed)))
+    x, _ = centre(augment(spot(52, 32), replace(OFF, scale=0.2), generator(seed)))
     assert 20 * 0.79 <= x - 32 <= 20 * 1.21
-    x, y = centre(random_affine(spot(32, 32), replace(OFF, translate=0.1), generator(seed)))
+    x, y = centre(augment(spot(32, 32), replace(OFF, translate=0.1), generator(seed)))
     assert max(abs(x - 32), abs(y - 32)) <= 6.6
 
 
 def test_brightness_scales_and_contrast_keeps_the_mean() -> None:
-    ratio = random_light(IMAGES, 0.3, 0, generator()) / IMAGES.clamp_min(1e-6)
+    ratio = augment(IMAGES, replace(OFF, brightness=0.3), generator()) / IMAGES.clamp_min(1e-6)
     per_image = ratio.flatten(1)
     assert (per_image.std(dim=1) < 1e-3).all()
     assert (per_image.mean(dim=1).sub(1).abs() <= 0.301).all()
-    varied = random_light(IMAGES, 0, 0.3, generator())
+    varied = augment(IMAGES, replace(OFF, contrast=0.3), generator())
     torch.testing.assert_close(varied.mean((1, 2, 3)), IMAGES.mean((1, 2, 3)), atol=1e-4, rtol=0)
     spread = varied.std((1, 2, 3)) / IMAGES.std((1, 2, 3))
     assert (spread.sub(1).abs() <= 0.301).all()
@@ -92,11 +95,11 @@ def test_brightness_scales_and_contrast_keeps_the_mean() -> None:
 
 
 def test_a_certain_grey_has_equal_channels_of_the_luma() -> None:
-    grey = random_grey(IMAGES, 1, generator())
+    grey = augment(IMAGES, replace(OFF, grey=1), generator())
     luma = 0.299 * IMAGES[:, 0] + 0.587 * IMAGES[:, 1] + 0.114 * IMAGES[:, 2]
     for channel in range(3):
         torch.testing.assert_close(grey[:, channel], luma)
-    some = random_grey(IMAGES.repeat(20, 1, 1, 1), 0.25, generator())
+    some = augment(IMAGES.repeat(20, 1, 1, 1), replace(OFF, grey=0.25), generator())
     share = (some[:, 0] == some[:, 1]).all(-1).all(-1).float().mean()
     assert 0.1 < share < 0.4
 
@@ -108,11 +111,11 @@ def photograph(seed: int = 0, size: int = 64) -> torch.Tensor:
 def test_a_certain_blur_is_a_gaussian_and_keeps_flat_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gender_classifier.augment._BLUR_SIGMA", (1.2, 1.2))
     image = photograph()
-    blurred = random_blur(image, 1, generator())
+    blurred = augment(image, replace(OFF, blur=1), generator())
     expected = gaussian_filter(image.numpy(), sigma=(0, 0, 1.2, 1.2), truncate=8)
     np.testing.assert_allclose(blurred.numpy()[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8], atol=1e-4)
     flat = torch.full((2, 3, 64, 64), 0.3)
-    torch.testing.assert_close(random_blur(flat, 1, generator()), flat)
+    torch.testing.assert_close(augment(flat, replace(OFF, blur=1), generator()), flat)
 
 
 @pytest.mark.parametrize("quality", [20, 50, 75])
@@ -121,18 +124,26 @@ def test_a_certain_jpeg_is_what_pillow_makes_of_it(quality: int, monkeypatch: py
     pixels = draw_pixels(1, 64, 64)
     with Image.open(io.BytesIO(encode(pixels, quality=quality, subsampling=0))) as picture:
         expected = np.asarray(picture, np.float32)
-    found = random_jpeg(photograph(1), 1, generator())[0].permute(1, 2, 0).numpy() * 255
+    found = augment(photograph(1), replace(OFF, jpeg=1), generator())[0].permute(1, 2, 0).numpy() * 255
     lost = np.abs(expected - pixels).mean()
     assert np.abs(found - expected).mean() < 0.35 * lost
 
 
 def test_a_side_that_is_no_multiple_of_eight_stays_as_it_is() -> None:
-    assert random_jpeg(photograph(2, 67), 1, generator()).shape == (1, 3, 67, 67)
+    assert augment(photograph(2, 67), replace(OFF, jpeg=1), generator()).shape == (1, 3, 67, 67)
 
 
-@pytest.mark.parametrize("vary", [random_blur, random_jpeg])
-def test_the_share_of_images_is_the_probability(vary: Callable[..., torch.Tensor]) -> None:
+@pytest.mark.parametrize("name", ["blur", "jpeg"])
+def test_the_share_of_images_is_the_probability(name: str) -> None:
     many = photograph().repeat(200, 1, 1, 1)
-    changed = (vary(many, 0.25, generator()) != many).flatten(1).any(1).float().mean()
+    changed = (augment(many, replace(OFF, **{name: 0.25}), generator()) != many).flatten(1).any(1).float().mean()
     assert 0.15 < changed < 0.35
-    assert torch.equal(vary(many, 1e-9, generator()), many)
+    assert torch.equal(augment(many, replace(OFF, **{name: 1e-9}), generator()), many)
+
+
+def test_parts_of_a_batch_are_varied_as_the_whole_is() -> None:
+    variations = draw_variations(len(IMAGES), replace(DEFAULT, blur=0.5, jpeg=0.5, grey=0.5), generator())
+    whole = apply_variations(IMAGES, variations)
+    parts = [apply_variations(IMAGES[rows], variations.part(rows)) for rows in (slice(0, 3), slice(3, 8))]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-6, rtol=0)
+    assert len(apply_variations(IMAGES[:0], variations.part(slice(0, 0)))) == 0

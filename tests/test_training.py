@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from gender_classifier.dataset import PackedSplit
@@ -16,7 +19,7 @@ from gender_classifier.errors import ModelError, ParamsError
 from gender_classifier.evaluation import evaluate
 from gender_classifier.model import ModelSpec, build_model, compute_logits
 from gender_classifier.params import TrainParams, load_params
-from gender_classifier.training import EpochRecord, Trainer, find_device, find_precision, schedule
+from gender_classifier.training import EpochRecord, Trainer, find_device, find_precision, schedule, shuffle
 
 REAL = load_params(Path(__file__).parents[1] / "params.yaml").train
 PARAMS = replace(REAL, epochs=2, batch_size=16, device="cpu", lr=3e-4)
@@ -239,3 +242,49 @@ def test_a_pretrained_trunk_learns_at_its_own_rate() -> None:
         name for name in before if name.startswith("features.")
     }
     assert records[0].lr > 0
+
+
+@given(st.integers(1, 3000), st.integers(0, 1500), st.integers(0, 2**32))
+def test_an_order_in_windows_holds_every_row_once_and_touches_few_blocks_at_a_time(
+    count: int, window: int, seed: int
+) -> None:
+    order = shuffle(count, window, torch.Generator().manual_seed(seed))
+    assert sorted(order) == list(range(count))
+    for start in range(0, count if 0 < window < count else 0, window):
+        blocks = np.unique(order[start : start + window] // 64)
+        assert len(blocks) <= -(-window // 64) + 2
+
+
+def test_a_window_mixes_what_lies_apart_in_the_file() -> None:
+    """Arrays are sorted by class: without blocks from all over, a window would hold one class alone."""
+    order = shuffle(64_000, 6400, torch.Generator().manual_seed(0))
+    shares = [(order[start : start + 6400] < 32_000).mean() for start in range(0, 64_000, 6400)]
+    assert max(abs(share - 0.5) for share in shares) < 0.2
+    assert not np.array_equal(order, shuffle(64_000, 6400, torch.Generator().manual_seed(1)))
+
+
+def test_training_in_windows_learns_and_repeats() -> None:
+    params = replace(PARAMS, shuffle_window=24)
+    records, state = finish(params)
+    assert (records, list(state)) == (finish(params)[0], list(finish(params)[1]))
+    assert records != finish()[0]
+
+
+@pytest.mark.parametrize("balance", ["none", "weights"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_a_batch_is_torchs_mean(unequal: PackedSplit, balance: str, smoothing: float) -> None:
+    params = replace(PARAMS, class_balance=balance, label_smoothing=smoothing)  # type: ignore[arg-type]
+    one = Trainer(build_model("linear", 2, 64), SPEC, unequal, VAL, params)
+    rows = np.array([0, 5, 60, 70, 71])
+    logits, labels = torch.randn(5, 2), torch.from_numpy(unequal.labels[rows])
+    expected = F.cross_entropy(logits, labels, weight=one._class_weights, label_smoothing=smoothing)
+    torch.testing.assert_close(one._sum_losses(logits, labels) / one._weigh(rows), expected)
+
+
+def test_images_that_lie_on_the_device_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    records, state = finish()
+    monkeypatch.setattr("gender_classifier.training._has_room", lambda device, size: True)
+    assert isinstance(trainer()._train.images, torch.Tensor)
+    again, same = finish()
+    assert records == again
+    assert all(torch.equal(state[key], same[key]) for key in state)

@@ -1,8 +1,9 @@
-"""Random variations of a whole batch at once: batch tensor in, batch tensor out, from one generator."""
+"""Random variations of a whole batch at once: drawn from one generator, then applied to a batch tensor."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,93 +33,126 @@ _CHROMINANCE = (
 _TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-def augment(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """Vary each image by its own draw.
+class Variations(NamedTuple):
+    """What happens to each of N images, on the CPU; chance ends here, so that parts of a batch can be varied apart."""
+
+    flip: Tensor
+    """bool (N,): mirrored left and right."""
+    angle: Tensor
+    """float (N,): rotation, radians."""
+    scale: Tensor
+    """float (N,): size of the face against what it was."""
+    shift: Tensor
+    """float (N, 2): across and down, fractions of a side."""
+    gain: Tensor
+    """float (N,): factor about zero."""
+    spread: Tensor
+    """float (N,): factor about the image's mean."""
+    grey: Tensor
+    """bool (N,): without colour."""
+    blur: Tensor
+    """float (N,): width of a Gaussian, px; 0 for none."""
+    jpeg: Tensor
+    """float (N,): quality of a compression; 0 for none."""
+
+    def part(self, rows: slice) -> Variations:
+        """Return those of some of the images."""
+        return Variations(*(column[rows] for column in self))
+
+
+def draw_variations(count: int, params: AugmentParams, generator: torch.Generator) -> Variations:
+    """Draw what happens to each of ``count`` images.
 
     Args:
-        images: float (N, 3, H, W) in [0, 1], before normalisation.
+        count: images.
         params: how far.
         generator: a CPU generator; the only source of chance here.
-
-    Returns:
-        float (N, 3, H, W): geometry first, then light, colour, sharpness, compression; values may leave [0, 1] by
-        the brightness and contrast.
     """
-    if params.flip or params.rotate or params.scale or params.translate:
-        images = random_affine(images, params, generator)
-    if params.brightness or params.contrast:
-        images = random_light(images, params.brightness, params.contrast, generator)
-    if params.grey:
-        images = random_grey(images, params.grey, generator)
-    if params.blur:
-        images = random_blur(images, params.blur, generator)
-    if params.jpeg:
-        images = random_jpeg(images, params.jpeg, generator)
-    return images
+
+    def within(width: float, *shape: int) -> Tensor:
+        return (torch.rand(count, *shape, generator=generator) * 2 - 1) * width
+
+    def happens(probability: float) -> Tensor:
+        return torch.rand(count, generator=generator) < probability
+
+    def between(limits: tuple[float, float]) -> Tensor:
+        return limits[0] + (limits[1] - limits[0]) * torch.rand(count, generator=generator)
+
+    return Variations(
+        flip=happens(params.flip),
+        angle=within(params.rotate) * (math.pi / 180),
+        scale=1 + within(params.scale),
+        shift=within(params.translate, 2),
+        gain=1 + within(params.brightness),
+        spread=1 + within(params.contrast),
+        grey=happens(params.grey),
+        blur=happens(params.blur) * between(_BLUR_SIGMA),
+        jpeg=happens(params.jpeg) * between(_JPEG_QUALITY),
+    )
 
 
-def random_affine(images: Tensor, params: AugmentParams, generator: torch.Generator) -> Tensor:
-    """Flip, rotate, scale and shift in one resampling, bilinear; what lies outside is the border repeated.
+def apply_variations(images: Tensor, variations: Variations) -> Tensor:
+    """Vary each image as drawn: geometry first, then light, colour, sharpness, compression.
 
     Args:
-        images: float (N, 3, H, W).
-        params: ``flip`` a probability, ``rotate`` degrees, ``scale`` and ``translate`` fractions.
-        generator: a CPU generator.
+        images: float (N, 3, H, W) in [0, 1], before normalisation, on any device.
+        variations: of these N images.
+
+    Returns:
+        float (N, 3, H, W); values may leave [0, 1] by the brightness and contrast.
     """
-    count = len(images)
-    angle = _uniform(count, params.rotate, generator) * (math.pi / 180)
-    scale = 1 / (1 + _uniform(count, params.scale, generator))
-    mirror = torch.where(torch.rand(count, generator=generator) < params.flip, -1.0, 1.0)
-    # grid_sample's coordinates span 2 over a side, so a fraction of a side counts twice.
-    shift = 2 * torch.stack([_uniform(count, params.translate, generator) for _ in range(2)], dim=1)
-    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    images = _resample(images, variations)
+    images = _relight(images, variations)
+    images = _lose_colour(images, variations)
+    images = _blur(images, variations)
+    return _compress(images, variations)
+
+
+def _resample(images: Tensor, variations: Variations) -> Tensor:
+    """Flip, rotate, scale and shift in one resampling, bilinear; what lies outside is the border repeated."""
+    flip, angle, scale, shift = variations.flip, variations.angle, variations.scale, variations.shift
+    if not (flip.any() or angle.any() or shift.any() or (scale != 1).any()):
+        return images
+    mirror = torch.where(flip, -1.0, 1.0)
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = torch.stack(
         [torch.stack([mirror * cosine, -sine], dim=1), torch.stack([mirror * sine, cosine], dim=1)], dim=1
     )
-    theta = torch.cat([rows, shift[:, :, None]], dim=2).to(images.device)
+    # grid_sample's coordinates span 2 over a side, so a fraction of a side counts twice.
+    theta = torch.cat([rows, 2 * shift[:, :, None]], dim=2).to(images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def random_light(images: Tensor, brightness: float, contrast: float, generator: torch.Generator) -> Tensor:
-    """Scale each image about zero (brightness) and about its own mean (contrast).
-
-    Args:
-        images: float (N, 3, H, W) in [0, 1].
-        brightness: the factor is drawn from 1 +- this.
-        contrast: likewise.
-        generator: a CPU generator.
-    """
-    count = len(images)
-    gain = (1 + _uniform(count, brightness, generator)).to(images.device).view(-1, 1, 1, 1)
-    spread = (1 + _uniform(count, contrast, generator)).to(images.device).view(-1, 1, 1, 1)
+def _relight(images: Tensor, variations: Variations) -> Tensor:
+    gain, spread = (one.to(images.device).view(-1, 1, 1, 1) for one in (variations.gain, variations.spread))
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return images * (gain * spread) + mean * (gain * (1 - spread))
+    return torch.addcmul(mean * (gain * (1 - spread)), images, gain * spread)
 
 
-def random_grey(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Replace all three channels by the luma, each image with the given probability."""
-    chosen = (torch.rand(len(images), generator=generator) < probability).to(images.device).view(-1, 1, 1, 1)
+def _lose_colour(images: Tensor, variations: Variations) -> Tensor:
+    chosen = torch.nonzero(variations.grey)[:, 0].to(images.device)
     weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
-    return torch.where(chosen, (images * weights).sum(dim=1, keepdim=True), images)
+    luma = (images[chosen] * weights).sum(dim=1, keepdim=True)
+    return images.index_copy(0, chosen, luma.expand(-1, 3, -1, -1))
 
 
-def random_blur(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Blur some images with a Gaussian of their own width, 0.4 to 1.6 px; the border weighs only what is inside."""
-    chosen = _choose(len(images), probability, generator)
-    sigma = _between(_BLUR_SIGMA, len(chosen), generator).to(images.device)
+def _blur(images: Tensor, variations: Variations) -> Tensor:
+    """Convolve with a Gaussian; at the border it weighs only what is inside."""
+    chosen = torch.nonzero(variations.blur)[:, 0]
+    sigma = variations.blur[chosen].to(images.device)
     subset = images[chosen].contiguous()  # planes: the products below walk them row by row
     rows, columns = (_blur_matrices(side, sigma) for side in images.shape[2:])
     return images.index_copy(0, chosen.to(images.device), rows @ subset @ columns.mT)
 
 
-def random_jpeg(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Lose in some images what a JPEG of quality 15 to 75 loses in 8x8 blocks; colour keeps its resolution.
+def _compress(images: Tensor, variations: Variations) -> Tensor:
+    """Lose what a JPEG loses in 8x8 blocks; colour keeps its resolution.
 
     The transform and the tables are those of ITU-T T.81; entropy coding, which loses nothing, is left out.
     """
-    chosen = _choose(len(images), probability, generator)
-    quality = _between(_JPEG_QUALITY, len(chosen), generator).to(images.device)
+    chosen = torch.nonzero(variations.jpeg)[:, 0]
+    quality = variations.jpeg[chosen].to(images.device)
     height, width = images.shape[2:]
     subset = F.pad(images[chosen], (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
     colours = images.new_tensor(_TO_YCBCR)
@@ -150,17 +184,3 @@ def _cosines() -> Tensor:
     matrix = torch.cos(math.pi / _BLOCK * (places[None, :] + 0.5) * places[:, None]) * math.sqrt(2 / _BLOCK)
     matrix[0] /= math.sqrt(2)
     return matrix
-
-
-def _choose(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Return the rows that a variation hits, int64; on the CPU, so that no device is waited for."""
-    return torch.nonzero(torch.rand(count, generator=generator) < probability)[:, 0]
-
-
-def _between(limits: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    return limits[0] + (limits[1] - limits[0]) * torch.rand(count, generator=generator)
-
-
-def _uniform(count: int, width: float, generator: torch.Generator) -> Tensor:
-    """Return float (count,) drawn from [-width, width)."""
-    return (torch.rand(count, generator=generator) * 2 - 1) * width

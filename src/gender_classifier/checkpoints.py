@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from gender_classifier.files import write_bytes
@@ -60,21 +60,33 @@ def hold_checkpoint(path: Path) -> Iterator[None]:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint``; the one before it stays until this one is whole."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(checkpoint.tensors.items())}
-    write_bytes(path, save(tensors, {"facts": json.dumps(dict(checkpoint.facts))}))
+    write_bytes(path, pack_checkpoint(checkpoint))
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
     """Read ``path``; None where there is no such file, or not a whole one."""
-    if not path.is_file():
-        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            # Copies: a tensor that is mapped from the file would hold its place on the disk after it is replaced.
-            return Checkpoint({name: file.get_tensor(name).clone() for name in file.keys()}, facts)  # noqa: SIM118
+        return unpack_checkpoint(path.read_bytes())
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return ``checkpoint`` in the safetensors format."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(checkpoint.tensors.items())}
+    return save(tensors, {"facts": json.dumps(dict(checkpoint.facts))})
+
+
+def unpack_checkpoint(data: bytes) -> Checkpoint:
+    """Return what :func:`pack_checkpoint` packed.
+
+    Raises:
+        SafetensorError, KeyError, ValueError: the bytes are not a whole checkpoint.
+    """
+    tensors = load(data)
+    # The format is a length, a JSON header that may hold text of ours, and the tensors; load() passes the text over.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return Checkpoint(tensors, json.loads(header["__metadata__"]["facts"]))
 
 
 def discard_checkpoints(folder: Path, run_id: str) -> None:

@@ -110,7 +110,7 @@ def standardize(images: Tensor, spec: ModelSpec) -> Tensor:
 def compute_logits(
     model: nn.Module,
     spec: ModelSpec,
-    images: NDArray[np.uint8],
+    images: NDArray[np.uint8] | Tensor,
     *,
     batch_size: int = 512,
     on_batch: Callable[[int], object] = lambda _: None,
@@ -120,7 +120,7 @@ def compute_logits(
     Args:
         model: a network of :func:`build_model`.
         spec: how its input is normalised.
-        images: uint8 (N, S, S, 3); may be memory-mapped, a batch is read at a time.
+        images: uint8 (N, S, S, 3); an array may be memory-mapped, a batch is read at a time.
         batch_size: images a pass; it does not change the figures beyond rounding.
         on_batch: told the number of images after each batch.
 
@@ -131,8 +131,9 @@ def compute_logits(
     was_training = model.training
     model.eval()
     parts = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.tensor(images[start : start + batch_size]).to(device)
+    for start in range(0, max(len(images), 1), batch_size):
+        part = images[start : start + batch_size]
+        batch = (part if isinstance(part, Tensor) else torch.tensor(part)).to(device)
         parts.append(model(normalize(batch, spec)).float())
         on_batch(len(batch))
     model.train(was_training)

@@ -95,6 +95,9 @@ class TrainParams:
     early_stopping: int = _key(low=0)
     device: str = _key()
     precision: Literal["auto", "bf16", "fp32"] = _key()
+    deterministic: bool = _key()
+    processes: int = _key(low=1, high=1024)
+    shuffle_window: int = _key(low=0)
     augment: AugmentParams = _key()
 
 
@@ -214,6 +217,10 @@ def _convert(value: Any, kind: Any, item: Field[Any], path: Path, name: str) -> 
         if not isinstance(value, Mapping):
             raise ParamsError(f"{path}: `{name}` is {_show(value)}, not a section of keys; give it an indented block")
         return _build(kind, value, {}, path, prefix=f"{name}.")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ParamsError(f"{path}: `{name}` is {_show(value)}; it must be true or false")
+        return value
     if kind is str:
         # `weights: none` and `source: 2024` are meant as text whatever YAML takes them for.
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from gender_classifier.augment import augment
+from gender_classifier.augment import apply_variations, draw_variations
 from gender_classifier.dataset import PackedSplit
+from gender_classifier.distributed import World, add_up, gather_rows, wrap
 from gender_classifier.errors import ModelError, ParamsError
 from gender_classifier.model import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
 from gender_classifier.params import TrainParams
+
+_BLOCK = 64  # rows that are read together: 768 KiB of images of 64 px
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,20 @@ class Trainer:
 
     Chance comes from ``params.seed`` and the epoch alone, so that an epoch does not depend on what ran before
     it in the process. On one machine, with one number of threads, equal input gives equal weights bit for bit.
+
+    In a :class:`~gender_classifier.distributed.World` of several processes, each takes its part of every batch: all
+    draw the same variations for the whole batch, so that figures differ from those of one process by rounding alone
+    (and by dropout, where the head has it).
     """
 
     def __init__(
-        self, model: nn.Module, spec: ModelSpec, train: PackedSplit, val: PackedSplit, params: TrainParams
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        train: PackedSplit,
+        val: PackedSplit,
+        params: TrainParams,
+        world: World | None = None,
     ) -> None:
         """Move ``model`` to the device that ``params`` names and make its optimizer.
 
@@ -70,6 +83,7 @@ class Trainer:
             train: the images to learn from.
             val: the images that choose the best epoch.
             params: everything else.
+            world: the processes that train together; None for this one alone.
 
         Raises:
             ParamsError: the device or precision is not to be had here.
@@ -78,14 +92,15 @@ class Trainer:
         self.precision = find_precision(params.precision, self.device)
         self.best: Best | None = None
         self.records: list[EpochRecord] = []
-        self._spec, self._train, self._val, self._params = spec, train, val, params
+        self._spec, self._params, self._world = spec, params, world or World()
+        self._train, self._val = _Images(train, self.device), _Images(val, self.device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = wrap(self.model, self._world)
         self.averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
         self._optimizer = _build_optimizer(self.model, params)
-        self._class_weights = (
-            _weigh_classes(train.labels).to(self.device) if params.class_balance == "weights" else None
-        )
-        self._steps_per_epoch = math.ceil(len(train.images) / params.batch_size)
+        self._class_weights = _weigh_classes(self._train.labels) if params.class_balance == "weights" else None
+        self._loss_weights = None if self._class_weights is None else self._class_weights.to(self.device)
+        self._steps_per_epoch = math.ceil(len(self._train) / params.batch_size)
 
     def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
         """Train, and yield a record after each epoch, until the last one or until early stopping.
@@ -100,9 +115,9 @@ class Trainer:
         """
         while not self.finished:
             epoch = len(self.records) + 1
-            with _deterministic():
+            with _settings(deterministic=self._params.deterministic):
                 train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
-                logits = compute_logits(self.averaged, self._spec, self._val.images, on_batch=on_batch)
+                logits = self._validate(on_batch)
             val_loss, val_accuracy = _score(logits, self._val.labels)
             lr = self._optimizer.param_groups[-1]["lr"]
             record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
@@ -149,55 +164,71 @@ class Trainer:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
 
+    def _validate(self, on_batch: Callable[[int], object]) -> NDArray[np.float32]:
+        count = len(self._val)
+        part = self._world.share(count)
+        logits = compute_logits(self.averaged, self._spec, self._val.images[part], on_batch=on_batch)
+        on_batch(count - len(logits))  # what other processes did
+        return gather_rows(logits, count, self._world, self.device)
+
     def _train_epoch(self, epoch: int, on_batch: Callable[[int], object]) -> tuple[float, float]:
         params = self._params
-        # Chance is drawn on the CPU, so that the same seed draws the same on every device.
+        # Chance is drawn on the CPU, so that the same seed draws the same on every device and in every process.
         generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
-        torch.manual_seed(_mix(params.seed, epoch))  # dropout has no generator of its own
+        torch.manual_seed(_mix(params.seed, epoch, self._world.rank))  # dropout has no generator of its own
         order = self._draw_order(generator)
-        losses, hits, sizes = [], [], []  # read after the last step: reading one would wait for the device
+        losses, hits = [], []  # read after the last step: reading one would wait for the device
         self.model.train()
         for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
-            images, labels = self._load_batch(rows)
-            images = standardize(augment(images, params.augment, generator), self._spec)
-            images, share, partners = _mix_pairs(images, params.mixup, generator)
+            part = self._world.share(len(rows))
+            variations = draw_variations(len(rows), params.augment, generator).part(part)
+            share = _draw_share(params.mixup, generator)
+            images, labels = self._load_batch(rows[part])
+            images = _mix_neighbours(standardize(apply_variations(images, variations), self._spec), share)
             images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = self.model(images)
+                logits = self._network(images)
             logits = logits.float()
-            loss = share * self._loss(logits, labels)
+            loss = share * self._sum_losses(logits, labels)
             if share < 1:
-                loss = loss + (1 - share) * self._loss(logits, labels[partners])
+                loss = loss + (1 - share) * self._sum_losses(logits, labels[_neighbours(len(labels))])
+            loss = loss / self._weigh(rows)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            # DDP divides the sum over the processes by their number; this is a part of a mean over all images.
+            (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._average((epoch - 1) * self._steps_per_epoch + step)
-            losses.append(loss.detach())
+            losses.append(loss.detach() * len(rows))
             hits.append((logits.detach().argmax(dim=1) == labels).sum())
-            sizes.append(len(rows))
             on_batch(len(rows))
-        total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
-        return float(total) / len(order), int(torch.stack(hits).sum()) / len(order)
+        sums = [float(torch.stack(losses).cpu().double().sum()), int(torch.stack(hits).sum())]
+        total, right = add_up(sums, self._world, self.device)
+        return total / len(order), right / len(order)
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _sum_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self._params.label_smoothing
-        return F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=smoothing)
+        return F.cross_entropy(logits, labels, weight=self._loss_weights, label_smoothing=smoothing, reduction="sum")
+
+    def _weigh(self, rows: NDArray[np.int64]) -> float:
+        """Return what the losses of these images are divided by for their mean."""
+        if self._class_weights is None:
+            return len(rows)
+        return float(self._class_weights.numpy()[self._train.labels[rows]].sum())
 
     def _draw_order(self, generator: torch.Generator) -> NDArray[np.int64]:
         """Return the rows of an epoch: each once, or with ``sampling`` as many of each class as of the others."""
-        count = len(self._train.images)
+        count = len(self._train)
         if self._params.class_balance != "sampling":
-            return torch.randperm(count, generator=generator).numpy()
-        labels = np.asarray(self._train.labels)
-        share = torch.from_numpy(1 / np.bincount(labels)[labels])
+            return shuffle(count, self._params.shuffle_window, generator)
+        share = torch.from_numpy(1 / np.bincount(self._train.labels)[self._train.labels])
         # By inversion: torch.multinomial takes no more than 2**24 categories.
         places = torch.rand(count, generator=generator, dtype=torch.float64) * share.sum()
         return torch.searchsorted(share.cumsum(0), places).clamp_(max=count - 1).numpy()
 
     def _load_batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(np.asarray(self._train.images[rows])).to(self.device)
-        return to_unit(images), torch.from_numpy(np.asarray(self._train.labels[rows])).to(self.device)
+        images, labels = self._train.take(rows)
+        return to_unit(images), labels
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -305,23 +336,77 @@ def _group_parameters(model: nn.Module, params: TrainParams) -> list[dict[str, A
     ]
 
 
-def _mix_pairs(images: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
-    """Mix each image with another one of the batch: mixup of Zhang et al. (2018), one share a batch.
+class _Images:
+    """A split on its way to the device: at once where an accelerator has room for it, else a batch at a time."""
+
+    def __init__(self, split: PackedSplit, device: torch.device) -> None:
+        self.labels: NDArray[np.int64] = np.asarray(split.labels)
+        self.images: NDArray[np.uint8] | Tensor = split.images
+        self._device = device
+        self._targets = torch.tensor(self.labels)
+        if _has_room(device, split.images.nbytes):
+            self.images = torch.tensor(split.images, device=device)
+            self._targets = self._targets.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return uint8 (n, S, S, 3) and int64 (n,) on the device."""
+        index = torch.from_numpy(rows)
+        if isinstance(self.images, Tensor):
+            index = index.to(self.images.device, non_blocking=True)
+            return self.images[index], self._targets[index]
+        images = torch.from_numpy(np.asarray(self.images[rows])).to(self._device)
+        return images, self._targets[index].to(self._device)
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether ``size`` bytes may stay on an NVIDIA device: half of what is free is left to the training."""
+    return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def shuffle(count: int, window: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Return a random order of ``count`` rows, int64.
+
+    With a ``window``, blocks of 64 consecutive rows are shuffled, then the rows within each ``window`` of them: who
+    reads in this order from a file touches no more than a window of it at a time. Rows of one block then never lie
+    further apart than a window; one window holds blocks from all over the file.
 
     Args:
-        images: float (N, 3, S, S).
-        alpha: of Beta(alpha, alpha), from which the share is drawn; 0 mixes nothing.
+        count: rows.
+        window: rows, or 0 to shuffle all at once.
         generator: a CPU generator.
+    """
+    if not 0 < window < count:
+        return torch.randperm(count, generator=generator).numpy()
+    blocks = torch.randperm(-(-count // _BLOCK), generator=generator)
+    rows = (blocks[:, None] * _BLOCK + torch.arange(_BLOCK)).flatten()
+    rows = rows[rows < count]
+    return torch.cat(
+        [part[torch.randperm(len(part), generator=generator)] for part in torch.split(rows, window)]
+    ).numpy()
 
-    Returns:
-        The images, the share of each one's own label (at least a half), and the row whose label has the rest.
+
+def _draw_share(alpha: float, generator: torch.Generator) -> float:
+    """Return the share that an image keeps when two are mixed, at least a half: of Beta(alpha, alpha); 1 for alpha 0.
+
+    The mixup of Zhang et al. (2018), one share a batch.
     """
     if not alpha:
-        return images, 1.0, torch.arange(len(images))
+        return 1.0
     draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))).beta(alpha, alpha)
-    share = float(max(draw, 1 - draw))
-    partners = torch.randperm(len(images), generator=generator)
-    return torch.lerp(images[partners], images, share), share, partners
+    return float(max(draw, 1 - draw))
+
+
+def _mix_neighbours(images: Tensor, share: float) -> Tensor:
+    """Mix each image with its neighbour; the batch comes shuffled, so that any two are a random pair."""
+    return images if share == 1 else torch.lerp(images[_neighbours(len(images))], images, share)
+
+
+def _neighbours(count: int) -> Tensor:
+    """Return each row's partner: 0 and 1, 2 and 3, ...; a last one without stays alone."""
+    return (torch.arange(count) ^ 1).clamp_(max=count - 1)
 
 
 def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
@@ -334,8 +419,8 @@ def _boundaries(count: int, batch_size: int) -> list[int]:
     return list(range(batch_size, count, batch_size))
 
 
-def _mix(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _mix(*seeds: int) -> int:
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
@@ -351,11 +436,11 @@ def _check_finite(record: EpochRecord, lr: float) -> None:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Ask torch for repeatable kernels, and give the caller's settings and generators back afterwards."""
+def _settings(*, deterministic: bool) -> Iterator[None]:
+    """Ask torch for repeatable kernels or quick ones, and give the caller's settings and generators back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng():
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
         try:
             yield
         finally:

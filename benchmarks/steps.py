@@ -1,0 +1,141 @@
+"""Where the speed of training comes from: images/s as one change after another is made to the old loop.
+
+    dvc repro preprocess                       (with the source to measure on)
+    python benchmarks/steps.py                 4 minutes on 2 cores
+    python benchmarks/steps.py --profile       and the operators that take the time of ours
+
+Each row has all changes above it. The last rows are ``params.yaml`` itself, and torch.compile on top of it, which the
+project does not use: its row says what it gives a step, and what compiling takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch.profiler import ProfilerActivity, profile
+
+from gender_classifier.archive import Archive
+from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
+from gender_classifier.images import to_array
+from gender_classifier.layout import Layout
+from gender_classifier.model import ModelSpec, build_model, to_unit
+from gender_classifier.params import load_params
+from gender_classifier.training import Trainer, find_precision
+
+Load = Callable[[NDArray[np.int64]], torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4096, help="a row")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    layout = Layout(Path.cwd())
+    train = open_split(layout.images_path("train"), layout.labels_path("train"))
+    members, size = read_index(layout.index_path("train")), train.images.shape[1]
+    bf16 = find_precision("auto", torch.device("cpu")) == "bf16"
+
+    def unpack(rows: NDArray[np.int64]) -> torch.Tensor:
+        return to_unit(torch.from_numpy(np.asarray(train.images[rows])))
+
+    rows: list[tuple[str, float]] = []
+
+    def add(name: str, speed: float) -> None:
+        rows.append((name, speed))
+        print(f"{name:44} {speed:7.0f} images/s  {speed / rows[0][1]:5.2f} times the old loop", flush=True)
+
+    with Archive(layout.raw_archive_path) as archive:
+
+        def decode(rows: NDArray[np.int64]) -> torch.Tensor:
+            pictures = [to_array(archive.read(members[row]), size, max_pixels=10**7) for row in rows]
+            return torch.stack([torch.from_numpy(one.copy()).permute(2, 0, 1).float() / 255 for one in pictures])
+
+        add("old loop: decoding inside, batch 16, fp32", time_loop(train, decode, options.images))
+    add("packed arrays", time_loop(train, unpack, options.images))
+    for batch_size in (64, 128, 256):
+        add(f"batch {batch_size}", time_loop(train, unpack, options.images, batch_size))
+    add("fused optimizer", time_loop(train, unpack, options.images, 256, fused=True))
+    if bf16:
+        add("bf16", time_loop(train, unpack, options.images, 256, fused=True, bf16=True))
+    add("channels last", time_loop(train, unpack, options.images, 256, fused=True, bf16=bf16, channels_last=True))
+    add("params.yaml: augmentation, mixup, averaging", time_ours(layout, train, options.images))
+    began = time.perf_counter()
+    speed = time_ours(layout, train, options.images, compiled=True)
+    compiling = time.perf_counter() - began - 2 * options.images / speed
+    add(f"torch.compile ({compiling:.0f} s for compiling)", speed)
+    if options.json:
+        options.json.write_text(json.dumps(dict(rows), indent=2) + "\n")
+    if options.profile:
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            time_ours(layout, train, options.images)
+        print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
+
+
+def draw_batches(count: int, images: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    order = np.random.default_rng(0).permutation(count)[:images]
+    return (order[start : start + batch_size] for start in range(0, len(order) - batch_size + 1, batch_size))
+
+
+def time_loop(
+    train: PackedSplit,
+    load: Load,
+    images: int,
+    batch_size: int = 16,
+    *,
+    fused: bool = False,
+    bf16: bool = False,
+    channels_last: bool = False,
+) -> float:
+    """Return images/s of the plain loop, after a warm-up on a fraction of the images."""
+    model = build_model("linear", 2, train.images.shape[1])
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+
+    def run(images: int) -> None:
+        for rows in draw_batches(len(train.images), images, batch_size):
+            batch = load(rows)
+            batch = batch.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits = model(batch)
+            loss = F.cross_entropy(logits.float(), torch.from_numpy(train.labels[rows]))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+
+    run(max(images // 8, batch_size))
+    began = time.perf_counter()
+    run(images)
+    return images / (time.perf_counter() - began)
+
+
+def time_ours(layout: Layout, train: PackedSplit, images: int, *, compiled: bool = False) -> float:
+    """Return images/s of the second epoch over some images."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train.images))[:images])
+    part = PackedSplit(np.asarray(train.images[rows]), train.labels[rows])
+    own, info = replace(load_params(layout.params_path).train, epochs=2), read_info(layout.dataset_path)
+    spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
+    one = PackedSplit(part.images[:1], part.labels[:1])
+    trainer = Trainer(build_model("linear", 2, info.image_size), spec, part, one, own)
+    if compiled:
+        trainer._network = torch.compile(trainer._network)  # type: ignore[assignment]
+    records = trainer.epochs()
+    next(records)
+    began = time.perf_counter()
+    next(records)
+    return images / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

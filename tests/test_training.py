@@ -82,12 +82,17 @@ def test_every_optimizer_learns_the_easy_task(optimizer: str) -> None:
     assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_best_epoch_is_kept_with_its_logits() -> None:
-    one = trainer(replace(PARAMS, epochs=4))
+@pytest.mark.parametrize("best_by", ["val_loss", "val_accuracy"])
+def test_the_best_epoch_is_kept_with_its_logits(best_by: str) -> None:
+    one = trainer(replace(PARAMS, epochs=4, best_by=best_by))  # type: ignore[arg-type]
     records = list(one.epochs())
     best = one.best
     assert best is not None
-    expected = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
+    rank = {
+        "val_loss": lambda record: (-record.val_loss, record.val_accuracy),
+        "val_accuracy": lambda record: (record.val_accuracy, -record.val_loss),
+    }[best_by]
+    expected = max(records, key=rank)
     assert best.record == expected
     model = build_model("linear", 2, 64)
     model.load_state_dict(best.state)

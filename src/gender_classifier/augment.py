@@ -101,11 +101,11 @@ def apply_variations(images: Tensor, variations: Variations) -> Tensor:
     Returns:
         float (N, 3, H, W); values may leave [0, 1] by the brightness and contrast.
     """
-    images = _resample(images, variations)
-    images = _relight(images, variations)
-    images = _lose_colour(images, variations)
-    images = _blur(images, variations)
-    return _compress(images, variations)
+    images = _relight(_resample(images, variations), variations)
+    # A copy by now: what changes a few images alone changes them in place.
+    for change in (_lose_colour, _blur, _compress):
+        change(images, variations)
+    return images
 
 
 def _resample(images: Tensor, variations: Variations) -> Tensor:
@@ -130,23 +130,23 @@ def _relight(images: Tensor, variations: Variations) -> Tensor:
     return torch.addcmul(mean * (gain * (1 - spread)), images, gain * spread)
 
 
-def _lose_colour(images: Tensor, variations: Variations) -> Tensor:
+def _lose_colour(images: Tensor, variations: Variations) -> None:
     chosen = torch.nonzero(variations.grey)[:, 0].to(images.device)
     weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
     luma = (images[chosen] * weights).sum(dim=1, keepdim=True)
-    return images.index_copy(0, chosen, luma.expand(-1, 3, -1, -1))
+    images.index_copy_(0, chosen, luma.expand(-1, 3, -1, -1))
 
 
-def _blur(images: Tensor, variations: Variations) -> Tensor:
+def _blur(images: Tensor, variations: Variations) -> None:
     """Convolve with a Gaussian; at the border it weighs only what is inside."""
     chosen = torch.nonzero(variations.blur)[:, 0]
     sigma = variations.blur[chosen].to(images.device)
     subset = images[chosen].contiguous()  # planes: the products below walk them row by row
     rows, columns = (_blur_matrices(side, sigma) for side in images.shape[2:])
-    return images.index_copy(0, chosen.to(images.device), rows @ subset @ columns.mT)
+    images.index_copy_(0, chosen.to(images.device), rows @ subset @ columns.mT)
 
 
-def _compress(images: Tensor, variations: Variations) -> Tensor:
+def _compress(images: Tensor, variations: Variations) -> None:
     """Lose what a JPEG loses in 8x8 blocks; colour keeps its resolution.
 
     The transform and the tables are those of ITU-T T.81; entropy coding, which loses nothing, is left out.
@@ -168,7 +168,7 @@ def _compress(images: Tensor, variations: Variations) -> Tensor:
     planes = (transform.mT @ coefficients @ transform).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     planes[:, 0] += 128
     subset = torch.einsum("ij,njhw->nihw", torch.linalg.inv(colours.cpu()).to(images), planes) / 255
-    return images.index_copy(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
+    images.index_copy_(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
 
 
 def _blur_matrices(side: int, sigma: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch to keep: highest validation accuracy, the lower loss among equals, then the earlier."""
+    """The epoch to keep: best on val by ``params.best_by``, then by the other figure, then the earlier."""
 
     record: EpochRecord
     state: dict[str, Tensor]
@@ -247,11 +247,13 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
 
+    def _rank(self, record: EpochRecord) -> tuple[float, float]:
+        accuracy, loss = record.val_accuracy, -record.val_loss
+        return (loss, accuracy) if self._params.best_by == "val_loss" else (accuracy, loss)
+
     def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> None:
-        if self.best is not None:
-            kept = self.best.record
-            if (record.val_accuracy, -record.val_loss) <= (kept.val_accuracy, -kept.val_loss):
-                return
+        if self.best is not None and self._rank(record) <= self._rank(self.best.record):
+            return
         state = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
         self.best = Best(record, state, logits)
 

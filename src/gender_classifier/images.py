@@ -94,7 +94,11 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: as :func:`decode` and :func:`to_rgb`.
     """
-    image = to_rgb(decode(data, max_pixels=max_pixels))
+    return to_square(to_rgb(decode(data, max_pixels=max_pixels)), size)
+
+
+def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Resize an RGB picture as :func:`to_array` does: uint8 (size, size, 3)."""
     try:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except MemoryError:

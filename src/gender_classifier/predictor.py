@@ -39,7 +39,8 @@ class Prediction:
 
     ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
     ``Predictor.classes``. Of a picture that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
-    ``prob`` is 0 and ``probs`` is empty.
+    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole picture, ``box`` is where: left, top, right, bottom in px
+    of the upright picture.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Prediction:
     prob: float = 0.0
     probs: tuple[float, ...] = ()
     error: str = ""
+    box: tuple[int, int, int, int] | None = None
 
 
 class Predictor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gender_classifier.predictor import Prediction, Predictor
 
 _UNCERTAIN, _NO_FACE = "uncertain", "no face"
-_SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as of any program whose reader has left
+_SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 
 _DESCRIPTION = """\
 Say of each picture, a tight crop of one face, whether the model calls it female or male.
@@ -89,6 +89,10 @@ def run_predict(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
     except BrokenPipeError:  # `| head` has seen enough; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE_STATUS
+    except KeyboardInterrupt:
+        # Not the ordinary way out, which would wait for a worker that reads from a terminal.
+        sys.stderr.flush()
+        os._exit(_SIGINT_STATUS)
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import client
+from PIL import Image
 
 from gender_classifier.cli import main
 from gender_classifier.errors import TrackingError
@@ -16,6 +17,7 @@ from gender_classifier.export import compute_probs, export_onnx
 from gender_classifier.model import ModelSpec, build_model
 from gender_classifier.params import PromotionParams
 from gender_classifier.registry import REGISTERED_MODEL, promote, register_model, rollback, settle_champion
+from gender_classifier.served_model import open_predictor
 from gender_classifier.tracking import track
 
 RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)
@@ -52,6 +54,26 @@ def register(root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a")
 
 def champion(root: Path) -> str:
     return str(client(root).get_model_version_by_alias(REGISTERED_MODEL, "champion").version)
+
+
+def test_a_registered_version_is_served_as_its_file_is(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    version, _ = register(root, onnx_path, 0.95)
+    for name in ("gender-classifier@champion", f"gender-classifier/{version}"):
+        predictor = open_predictor(f"models:/{name}")
+        np.testing.assert_allclose(predictor.compute_probs(IMAGES), compute_probs(onnx_path, IMAGES), atol=1e-6)
+        assert predictor.classes == ("female", "male")
+    Image.fromarray(IMAGES[0]).save("a.png")
+    assert main(["predict", "a.png", "--model", "models:/gender-classifier@champion"]) == 0
+    assert "a.png" in capsys.readouterr().out
+    for name in ("gender-classifier@none", "gender-classifier/99", "other/1", "gender-classifier"):
+        assert main(["predict", "a.png", "--model", f"models:/{name}"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("gender-classifier predict: error: MLflow: ")
+        assert err.count("\n") == 1
+        assert name.partition("@")[0].partition("/")[0] in err
 
 
 def test_aliases_move_as_the_rule_says_and_back_by_hand(

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from old_loop import build_decoder
 from torch.profiler import ProfilerActivity, profile
 
 from gender_classifier.archive import Archive
 from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
-from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, to_unit
 from gender_classifier.params import load_params
@@ -55,12 +55,9 @@ def main() -> None:
         print(f"{name:44} {speed:7.0f} images/s  {speed / rows[0][1]:5.2f} times the old loop", flush=True)
 
     with Archive(layout.raw_archive_path) as archive:
-
-        def decode(rows: NDArray[np.int64]) -> torch.Tensor:
-            pictures = [to_array(archive.read(members[row]), size, max_pixels=10**7) for row in rows]
-            return torch.stack([torch.from_numpy(one.copy()).permute(2, 0, 1).float() / 255 for one in pictures])
-
-        add("old loop: decoding inside, batch 16, fp32", time_loop(train, decode, options.images))
+        decode = build_decoder(archive, size)
+        speed = time_loop(train, lambda rows: decode([members[row] for row in rows]), options.images)
+        add("old loop: decoding inside, batch 16, fp32", speed)
     add("packed arrays", time_loop(train, unpack, options.images))
     for batch_size in (64, 128, 256):
         add(f"batch {batch_size}", time_loop(train, unpack, options.images, batch_size))

@@ -3,10 +3,10 @@
     dvc repro preprocess                                        (with the source to measure on)
     python benchmarks/training.py --old-epochs 10 --epochs 4    about 10 minutes on 2 cores with 18,000 pictures
 
-The old way is a notebook's: Pillow and torchvision's transforms decode inside the loop, batches of 16, fp32, Adam at its
-default rate, no normalisation, no augmentation. Ours is `params.yaml` but for `epochs`, over which its schedule falls. Both
-start from scratch, see the same training images, and are scored on the test images after each epoch, outside the clock:
-neither is chosen by them here, both are only timed.
+The old way is a notebook's: Pillow and torchvision's transforms decode inside the loop, batches of 16, fp32, Adam at
+its default rate, no normalisation, no augmentation. Ours is `params.yaml` but for `epochs`, over which its schedule
+falls. Both start from scratch, see the same training images, and are scored on the test images after each epoch,
+outside the clock: neither is chosen by them here, both are only timed.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.layout import find_main_root
+from gender_classifier.serve_command import add_serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rollback = commands.add_parser("rollback", help="give champion back to the version before")
     rollback.add_argument("--reason", default="no reason given", help="kept on the version that loses it")
     rollback.set_defaults(run=_rollback)
+
+    add_serve_command(commands)
 
     options = parser.parse_args(arguments)
     try:

@@ -90,8 +90,10 @@ def _bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
+        # Of a failed bind, Python's own text repeats the address; of a name that is not found, only it says why.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise ServiceError(
-            f"{host}:{port}: cannot listen there ({error.strerror or error}); name another with --host and --port"
+            f"{host}:{port}: cannot listen there ({reason}); name another with --host and --port"
         ) from None
 
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -77,14 +77,9 @@ class Settings:
 
 
 def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
-    """Return the service as an ASGI application; it may be started once."""
+    """Return the service as an ASGI application."""
     metrics = Metrics()
     service = _Service(predictor, settings, metrics)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
 
     app = FastAPI(
         title="gender-classifier",
@@ -92,7 +87,6 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         description="Says `female` or `male` of tight face crops. Two labels are not what gender is: see `GET /model`.",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
     )
     app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
     _add_error_answers(app, metrics)
@@ -214,11 +208,6 @@ class _Service:
                 "send the service's API key as `Authorization: Bearer KEY`",
                 {"WWW-Authenticate": "Bearer"},
             )
-
-    def close(self) -> None:
-        """End the threads, once no request is left."""
-        self._decoders.shutdown()
-        self._model.shutdown()
 
     async def _receive(self, request: Request, name: str, max_images: int, hold: Callable[[int], None]) -> list[Upload]:
         settings, chunks = self.settings, request.stream()

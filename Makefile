@@ -48,8 +48,8 @@ test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (3 minutes, needs chromium)
 	@python -m pytest -m ui
 
-screenshots: setup  ## Take the README's pictures of the MLflow UI anew (5 minutes, needs chromium)
-	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py
+screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
+	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/test_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services

@@ -86,12 +86,12 @@ class Served:
 
 
 @contextmanager
-def served(model: Path, folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
+def served(model: Path | str, folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
     """Run `gender-classifier serve` in ``folder`` until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--model", str(model), "--port", str(port)]
     variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     address = f"http://127.0.0.1:{port}"
     with serving([*command, *arguments], folder, lambda: answers(f"{address}/health"), **variables) as process:
-        assert re.search(rf"http://127\.0\.0\.1:{port}\b", (folder / "server.log").read_text())
+        assert re.search(rf"http://[0-9.]+:{port}\b", (folder / "server.log").read_text())
         yield Served(address, port, process, folder)

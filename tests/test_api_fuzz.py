@@ -56,7 +56,7 @@ def test_the_service_keeps_to_its_document(api: OpenApiSchema, operation: str, m
     method, path = operation.split()
     tried = 0
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         nonlocal tried
@@ -115,7 +115,7 @@ def test_mutated_pictures_are_answered_or_refused(client: TestClient) -> None:
     assert answered > 100
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     parts=st.lists(
         st.one_of(

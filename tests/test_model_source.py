@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from closure import ROOT
 from conftest import client
-from served import SIZE, write_model
+from served import SIZE, grey, served, write_model
 
 from gender_classifier.errors import ModelError, TrackingError
 from gender_classifier.model_source import find_model
@@ -56,6 +57,18 @@ def test_a_version_of_the_registry_says_the_same_as_the_file_it_was_made_of(root
         predictor = Predictor(found.path)
         assert dict(predictor.metadata) == dict(expected.metadata)
         np.testing.assert_array_equal(predictor.compute_probs(images), expected.compute_probs(images))
+
+
+def test_the_service_takes_the_champion(root: Path) -> None:
+    path = write_model(root / "model.onnx")
+    register(root, path)
+    promote(client(root), "1", "a test")
+    path.unlink()
+    with served("models:/gender-classifier@champion", root) as running:
+        described = httpx.get(f"{running.address}/model", trust_env=False).json()
+        (found,) = httpx.post(f"{running.address}/predict", files={"images": grey(204)}, trust_env=False).json()
+    assert (described["registry_version"], described["data_digest"]) == ("1", "0123456789abcdef")
+    assert found["probs"] == {"female": 0.2, "male": 0.8}
 
 
 @pytest.mark.parametrize(

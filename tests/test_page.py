@@ -260,7 +260,7 @@ def test_a_key_is_asked_for_and_a_wrong_one_again(browser: BrowserContext, model
 
 
 def test_pictures_for_the_readme(browser: BrowserContext, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """With --screenshots: drawn portraits before the model of this checkout, at two widths."""
+    """With --screenshots: drawn portraits before the model of this checkout."""
     folder = pytestconfig.getoption("--screenshots")
     if folder is None:
         pytest.skip("no --screenshots FOLDER")
@@ -271,20 +271,16 @@ def test_pictures_for_the_readme(browser: BrowserContext, tmp_path: Path, pytest
     with served(model, tmp_path) as running:
         page = browser.new_page()
         page.emulate_media(color_scheme="light")
-        for name, width, height in (("page", 1200, 1000), ("page-phone", 360, 740)):
-            page.set_viewport_size({"width": width, "height": height})
-            page.goto(running.address)
-            page.locator("#files").set_input_files(
-                [
-                    {"name": f"portrait-{n}.jpg", "mimeType": "image/jpeg", "buffer": one}
-                    for n, one in enumerate(chosen, 1)
-                ]
-            )
-            expect(page.locator(".bar:visible")).to_have_count(4)
-            for place in (0, 2):
-                page.locator(".explain").nth(place).click()
-            expect(page.locator(".result canvas:visible")).to_have_count(2)
-            page.mouse.move(0, 0)
-            page.wait_for_timeout(500)
-            page.screenshot(path=Path(folder) / f"{name}.png", full_page=width < 1000)
+        page.set_viewport_size({"width": 1200, "height": 1000})
+        page.goto(running.address)
+        page.locator("#files").set_input_files(
+            [{"name": f"portrait-{n}.jpg", "mimeType": "image/jpeg", "buffer": one} for n, one in enumerate(chosen, 1)]
+        )
+        expect(page.locator(".bar:visible")).to_have_count(4)
+        for place in (0, 2):
+            page.locator(".explain").nth(place).click()
+        expect(page.locator(".result canvas:visible")).to_have_count(2)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(500)
+        page.screenshot(path=Path(folder) / "page.png")
         page.close()

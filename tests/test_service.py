@@ -128,7 +128,7 @@ def test_the_heat_map_shows_the_quarter_that_decides(client: TestClient) -> None
     assert (grid[:, 5:] == 0).all()
     assert reason(client.post("/explain", files=files(b"a note", field="image"))) == (422, "not_an_image")
     assert reason(client.post("/explain", files=files(grey(1)))) == (422, "unknown_field")
-    assert reason(client.post("/explain", files=files(grey(1), grey(2), field="image"))) == (413, "too_many_images")
+    assert reason(client.post("/explain", files=files(grey(1), grey(2), field="image"))) == (422, "too_many_images")
 
 
 def test_the_model_is_described(client: TestClient) -> None:
@@ -203,7 +203,7 @@ def test_requests_that_are_no_upload_of_pictures(client: TestClient) -> None:
         ({"files": [("images", ("a" * 5000, grey(1)))]}, (400, "malformed")),
         ({"content": b"--b\r\n\r\nx\r\n--b--\r\n", "headers": multipart}, (422, "unknown_field")),
         ({"files": files(grey(1), field="path")}, (422, "unknown_field")),
-        ({"files": files(*[grey(1)] * 6)}, (413, "too_many_images")),
+        ({"files": files(*[grey(1)] * 6)}, (422, "too_many_images")),
         ({"files": files(bytes(100_001))}, (413, "too_many_bytes")),
     ]
     for request, expected in cases:
@@ -491,6 +491,17 @@ def test_sigterm_lets_what_runs_come_to_its_end(model: Path, tmp_path: Path) -> 
         assert (answer.status, json.loads(answer.read())[0]["label"]) == (200, "male")
         assert running.process.wait(15) == 0
         assert "Traceback" not in running.log
+
+
+def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp_path: Path) -> None:
+    with served(model, tmp_path, "--host", "0.0.0.0") as running:
+        assert "0.0.0.0: whoever reaches this address can use it; --api-key-file asks for a key" in running.log
+    (tmp_path / "server.log").unlink()
+    with served(model, tmp_path, "--host", "0.0.0.0", GENDER_CLASSIFIER_API_KEY=KEY) as running:
+        assert "whoever" not in running.log
+    (tmp_path / "server.log").unlink()
+    with served(model, tmp_path) as running:
+        assert "whoever" not in running.log
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one picture")
-    serve.add_argument("--threads", type=_count, metavar="N", help="of the model; default: one a core")
+    serve.add_argument(
+        "--threads", type=_count, metavar="N", help="of the model; default: half the cores, the rest decode"
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -62,7 +64,8 @@ def _serve(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None
     }
     settings = Settings(**given, api_key=key, registry_version=found.registry_version)
-    app = build_app(Predictor(found.path, threads=options.threads), settings)
+    threads = options.threads or max(1, (os.cpu_count() or 1) // 2)
+    app = build_app(Predictor(found.path, threads=threads), settings)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)

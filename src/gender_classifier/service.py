@@ -66,8 +66,8 @@ class Settings:
     """Of one picture; decoded, 25 million are 75 MB, and two are decoded at once."""
     max_requests: int = 64
     """Worked on at once, the waiting included; one more is told to come again."""
-    max_held_bytes: int = 128 * 2**20
-    """Of all bodies held at once."""
+    max_held_bodies: int = 8
+    """Bodies of ``max_bytes`` that are held at once; smaller ones are more."""
     threshold: float = 0.8
     """A lower probability counts as uncertain."""
     api_key: str | None = None
@@ -162,7 +162,7 @@ class _Service:
         self._batcher = Batcher(
             predictor.compute_probs, self._model, max_batch=_MAX_BATCH, observe=metrics.batch_images.observe
         )
-        self._capacity = Capacity(settings.max_requests, settings.max_held_bytes)
+        self._capacity = Capacity(settings.max_requests, settings.max_held_bodies * settings.max_bytes)
 
     async def predict(self, request: Request) -> Response:
         with self._capacity.admit() as hold:
@@ -312,9 +312,9 @@ _REFUSALS = {
     400: "The body is not a whole multipart/form-data body.",
     401: "The API key is missing or wrong.",
     408: "The body took too long to arrive.",
-    413: "More bytes or pictures than are accepted.",
+    413: "More bytes than are accepted.",
     415: "The body is not multipart/form-data.",
-    422: "There is no picture, it cannot be read, or it came in an unknown field.",
+    422: "There is no picture or too many, it cannot be read, or it came in an unknown field.",
     503: "The service is busy; try again.",
 }
 

@@ -154,7 +154,7 @@ class _Form:
 
     def begin_part(self) -> None:
         if len(self.parts) == self._max_images:
-            raise RequestError(413, "too_many_images", f"more than {self._max_images} pictures in one request")
+            raise RequestError(422, "too_many_images", f"more than {self._max_images} pictures in one request")
         self.parts.append(_Part())
 
     def begin_header(self) -> None:

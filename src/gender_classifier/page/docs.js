@@ -31,7 +31,7 @@ function example(path, method, operation) {
   const form = operation.requestBody?.content["multipart/form-data"]?.schema;
   const fields = form ? Object.keys(form.properties).map((name) => ` -F ${name}=@face.jpg`).join("") : "";
   const auth = operation.security?.length ? " -H 'Authorization: Bearer KEY'" : "";
-  return `curl${method === "post" ? "" : ` -X ${method.toUpperCase()}`}${auth}${fields} ${location.origin}${path}`.replace(" -X GET", "");
+  return `curl${method === "post" ? "" : ` -X ${method.toUpperCase()}`}${auth}${fields} ${new URL(path.slice(1), location.href)}`.replace(" -X GET", "");
 }
 
 function show(path, method, operation) {
@@ -60,7 +60,7 @@ function show(path, method, operation) {
 }
 
 async function start() {
-  const answer = await fetch("/openapi.json");
+  const answer = await fetch("openapi.json");
   const described = await answer.json();
   known = described.components?.schemas || {};
   for (const [path, operations] of Object.entries(described.paths)) {

@@ -122,7 +122,7 @@ async function predict({ file, item }) {
   item.setAttribute("aria-busy", "true");
   try {
     if (model && file.size > model.accepts.max_bytes) throw { reason: "too_many_bytes" };
-    const [found] = await post("/predict", "images", file);
+    const [found] = await post("predict", "images", file);
     answer.textContent = found.uncertain ? `uncertain, rather ${found.label}: ${percent(found.prob)}` : `${found.label}: ${percent(found.prob)}`;
     item.classList.toggle("uncertain", found.uncertain);
     const bar = item.querySelector(".bar");
@@ -179,7 +179,7 @@ async function toggleHeatMap(file, item) {
   legend.hidden = false;
   legend.textContent = "Computing …";
   try {
-    const { grid, label } = await post("/explain", "image", file);
+    const { grid, label } = await post("explain", "image", file);
     legend.textContent = drawHeatMap(canvas, grid, label);
     canvas.dataset.drawn = "yes";
     canvas.hidden = false;
@@ -289,7 +289,7 @@ function showModel() {
 
 async function start() {
   try {
-    const answer = await fetch("/model");
+    const answer = await fetch("model");
     model = await answer.json();
     showModel();
     $("key-form").hidden = !model.needs_key;

@@ -8,6 +8,12 @@ function element(tag, text, ...children) {
   return made;
 }
 
+// A paragraph in which `code` is marked.
+function paragraph(text) {
+  const pieces = text.split("`").map((piece, place) => (place % 2 ? element("code", piece) : piece));
+  return element("p", ...pieces);
+}
+
 const resolve = (schema) => (schema && schema.$ref ? known[schema.$ref.split("/").pop()] : schema);
 
 // Says a schema in a line or a few, as a sketch of the JSON.
@@ -35,8 +41,8 @@ function example(path, method, operation) {
 }
 
 function show(path, method, operation) {
-  const article = element("article", element("h2", `${method.toUpperCase()} ${path}`), element("p", operation.summary || ""));
-  if (operation.description) article.append(element("p", operation.description));
+  const article = element("article", element("h2", `${method.toUpperCase()} ${path}`), paragraph(operation.summary || ""));
+  if (operation.description) article.append(paragraph(operation.description));
   article.append(element("pre", example(path, method, operation)));
   const body = operation.requestBody?.content;
   if (body) {

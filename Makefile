@@ -45,7 +45,7 @@ test: setup  ## Run the tests (5 minutes on 2 cores)
 test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
 	@python -m pytest -m slow
 
-test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (3 minutes, needs chromium)
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
 screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
@@ -64,7 +64,7 @@ format: setup  ## Mend style
 	@ruff format .
 
 lock:  ## Resolve requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.10 \
+	uv pip compile pyproject.toml --extra pipeline --extra serve --extra dev --universal --python-version 3.10 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 
 clean:  ## Remove the environment and tool caches (data, models and runs stay)

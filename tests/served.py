@@ -16,7 +16,7 @@ import onnx
 from closure import ROOT
 from conftest import encode
 from onnx import TensorProto, helper, numpy_helper
-from servers import answers, free_port, serving
+from servers import answers, serving
 
 SIZE = 32
 LIMITS = """\
@@ -88,10 +88,20 @@ class Served:
 @contextmanager
 def served(model: Path | str, folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
     """Run `gender-classifier serve` in ``folder`` until the block ends."""
-    port = free_port()
-    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--model", str(model), "--port", str(port)]
+    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--model", str(model), "--port", "0", *arguments]
     variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    address = f"http://127.0.0.1:{port}"
-    with serving([*command, *arguments], folder, lambda: answers(f"{address}/health"), **variables) as process:
-        assert re.search(rf"http://[0-9.]+:{port}\b", (folder / "server.log").read_text())
-        yield Served(address, port, process, folder)
+    log = folder / "server.log"
+
+    def find_port() -> int | None:
+        found = re.search(r"http://[0-9.]+:(\d+) ", log.read_text())
+        return int(found[1]) if found else None
+
+    def is_up() -> bool:
+        port = find_port()
+        return port is not None and answers(f"http://127.0.0.1:{port}/health")
+
+    log.unlink(missing_ok=True)
+    with serving(command, folder, is_up, **variables) as process:
+        port = find_port()
+        assert port is not None
+        yield Served(f"http://127.0.0.1:{port}", port, process, folder)

@@ -37,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
     with sync_playwright() as playwright:
         profile = str(tmp_path_factory.mktemp("profile"))
         context = playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         yield context
         context.close()
 

@@ -45,11 +45,11 @@ test: setup  ## Run the tests (5 minutes on 2 cores)
 test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
 	@python -m pytest -m slow
 
-test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI (3 minutes, needs chromium)
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
-screenshots: setup  ## Take the README's pictures of the MLflow UI anew (5 minutes, needs chromium)
-	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py
+screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
+	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/test_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services
@@ -64,7 +64,7 @@ format: setup  ## Mend style
 	@ruff format .
 
 lock:  ## Resolve requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --extra pipeline --extra dev --universal --python-version 3.10 \
+	uv pip compile pyproject.toml --extra pipeline --extra serve --extra dev --universal --python-version 3.10 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 
 clean:  ## Remove the environment and tool caches (data, models and runs stay)

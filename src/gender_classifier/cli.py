@@ -13,6 +13,7 @@ from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.layout import find_main_root
 from gender_classifier.predict_command import add_predict_command
 from gender_classifier.quantize_command import add_quantize_command
+from gender_classifier.serve_command import add_serve_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     add_predict_command(commands)
     add_quantize_command(commands)
+    add_serve_command(commands)
 
     options = parser.parse_args(arguments)
     try:

@@ -48,3 +48,7 @@ class ModelError(GenderClassifierError):
 
 class TrackingError(GenderClassifierError):
     """The MLflow store does not answer."""
+
+
+class ServiceError(GenderClassifierError):
+    """The HTTP service cannot start."""

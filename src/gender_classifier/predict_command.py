@@ -97,9 +97,10 @@ def run_predict(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 def _predict(options: argparse.Namespace) -> int:
     from gender_classifier.inputs import find_pictures
-    from gender_classifier.served_model import open_predictor
+    from gender_classifier.model_source import find_model
+    from gender_classifier.predictor import Predictor
 
-    predictor = open_predictor(options.model, threads=1)
+    predictor = Predictor(find_model(options.model, Path.cwd()).path, threads=1)
     pictures = find_pictures(options.paths)
     predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)

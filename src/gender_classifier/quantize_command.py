@@ -34,9 +34,9 @@ def run_quantize(options: argparse.Namespace) -> None:
 
     from gender_classifier.inputs import find_pictures
     from gender_classifier.layout import Layout
+    from gender_classifier.model_source import find_checkout
     from gender_classifier.predictor import Predictor
     from gender_classifier.quantization import quantize_onnx
-    from gender_classifier.served_model import find_checkout
 
     source = options.model or Layout(find_checkout(Path.cwd())).onnx_path
     original = Predictor(source)

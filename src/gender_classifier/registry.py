@@ -6,10 +6,9 @@ No pickle on either side: the model is an ONNX file.
 from __future__ import annotations
 
 import json
-import tempfile
+import re
 import typing
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -156,6 +155,57 @@ def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
     return str(current.version), earlier[-1]
 
 
+def find_version(client: MlflowClient, reference: str) -> ModelVersion:
+    """Return the version that ``reference`` names: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        TrackingError: it is written otherwise, or there is no such version.
+    """
+    name, version, alias = _parse_reference(reference)
+    with one_line_errors():
+        try:
+            if alias:
+                return client.get_model_version_by_alias(name, alias)
+            return client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise TrackingError(
+                    f"{reference}: no such version in the registry {_hide_password(client.tracking_uri)}; "
+                    "look at Models in `gender-classifier ui`"
+                ) from None
+            raise
+
+
+def download_version(client: MlflowClient, version: ModelVersion, folder: Path) -> Path:
+    """Copy the files of ``version`` below ``folder``; return the ONNX file among them.
+
+    Raises:
+        TrackingError: the artifact store does not answer, or the version holds no ONNX file.
+    """
+    uri = f"models:/{version.name}/{version.version}"
+    with fluent(client), one_line_errors():
+        copied = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    found = sorted(copied.rglob("*.onnx"))
+    if len(found) != 1:
+        raise TrackingError(f"{uri}: holds {len(found)} ONNX files, not one; name a version that `evaluate` registered")
+    return found[0]
+
+
+def _parse_reference(reference: str) -> tuple[str, str, str]:
+    """Return name, version and alias; one of the last two is empty."""
+    found = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", reference)
+    if found is None:
+        raise TrackingError(
+            f"{reference}: not a model of the registry; write models:/{REGISTERED_MODEL}@{CHAMPION} or "
+            f"models:/{REGISTERED_MODEL}/3"
+        )
+    return found[1], found[2] or "", found[3] or ""
+
+
+def _hide_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
 def find_champion(client: MlflowClient) -> ModelVersion | None:
     """Return the champion, or None."""
     try:
@@ -164,26 +214,6 @@ def find_champion(client: MlflowClient) -> ModelVersion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-
-
-@contextmanager
-def fetched_model(client: MlflowClient, uri: str) -> Iterator[Path]:
-    """Yield a local copy of a registered version's ONNX file, gone afterwards.
-
-    Args:
-        client: of the store that has it.
-        uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-
-    Raises:
-        TrackingError: the store does not answer, or has no such version.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        with one_line_errors(), fluent(client):
-            found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        path = next(Path(found).rglob("*.onnx"), None)
-        if path is None:
-            raise TrackingError(f"{uri}: holds no ONNX file; name a version that `dvc repro` registered")
-        yield path
 
 
 def _crown(client: MlflowClient, version: str) -> None:

@@ -1,0 +1,76 @@
+"""What the service answers with: the schemas of its OpenAPI document."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+
+class Problem(BaseModel):
+    """Why something was refused."""
+
+    reason: str = Field(description="one word for programs", examples=["truncated"])
+    message: str = Field(description="one line for people")
+
+
+class Failure(BaseModel):
+    """The answer to a request that was refused as a whole."""
+
+    error: Problem
+
+
+class Prediction(BaseModel):
+    """What the model says of one picture."""
+
+    name: str = Field(description="the file's name as it was sent")
+    label: str = Field(description="the likeliest class")
+    prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
+    uncertain: bool = Field(description="`prob` is below the service's threshold")
+    probs: dict[str, float] = Field(description="calibrated probability of each class")
+
+
+class Unreadable(BaseModel):
+    """One picture of several that could not be read; the others are answered."""
+
+    name: str = Field(description="the file's name as it was sent")
+    error: Problem
+
+
+class Explanation(BaseModel):
+    """What the model looked at in one picture."""
+
+    name: str = Field(description="the file's name as it was sent")
+    label: str = Field(description="the likeliest class")
+    prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
+    grid: list[list[float]] = Field(
+        description="rows from top to bottom: how far `prob` falls when this part of the picture is covered"
+    )
+
+
+class Accepted(BaseModel):
+    """What one request may hold."""
+
+    max_bytes: int = Field(description="of the whole request")
+    max_images: int
+    max_pixels: int = Field(description="width times height of one picture")
+    formats: list[str]
+
+
+class ModelInfo(BaseModel):
+    """The model that answers, and its limits."""
+
+    version: str | None = Field(description="of the package that made the file")
+    registry_version: str | None = Field(description="in MLflow's registry, if it was taken from there")
+    data_digest: str | None = Field(description="of the data it was trained on")
+    classes: list[str]
+    image_size: int = Field(description="px; pictures are scaled to this width and height")
+    metrics: dict[str, float] = Field(description="figures on the test set")
+    limits: str = Field(description="Markdown; empty where the file says nothing")
+    threshold: float = Field(description="a lower probability counts as uncertain")
+    needs_key: bool = Field(description="predictions want `Authorization: Bearer KEY`")
+    accepts: Accepted
+
+
+class Health(BaseModel):
+    """The service is up."""
+
+    status: str = Field(examples=["ok"])

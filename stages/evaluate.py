@@ -12,6 +12,7 @@ models/model_card.md.
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -40,7 +41,7 @@ from gender_classifier.export import check_export, export_onnx
 from gender_classifier.files import read_json, write_csv, write_json, write_text
 from gender_classifier.layout import SPLITS, Layout
 from gender_classifier.model import ModelSpec, compute_logits, load_model
-from gender_classifier.model_card import write_card
+from gender_classifier.model_card import describe_limits, write_card
 from gender_classifier.params import EvaluateParams, Params, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
 from gender_classifier.registry import REGISTERED_MODEL, register_model, settle_champion
@@ -53,6 +54,7 @@ from gender_classifier.robustness import (
 )
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, short_digest, track
+from gender_classifier.version import __version__
 
 # The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.
 _HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
@@ -74,7 +76,7 @@ def main(layout: Layout, params: Params) -> None:
         report.metrics.update(_measure_robustness(layout, model, spec, test, own.robustness_images))
         _write_files(layout, spec, test, report, own)
         _find_label_issues(layout, model, spec, test, report, own.worst_mistakes)
-        export_onnx(layout.onnx_path, model, spec, {"data_digest": short_digest(info.manifest_sha256)})
+        export_onnx(layout.onnx_path, model, spec, _describe_model(info, report, flat))
         check_export(layout.onnx_path, test.images, report.probs)
         _write_card(layout, spec, info, report, flat)
         _mirror(layout, run, report, info)
@@ -99,8 +101,7 @@ def _check_fit(layout: Layout, spec: ModelSpec, info: DatasetInfo) -> None:
 
 
 def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Report, own: EvaluateParams) -> None:
-    headlines = {key: report.metrics[key] for key in _HEADLINES if key in report.metrics}
-    write_json(layout.evaluate_report_path, {"test": headlines})
+    write_json(layout.evaluate_report_path, {"test": _headlines(report)})
     write_json(layout.test_report_path, report.metrics)
     write_json(layout.test_confusion_path, tabulate_confusion(report.confusion, spec.classes))
     members = read_index(layout.index_path("test"))
@@ -120,6 +121,24 @@ def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Rep
     }
     for name, figure in figures.items():
         plots.save_figure(figure, layout.figures_dir("evaluate") / f"{name}.png")
+
+
+def _headlines(report: Report) -> dict[str, float]:
+    return {key: report.metrics[key] for key in _HEADLINES if key in report.metrics}
+
+
+def _describe_model(info: DatasetInfo, report: Report, flat: Mapping[str, object]) -> dict[str, str]:
+    """Return what the model file says of itself to the predictor and the service; no time, host or path."""
+    return {
+        "data_digest": short_digest(info.manifest_sha256),
+        "version": __version__,
+        "metrics": json.dumps(_headlines(report)),
+        "limits": describe_limits(_name_source(flat)),
+    }
+
+
+def _name_source(flat: Mapping[str, object]) -> str:
+    return PurePath(str(flat["source"])).name
 
 
 def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: list[str], most: int) -> Figure:
@@ -194,7 +213,7 @@ def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Repo
         curves = list(csv.DictReader(file))
     counts = {name: len(read_index(layout.index_path(name))) for name in SPLITS}
     card = write_card(
-        source=PurePath(str(flat["source"])).name,
+        source=_name_source(flat),
         params={key: value for key, value in flat.items() if not key.startswith(("ingest.", "verify.", "evaluate."))},
         spec=spec,
         info=info,

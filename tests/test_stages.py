@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import json
 import os
@@ -28,6 +29,8 @@ from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
 from gender_classifier.model import IMAGENET_MEAN, IMAGENET_STD, load_model
 from gender_classifier.params import Params, load_params
+from gender_classifier.predictor import Predictor
+from gender_classifier.version import __version__
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
 
@@ -149,6 +152,22 @@ def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> 
     run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
     assert "test/accuracy" in client.get_run(run_id).data.metrics
     assert client.get_model_version("gender-classifier", "1").run_id == run_id
+
+
+def test_the_model_file_says_what_it_is(whole: Path) -> None:
+    metadata = Predictor(whole / "models/model.onnx").metadata
+    manifest = hashlib.sha256((whole / "data/verified/manifest.csv").read_bytes()).hexdigest()
+    assert manifest.startswith(metadata["data_digest"])
+    assert metadata["version"] == __version__
+    assert json.loads(metadata["metrics"]) == json.loads((whole / "metrics/evaluate.json").read_text())["test"]
+    card = (whole / "models/model_card.md").read_text()
+    assert metadata["limits"].startswith("> Synthetic data")
+    assert metadata["limits"].partition("## Intended use")[2] in card
+
+
+def test_equal_inputs_make_equal_model_files(whole: Path, copy: Path) -> None:
+    run("evaluate", copy)
+    assert (copy / "models/model.onnx").read_bytes() == (whole / "models/model.onnx").read_bytes()
 
 
 def test_a_store_that_lost_the_run_gets_a_new_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from gender_classifier.files import replacing
 # Okabe & Ito's colours, told apart by the colour-blind.
 _TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"
 _OK, _REJECTED = "#009E73", "#D55E00"
+_LABELS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # a colour a class
 _SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 _DPI = 120
 
@@ -46,6 +47,41 @@ def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xticks([tick for tick in ticks if left <= tick <= 1])
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("accuracy (fraction)")
+    return figure
+
+
+def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], title: str) -> Figure:
+    """Draw accuracy and the recall of each class with 95 % intervals, a line an attribute's value; the first is all.
+
+    Args:
+        rows: those of ``labelled_sets.tabulate_attributes``, as mappings.
+        classes: whose recalls.
+        title: of the figure.
+    """
+    figure, axes = _start(f"{title}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows))
+    spans = {"accuracy": [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows]}
+    spans |= {f"recall of {name}": [row["recalls"][place][1:] for row in rows] for place, name in enumerate(classes)}
+    lowest = 1.0
+    for number, ((name, triples), color) in enumerate(zip(spans.items(), (_MARK, *_LABELS), strict=False)):
+        shift = (number - (len(spans) - 1) / 2) * 0.22
+        drawn = [
+            (place + shift, value, value - low, high - value)
+            for place, (value, low, high) in enumerate(triples)
+            if value is not None  # the class has no image there
+        ]
+        lowest = min(lowest, *(value - below for _, value, below, _ in drawn))
+        places, values, below, above = zip(*drawn, strict=True)
+        axes.errorbar(values, places, xerr=(below, above), fmt="o", color=color, label=name, markersize=4, capsize=2)
+    axes.axvline(rows[0]["accuracy"], color=_MARK, linestyle=":", linewidth=1)
+    axes.axhline(0.5, color=_MARK, linewidth=0.6)
+    names = [f"{row['attribute']} {row['value']}".strip() for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{name[:40]}  (n {row['n']:,})" for name, row in zip(names, rows, strict=True)])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(max(0.0, lowest - 0.02), 1.005)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("accuracy, recall (fraction)")
+    figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
     return figure
 
 
@@ -90,7 +126,7 @@ def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     figure, axes = _start("Images per split after verification", width=6.4)
     labels = list(next(iter(counts.values())))
     width = 0.8 / len(labels)
-    for number, (label, color) in enumerate(zip(labels, ("#CC79A7", "#0072B2", "#009E73", "#E69F00"), strict=False)):
+    for number, (label, color) in enumerate(zip(labels, _LABELS, strict=False)):
         places = np.arange(len(counts)) + (number - (len(labels) - 1) / 2) * width
         bars = axes.bar(places, [split[label] for split in counts.values()], width * 0.95, color=color, label=label)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from gender_classifier.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is decoded; Pillow's many other readers are left alone."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what makes a picture upright; 1 is upright."""
+
+MAX_BYTES_PER_PIXEL = 20
+"""What decoding may take at its peak, its own copies included; ``tests/test_fuzz_images.py`` measures it."""
+
+# Pixels that are converted at a time, so that the float64 of a deep picture stays small.
+_BAND_PIXELS = 2**20
 
 # 256 bits: the 16 x 16 lowest frequencies of a 64 x 64 grey picture.
 _HASH_SIDE, _GREY_SIDE = 16, 64
@@ -37,8 +55,11 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width} x {height} px is more than {max_pixels} px")
+    _check_tiles(image, max_pixels)
     try:
         image.load()
+    except MemoryError:
+        raise ImageError("too_large", _no_memory(image)) from None
     except Exception as error:
         reason = "truncated" if _is_truncation(error) else "unreadable"
         raise ImageError(reason, f"cannot be decoded to its end ({_first_line(error)})") from None
@@ -46,18 +67,19 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: 16-bit greys are scaled to 8 bits, transparency is laid on black."""
+    """Convert to RGB: 16-bit greys are scaled to 8 bits, transparency is laid on black.
+
+    Raises:
+        ImageError: there is no way from its mode to RGB.
+    """
     if image.mode == "RGB":
         return image
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        # Pillow opens 16-bit greys as I or I;16, and would clip them at 255.
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1
-        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-    return image.convert("RGB")
+    try:
+        return _convert(image)
+    except MemoryError:
+        raise ImageError("too_large", _no_memory(image)) from None
+    except Exception as error:
+        raise ImageError("unreadable", f"mode {image.mode} cannot be made RGB ({_first_line(error)})") from None
 
 
 def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -66,11 +88,17 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     Resized with Pillow's antialiased bilinear filter, the aspect ratio let go, as torchvision's
     ``Resize((size, size))`` does to a picture.
 
+    Beside ``data`` it needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the picture, so with ``max_pixels``
+    of 50 million no more than 1 GB; what the header promises is refused before anything of that size is touched.
+
     Raises:
-        ImageError: as :func:`decode`.
+        ImageError: as :func:`decode` and :func:`to_rgb`.
     """
     image = to_rgb(decode(data, max_pixels=max_pixels))
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    try:
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    except MemoryError:
+        raise ImageError("too_large", _no_memory(image)) from None
 
 
 def perceptual_hash(image: Image.Image) -> str:
@@ -107,13 +135,74 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError("unreadable", f"its header is damaged ({_first_line(error)})") from None
 
 
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Refuse a small TIFF of huge tiles: libtiff unpacks a whole tile, however little of it the picture shows."""
+    if image.format != "TIFF":
+        return
+    width, height = (_read_number(image, tag) for tag in (322, 323))
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"its tiles of {width} x {height} px are more than {max_pixels} px")
+
+
+def _read_number(image: Image.Image, tag: int) -> int:
+    value = getattr(image, "tag_v2", {}).get(tag, 0)
+    return value if isinstance(value, int) else 0
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        if image.getexif().get(0x0112, 1) == 1:  # the common case, without a copy
-            return image
-        return ImageOps.exif_transpose(image)
+        method = _UPRIGHT.get(image.getexif().get(0x0112, 1))
     except Exception:
         return image  # damaged EXIF says nothing about orientation; the pixels are whole
+    if method is None:  # the common case, without a copy
+        return image
+    try:
+        return image.transpose(method)
+    except MemoryError:
+        raise ImageError("too_large", _no_memory(image)) from None
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    """Convert in bands of whole rows: the result is that of the whole picture, and what lies between stays small."""
+    if image.mode.startswith(("I", "F")):
+        # Pillow opens 16-bit greys as I or I;16, and would clip them at 255.
+        scale = 255 / 65535 if _max(image) > 255 else 1.0
+        return _in_bands(image, lambda band: _scale(band, scale))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _in_bands(image, _lay_on_black)
+    return image.convert("RGB")
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    result = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        result.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return result
+
+
+def _max(image: Image.Image) -> float:
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    bands = (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
+    return max(float(np.asarray(band, dtype=np.float64).max()) for band in bands)
+
+
+def _scale(band: Image.Image, scale: float) -> Image.Image:
+    values = np.nan_to_num(np.asarray(band, dtype=np.float64) * scale)
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _lay_on_black(band: Image.Image) -> Image.Image:
+    if band.mode in ("La", "RGBa"):  # colours multiplied by their opacity: Pillow's one way out
+        band = band.convert("LA" if band.mode == "La" else "RGBA")
+    rgba = band.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+
+
+def _no_memory(image: Image.Image) -> str:
+    return f"{image.width} x {image.height} px need more memory than there is"
 
 
 def _is_truncation(error: Exception) -> bool:

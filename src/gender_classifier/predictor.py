@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from gender_classifier.errors import ModelError
+from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.images import to_array
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 """px; a larger picture is refused before it is decoded, as by ``verify``'s default."""
+
+
+BATCH_SIZE = 32
+"""Images. Larger batches are no faster on the cores at hand, and hold results back for longer."""
+
+Source = tuple[str, bytes | Callable[[], bytes]]
+"""A picture's name, and its file's content or what reads it. Reading is left to the worker that decodes."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture, or why it says nothing.
+
+    ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
+    ``Predictor.classes``. Of a picture that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
+    ``prob`` is 0 and ``probs`` is empty.
+    """
+
+    name: str
+    label: str = ""
+    prob: float = 0.0
+    probs: tuple[float, ...] = ()
+    error: str = ""
 
 
 class Predictor:
@@ -63,3 +95,84 @@ class Predictor:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""
         probs: NDArray[np.float32] = self._session.run(["probs"], {"images": images})[0]
         return probs
+
+    def predict(
+        self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Yield one :class:`Prediction` a source, in order; a picture that cannot be read does not stop the rest.
+
+        Each worker reads, decodes and classifies a batch of its own, so no core waits for another: build the predictor
+        with ``threads=1``. At most ``2 * workers`` batches are in flight, and a worker holds one decoded picture at a
+        time beside its batch of (S, S, 3), so memory does not grow with the number of sources.
+
+        Args:
+            sources: taken up as the results are.
+            batch_size: images.
+            workers: threads; None for one a core.
+        """
+
+        def classify(batch: list[Source]) -> list[Prediction]:
+            return self._predict_batch(batch)
+
+        for predictions in map_in_order(classify, _grow_batches(sources, batch_size), workers=workers):
+            yield from predictions
+
+    def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
+        """Turn one picture's probabilities, float32 (C,), into a :class:`Prediction`."""
+        best = int(probs.argmax())
+        return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)))
+
+    def _predict_batch(self, batch: list[Source]) -> list[Prediction]:
+        images, outcomes = [], []
+        for _, data in batch:
+            try:
+                images.append(self.prepare(data if isinstance(data, bytes) else data()))
+                outcomes.append("")
+            except (GenderClassifierError, OSError) as error:
+                outcomes.append(explain(error))
+        rows = iter(self.compute_probs(np.stack(images))) if images else iter(())
+        return [
+            Prediction(name, error=error) if error else self.describe(name, next(rows))
+            for (name, _), error in zip(batch, outcomes, strict=True)
+        ]
+
+
+def explain(error: GenderClassifierError | OSError) -> str:
+    """Say in one line why a picture could not be read, without its name."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or error})"
+    return str(error)
+
+
+def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int | None = None) -> Iterator[T]:
+    """Apply ``function`` to ``items`` on threads and yield the results in order, at most ``2 * workers`` at a time.
+
+    An error of ``function`` or of ``items`` reaches the caller, after the results before it.
+    """
+    workers = workers or count_cores()
+    remaining = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
+        waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _grow_batches(sources: Iterable[Source], batch_size: int) -> Iterator[list[Source]]:
+    """Cut ``sources`` into batches of 1, 2, 4, ... images: the first rows come soon, and few images share the cores."""
+    remaining, size, given = iter(sources), 1, 0
+    while batch := list(islice(remaining, size)):
+        yield batch
+        given += 1
+        if given % 4 == 0:
+            size = min(2 * size, batch_size)

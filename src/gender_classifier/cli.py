@@ -11,11 +11,14 @@ from pathlib import Path
 
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.layout import find_main_root
+from gender_classifier.predict_command import add_predict_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit status: 0, 1 for an error, 2 for wrong usage."""
-    parser = argparse.ArgumentParser(prog="gender-classifier", description="Run store and model registry.")
+    parser = argparse.ArgumentParser(
+        prog="gender-classifier", description="The model in use, the run store and the model registry."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     sync = commands.add_parser(
@@ -43,15 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rollback.add_argument("--reason", default="no reason given", help="kept on the version that loses it")
     rollback.set_defaults(run=_rollback)
 
+    add_predict_command(commands)
+
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except GenderClassifierError as error:
         print(f"gender-classifier {options.command}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _sync(_: argparse.Namespace, *, create: bool = False) -> None:

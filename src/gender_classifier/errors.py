@@ -34,6 +34,10 @@ class ImageError(GenderClassifierError):
         return type(self), (self.reason, str(self))
 
 
+class InputError(GenderClassifierError):
+    """A path given for prediction is missing, cannot be read, or leads to no picture."""
+
+
 class DataError(GenderClassifierError):
     """The data set as a whole is unfit: a class or split is missing, too much was rejected, a file is torn."""
 

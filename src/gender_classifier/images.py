@@ -168,7 +168,7 @@ def _convert(image: Image.Image) -> Image.Image:
         # Pillow opens 16-bit greys as I or I;16, and would clip them at 255.
         scale = 255 / 65535 if _max(image) > 255 else 1.0
         return _in_bands(image, lambda band: _scale(band, scale))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _in_bands(image, _lay_on_black)
     return image.convert("RGB")
 
@@ -195,8 +195,6 @@ def _scale(band: Image.Image, scale: float) -> Image.Image:
 
 
 def _lay_on_black(band: Image.Image) -> Image.Image:
-    if band.mode in ("La", "RGBa"):  # colours multiplied by their opacity: Pillow's one way out
-        band = band.convert("LA" if band.mode == "La" else "RGBA")
     rgba = band.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
 

@@ -6,11 +6,14 @@ No pickle on either side: the model is an ONNX file.
 from __future__ import annotations
 
 import json
+import tempfile
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import mlflow.artifacts
 import mlflow.onnx
 import numpy as np
 import onnx
@@ -161,6 +164,26 @@ def find_champion(client: MlflowClient) -> ModelVersion | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+@contextmanager
+def fetched_model(client: MlflowClient, uri: str) -> Iterator[Path]:
+    """Yield a local copy of a registered version's ONNX file, gone afterwards.
+
+    Args:
+        client: of the store that has it.
+        uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        TrackingError: the store does not answer, or has no such version.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with one_line_errors(), fluent(client):
+            found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        path = next(Path(found).rglob("*.onnx"), None)
+        if path is None:
+            raise TrackingError(f"{uri}: holds no ONNX file; name a version that `dvc repro` registered")
+        yield path
 
 
 def _crown(client: MlflowClient, version: str) -> None:

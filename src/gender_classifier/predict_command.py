@@ -1,0 +1,184 @@
+"""The command ``gender-classifier predict``: what is shown, counted and returned; the rest is the library's."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gender_classifier.predictor import Prediction
+
+_UNCERTAIN = "uncertain"
+_SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as of any program whose reader has left
+
+_DESCRIPTION = """\
+Say of each picture, a tight crop of one face, whether the model calls it female or male.
+
+PATH is a picture, a folder (searched to any depth), a .zip archive, a quoted pattern ('photos/**/*.jpg'), or - for a
+picture on standard input. Results come while the work goes on, in order; a million pictures need no more memory than
+a hundred.
+"""
+
+_EPILOG = """\
+exit status: 0; 1 if a picture could not be read or a PATH leads to none (each is named on standard error, the rest
+goes on); 2 for wrong usage; 130 if interrupted.
+"""
+
+
+def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``predict`` to the program's commands."""
+    parser = commands.add_parser(
+        "predict",
+        help="classify pictures: files, folders, patterns, zip archives, standard input",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="an ONNX file that evaluate wrote, or a version in MLflow's registry such as "
+        "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "json", "csv"),
+        default="table",
+        help="table for people (default); json: JSON Lines, an object a line as results come; csv: with a header",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_parse_threshold,
+        default=0.0,
+        metavar="P",
+        help=f"say '{_UNCERTAIN}' where the likeliest class has a probability below P, from 0.5 to 1",
+    )
+    parser.set_defaults(run=run_predict)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Do what ``options`` say; return the exit status."""
+    # Pillow's remarks on odd EXIF data and large pictures: what matters is in the result.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        return _predict(options)
+    except BrokenPipeError:  # `| head` has seen enough; nothing is left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _SIGPIPE_STATUS
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from gender_classifier.inputs import find_pictures
+    from gender_classifier.served_model import open_predictor
+
+    predictor = open_predictor(options.model, threads=1)
+    write = _choose_writer(options.format, predictor.classes)
+    failed = 0
+    for prediction in _show_progress(predictor.predict(find_pictures(options.paths))):
+        if prediction.error:
+            failed += 1
+            _complain(prediction)
+        write(prediction, _judge(prediction, options.threshold))
+    return 1 if failed else 0
+
+
+def _judge(prediction: Prediction, threshold: float) -> str:
+    """Return the label to show."""
+    return prediction.label if prediction.error or prediction.prob >= threshold else _UNCERTAIN
+
+
+Writer = Callable[["Prediction", str], None]
+"""Writes one result, with the label to show, to standard output."""
+
+
+def _choose_writer(format: str, classes: tuple[str, ...]) -> Writer:
+    # A line at a time also into a pipe: whoever reads it sees results as they come.
+    if hasattr(sys.stdout, "reconfigure"):
+        # File names may be no text in any encoding; CSV gives their bytes back, a table shows them escaped.
+        sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape" if format == "csv" else "backslashreplace")
+    if format == "json":
+        return _build_json_writer(classes)
+    return _build_csv_writer(classes) if format == "csv" else _build_table_writer(classes)
+
+
+def _build_table_writer(classes: tuple[str, ...]) -> Writer:
+    # The name comes last: no name is too long for its column, and rows can be written before all names are known.
+    width = max(map(len, (*classes, _UNCERTAIN, "label")))
+    header = f"{'label':{width}}  probability  name"
+
+    def write(prediction: Prediction, label: str) -> None:
+        nonlocal header
+        if prediction.error:
+            return  # told on standard error
+        if header:
+            print(header)
+            header = ""
+        print(f"{label:{width}}  {prediction.prob:11.4f}  {_printable(prediction.name)}")
+
+    return write
+
+
+def _build_json_writer(classes: tuple[str, ...]) -> Writer:
+    def write(prediction: Prediction, label: str) -> None:
+        row: dict[str, Any] = {"name": prediction.name}
+        if prediction.error:
+            row["error"] = prediction.error
+        else:
+            probs = {name: round(prob, 6) for name, prob in zip(classes, prediction.probs, strict=True)}
+            row |= {"label": label, "probability": round(prediction.prob, 6), "probabilities": probs}
+        print(json.dumps(row))
+
+    return write
+
+
+def _build_csv_writer(classes: tuple[str, ...]) -> Writer:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["name", "label", "probability", *(f"probability_{name}" for name in classes), "error"])
+
+    def write(prediction: Prediction, label: str) -> None:
+        probs = [f"{prob:.6f}" for prob in prediction.probs] or [""] * len(classes)
+        prob = f"{prediction.prob:.6f}" if prediction.probs else ""
+        writer.writerow([prediction.name, label, prob, *probs, prediction.error])
+
+    return write
+
+
+def _complain(prediction: Prediction) -> None:
+    print(f"gender-classifier predict: {_printable(prediction.name)}: {_printable(prediction.error)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Escape what would break a line or speak to the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _show_progress(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Count on standard error where a person sees it and the rows go elsewhere: rows are progress enough."""
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from predictions
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:  # the model in use needs no more than onnxruntime, Pillow and NumPy
+        yield from predictions
+        return
+    # Nothing appears on work of less than a second.
+    with tqdm(predictions, unit=" images", delay=1, dynamic_ncols=True) as shown:
+        yield from shown
+
+
+def _parse_threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0.5 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no probability from 0.5 to 1")
+    return value

@@ -94,11 +94,20 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: as :func:`decode` and :func:`to_rgb`.
     """
-    image = to_rgb(decode(data, max_pixels=max_pixels))
+    return fit(decode(data, max_pixels=max_pixels), size)
+
+
+def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Turn a decoded picture into uint8 (size, size, 3), RGB: the second half of :func:`to_array`.
+
+    Raises:
+        ImageError: as :func:`to_rgb`.
+    """
+    rgb = to_rgb(image)
     try:
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
     except MemoryError:
-        raise ImageError("too_large", _no_memory(image)) from None
+        raise ImageError("too_large", _no_memory(rgb)) from None
 
 
 def perceptual_hash(image: Image.Image) -> str:

@@ -277,8 +277,8 @@ def test_the_picture_of_the_table(tmp_path: Path) -> None:
     assert axes.get_title() == "Further set new, by attribute (95 % intervals)"
     assert [text.get_text() for text in axes.get_yticklabels()] == [
         "all  (n 40)",
-        "age old  (n 20)",
-        "age young  (n 20)",
+        "age: old  (n 20)",
+        "age: young  (n 20)",
     ]
     plots.save_figure(figure, tmp_path / "table.png")
 

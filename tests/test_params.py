@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,19 @@ def test_a_mapping_flattens_to_a_key_a_name(tmp_path: Path) -> None:
     flat = flatten_params(path)
     assert (flat["evaluate.extra.foreign"], flat["evaluate.extra.old-2"]) == ("data/foreign.csv", "x.zip")
     assert "evaluate.extra" not in flat
+
+
+def test_dvc_can_add_change_and_remove_a_further_set(tmp_path: Path) -> None:
+    """As ``dvc exp run -S`` does; with a comment behind ``extra: {}`` the last removal would leave no valid YAML."""
+    path = write(tmp_path)
+    path.write_text(PARAMS.read_text())
+    for override, expected in (
+        ("+evaluate.extra.foreign=a/b.csv", {"foreign": "a/b.csv"}),
+        ("evaluate.extra.foreign=c.zip", {"foreign": "c.zip"}),
+        ("~evaluate.extra.foreign", {}),
+    ):
+        apply_overrides(path, [override])
+        assert load_params(path).evaluate.extra == expected
 
 
 @pytest.mark.parametrize("text", ["1e-05", "1E-5", ".5", "1.", "2"])

@@ -75,7 +75,7 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
         axes.errorbar(values, places, xerr=(below, above), fmt="o", color=color, label=name, markersize=4, capsize=2)
     axes.axvline(rows[0]["accuracy"], color=_MARK, linestyle=":", linewidth=1)
     axes.axhline(0.5, color=_MARK, linewidth=0.6)
-    names = [f"{row['attribute']} {row['value']}".strip() for row in rows]
+    names = [f"{row['attribute']}: {row['value']}".removesuffix(": ") for row in rows]
     axes.set_yticks(range(len(rows)), [f"{name[:40]}  (n {row['n']:,})" for name, row in zip(names, rows, strict=True)])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(max(0.0, lowest - 0.02), 1.005)

@@ -16,6 +16,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
 
+from gender_classifier.export import export_onnx
+from gender_classifier.layout import CLASSES
+from gender_classifier.model import ModelSpec, build_model
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add an option for the README's pictures."""
@@ -69,6 +73,16 @@ def draw_pixels(seed: int, width: int = 80, height: int = 100) -> np.ndarray:
 def picture(seed: int, width: int = 80, height: int = 100) -> bytes:
     """Return a JPEG of :func:`draw_pixels`."""
     return encode(draw_pixels(seed, width, height), quality=90)
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export an untrained model of the default architecture, as `evaluate` does a trained one."""
+    path = tmp_path_factory.mktemp("served") / "model.onnx"
+    torch.manual_seed(0)
+    spec = ModelSpec("linear", CLASSES, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"data_digest": "abc"})
+    return path
 
 
 def stand_in(path: Path) -> dict[str, torch.Tensor]:

@@ -94,20 +94,15 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: as :func:`decode` and :func:`to_rgb`.
     """
-    return fit(decode(data, max_pixels=max_pixels), size)
+    return to_square(to_rgb(decode(data, max_pixels=max_pixels)), size)
 
 
-def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Turn a decoded picture into uint8 (size, size, 3), RGB: the second half of :func:`to_array`.
-
-    Raises:
-        ImageError: as :func:`to_rgb`.
-    """
-    rgb = to_rgb(image)
+def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Resize an RGB picture as :func:`to_array` does: uint8 (size, size, 3)."""
     try:
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except MemoryError:
-        raise ImageError("too_large", _no_memory(rgb)) from None
+        raise ImageError("too_large", _no_memory(image)) from None
 
 
 def perceptual_hash(image: Image.Image) -> str:

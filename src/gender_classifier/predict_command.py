@@ -9,13 +9,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gender_classifier.predictor import Prediction
+    from PIL import Image
 
-_UNCERTAIN = "uncertain"
-_SIGPIPE_STATUS = 141  # 128 + SIGPIPE, as of any program whose reader has left
+    from gender_classifier.inputs import Named
+    from gender_classifier.predictor import Prediction, Predictor
+
+_UNCERTAIN, _NO_FACE = "uncertain", "no face"
+_SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 
 _DESCRIPTION = """\
 Say of each picture, a tight crop of one face, whether the model calls it female or male.
@@ -60,11 +64,24 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         metavar="P",
         help=f"say '{_UNCERTAIN}' where the likeliest class has a probability below P, from 0.5 to 1",
     )
-    parser.set_defaults(run=run_predict)
+    parser.add_argument(
+        "--faces",
+        action="store_true",
+        help="PATHs are whole pictures: find the faces in each, a row a face with its box (extra `faces`)",
+    )
+    parser.add_argument(
+        "--draw",
+        type=Path,
+        metavar="FOLDER",
+        help="with --faces: write each picture there as NAME.faces.jpg, with boxes and labels",
+    )
+    parser.set_defaults(run=lambda options: run_predict(options, parser))
 
 
-def run_predict(options: argparse.Namespace) -> int:
+def run_predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Do what ``options`` say; return the exit status."""
+    if options.draw and not options.faces:
+        parser.error("--draw needs --faces")
     # Pillow's remarks on odd EXIF data and large pictures: what matters is in the result.
     warnings.filterwarnings("ignore", module="PIL")
     try:
@@ -72,6 +89,10 @@ def run_predict(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # `| head` has seen enough; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE_STATUS
+    except KeyboardInterrupt:
+        # Not the ordinary way out, which would wait for a worker that reads from a terminal.
+        sys.stderr.flush()
+        os._exit(_SIGINT_STATUS)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -79,39 +100,57 @@ def _predict(options: argparse.Namespace) -> int:
     from gender_classifier.served_model import open_predictor
 
     predictor = open_predictor(options.model, threads=1)
-    write = _choose_writer(options.format, predictor.classes)
-    failed = 0
-    for prediction in _show_progress(predictor.predict(find_pictures(options.paths))):
+    pictures = find_pictures(options.paths)
+    predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
+    write = _choose_writer(options.format, predictor.classes, faces=options.faces)
+    failed = False
+    for prediction in _show_progress(predictions):
         if prediction.error:
-            failed += 1
+            failed = True
             _complain(prediction)
         write(prediction, _judge(prediction, options.threshold))
-    return 1 if failed else 0
+    return int(failed)
+
+
+def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
+    from gender_classifier.faces import FaceFinder, draw_faces, predict_faces, save_drawn
+
+    def show(image: Image.Image, predictions: list[Prediction]) -> None:
+        boxes = []
+        for one in predictions:
+            if one.box:
+                label = _judge(one, options.threshold)
+                colour = None if label == _UNCERTAIN else predictor.classes.index(one.label)
+                boxes.append((one.box, f"{label} {one.prob:.2f}", colour))
+        save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes))
+
+    return predict_faces(predictor, pictures, FaceFinder(), show=show if options.draw else None)
 
 
 def _judge(prediction: Prediction, threshold: float) -> str:
-    """Return the label to show."""
-    return prediction.label if prediction.error or prediction.prob >= threshold else _UNCERTAIN
+    """Return the label to show; an empty one where there is nothing to judge."""
+    return prediction.label if not prediction.probs or prediction.prob >= threshold else _UNCERTAIN
 
 
 Writer = Callable[["Prediction", str], None]
 """Writes one result, with the label to show, to standard output."""
 
 
-def _choose_writer(format: str, classes: tuple[str, ...]) -> Writer:
+def _choose_writer(format: str, classes: tuple[str, ...], *, faces: bool) -> Writer:
     # A line at a time also into a pipe: whoever reads it sees results as they come.
     if hasattr(sys.stdout, "reconfigure"):
         # File names may be no text in any encoding; CSV gives their bytes back, a table shows them escaped.
         sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape" if format == "csv" else "backslashreplace")
     if format == "json":
-        return _build_json_writer(classes)
-    return _build_csv_writer(classes) if format == "csv" else _build_table_writer(classes)
+        return _build_json_writer(classes, faces=faces)
+    return _build_csv_writer(classes, faces=faces) if format == "csv" else _build_table_writer(classes, faces=faces)
 
 
-def _build_table_writer(classes: tuple[str, ...]) -> Writer:
+def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     # The name comes last: no name is too long for its column, and rows can be written before all names are known.
-    width = max(map(len, (*classes, _UNCERTAIN, "label")))
-    header = f"{'label':{width}}  probability  name"
+    width = max(map(len, (*classes, _UNCERTAIN, _NO_FACE, "label")))
+    box_head = f"{'left,top,right,bottom':21}  " if faces else ""
+    header = f"{'label':{width}}  probability  {box_head}name"
 
     def write(prediction: Prediction, label: str) -> None:
         nonlocal header
@@ -120,32 +159,40 @@ def _build_table_writer(classes: tuple[str, ...]) -> Writer:
         if header:
             print(header)
             header = ""
-        print(f"{label:{width}}  {prediction.prob:11.4f}  {_printable(prediction.name)}")
+        prob = f"{prediction.prob:.4f}" if prediction.probs else ""
+        box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
+        print(f"{label or _NO_FACE:{width}}  {prob:>11}  {box}{_printable(prediction.name)}")
 
     return write
 
 
-def _build_json_writer(classes: tuple[str, ...]) -> Writer:
+def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     def write(prediction: Prediction, label: str) -> None:
         row: dict[str, Any] = {"name": prediction.name}
         if prediction.error:
             row["error"] = prediction.error
-        else:
+        elif prediction.probs:
             probs = {name: round(prob, 6) for name, prob in zip(classes, prediction.probs, strict=True)}
             row |= {"label": label, "probability": round(prediction.prob, 6), "probabilities": probs}
+        else:
+            row["label"] = None
+        if faces and not prediction.error:
+            row["box"] = prediction.box
         print(json.dumps(row))
 
     return write
 
 
-def _build_csv_writer(classes: tuple[str, ...]) -> Writer:
+def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["name", "label", "probability", *(f"probability_{name}" for name in classes), "error"])
+    edges = ["left", "top", "right", "bottom"] if faces else []
+    writer.writerow(["name", "label", "probability", *(f"probability_{name}" for name in classes), *edges, "error"])
 
     def write(prediction: Prediction, label: str) -> None:
         probs = [f"{prob:.6f}" for prob in prediction.probs] or [""] * len(classes)
         prob = f"{prediction.prob:.6f}" if prediction.probs else ""
-        writer.writerow([prediction.name, label, prob, *probs, prediction.error])
+        box = (prediction.box or [""] * 4) if faces else ()
+        writer.writerow([prediction.name, label, prob, *probs, *box, prediction.error])
 
     return write
 

@@ -39,7 +39,8 @@ class Prediction:
 
     ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
     ``Predictor.classes``. Of a picture that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
-    ``prob`` is 0 and ``probs`` is empty.
+    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole picture, ``box`` is where: left, top, right, bottom in px
+    of the upright picture.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Prediction:
     prob: float = 0.0
     probs: tuple[float, ...] = ()
     error: str = ""
+    box: tuple[int, int, int, int] | None = None
 
 
 class Predictor:
@@ -150,17 +152,19 @@ def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int
     An error of ``function`` or of ``items`` reaches the caller, after the results before it.
     """
     workers = workers or count_cores()
-    remaining = iter(items)
-    with ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
-        waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+    remaining, wait = iter(items), True
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+    waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    except KeyboardInterrupt:
+        wait = False  # a worker may hang on a terminal or a pipe
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def count_cores() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.errors import DataError, GenderClassifierError
-from gender_classifier.images import decode, fit
+from gender_classifier.images import decode, to_rgb, to_square
 from gender_classifier.monitoring import (
     SIZE_STATISTICS,
     Histogram,
@@ -111,7 +111,7 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> _Batch:
     for name, data in sources:
         try:
             picture = decode(data if isinstance(data, bytes) else data(), max_pixels=MAX_PIXELS)
-            images.append(fit(picture, predictor.image_size))
+            images.append(to_square(to_rgb(picture), predictor.image_size))
             sizes.append(picture.size)
         except (GenderClassifierError, OSError) as error:
             batch.unreadable.append((name, explain(error)))

@@ -1,0 +1,142 @@
+"""How fast the model in use is: a cold start, a folder, its parts, and the memory it takes.
+
+    python benchmarks/predict.py faces.zip      about a minute on 2 cores with 12,000 pictures
+
+Each command is timed as a whole process, from its start to its end. The fastest of the repeats counts: the others were
+disturbed. Decoding and inference alone run on as many threads as the command uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from gender_classifier.inputs import find_pictures  # noqa: E402
+from gender_classifier.predictor import BATCH_SIZE, Predictor, count_cores, map_in_order  # noqa: E402
+
+# The command, which says at its end how much memory it has had (KiB).
+_MEASURED = (
+    "import sys\n"
+    "from gender_classifier.cli import main\n"
+    "status = main(sys.argv[1:])\n"
+    "sys.stdout.flush()\n"
+    "peak = [line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"
+    "print('PEAK', *peak, file=sys.stderr)\n"
+    "sys.exit(status)\n"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="zip or folder with pictures, at least 1,200")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = _unpack(options.source, Path(folder)) if options.source.is_file() else options.source
+        found = measure(source.resolve(), options.model.resolve(), Path(folder), options.repeats)
+    print(f"{'':44}{'':>12}")
+    for name, (value, unit) in found.items():
+        print(f"{name:44}{value:>12,.2f} {unit}" if value < 100 else f"{name:44}{value:>12,.0f} {unit}")
+    if options.json:
+        options.json.write_text(json.dumps({name: value for name, (value, _) in found.items()}, indent=2) + "\n")
+
+
+def measure(source: Path, model: Path, scratch: Path, repeats: int) -> dict[str, tuple[float, str]]:
+    """Return the figures, with their units."""
+    names = [name for name, _ in find_pictures([str(source)])]
+    tenth = scratch / "tenth"
+    tenth.mkdir()
+    for number, name in enumerate(names[: len(names) // 10]):
+        (tenth / f"{number}{Path(name).suffix}").symlink_to(name)
+    one = _fastest(lambda: _run(model, names[0]), 3 * repeats)
+    whole = _fastest(lambda: _run(model, str(source)), repeats)
+    few = _fastest(lambda: _run(model, str(tenth)), repeats)
+    return {
+        "pictures": (len(names), ""),
+        "cores": (count_cores(), ""),
+        "one picture, cold, whole process": (one[0], "s"),
+        "folder, whole process": (whole[0], "s"),
+        "folder, decoding included": (len(names) / whole[0], "images/s"),
+        "decoding alone": (_time_decoding(model, names, repeats), "images/s"),
+        "inference alone": (_time_inference(model, repeats), "images/s"),
+        "peak memory, one picture": (one[1], "MiB"),
+        "peak memory, a tenth of the folder": (few[1], "MiB"),
+        "peak memory, the folder": (whole[1], "MiB"),
+    }
+
+
+def _run(model: Path, path: str) -> tuple[float, float]:
+    """Classify ``path`` into a file; return seconds and MiB."""
+    command = [sys.executable, "-c", _MEASURED, "predict", "--model", str(model), "--format", "csv", path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with tempfile.TemporaryFile() as rows:
+        began = time.perf_counter()
+        done = subprocess.run(command, stdout=rows, stderr=subprocess.PIPE, text=True, check=True, env=environment)
+        took = time.perf_counter() - began
+    return took, int(done.stderr.split()[-1]) / 1024
+
+
+def _time_decoding(model: Path, names: Sequence[str], repeats: int) -> float:
+    predictor = Predictor(model, threads=1)
+
+    def decode(batch: Sequence[str]) -> None:
+        for name in batch:
+            predictor.prepare(Path(name).read_bytes())
+
+    return _rate(lambda: map_in_order(decode, _cut(names)), len(names), repeats)
+
+
+def _time_inference(model: Path, repeats: int, count: int = 6400) -> float:
+    predictor = Predictor(model, threads=1)
+    size = predictor.image_size
+    images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, size, size, 3), dtype=np.uint8)
+    batches = [images] * (count // BATCH_SIZE)
+    return _rate(lambda: map_in_order(predictor.compute_probs, batches), len(batches) * BATCH_SIZE, repeats)
+
+
+def _rate(work: Callable[[], Iterator[object]], count: int, repeats: int) -> float:
+    def timed() -> tuple[float, float]:
+        began = time.perf_counter()
+        for _ in work():
+            pass
+        return time.perf_counter() - began, 0
+
+    return count / _fastest(timed, repeats)[0]
+
+
+def _fastest(run: Callable[[], tuple[float, float]], repeats: int) -> tuple[float, float]:
+    """Return the least time, and the most memory."""
+    times, peaks = zip(*(run() for _ in range(repeats)), strict=True)
+    return min(times), max(peaks)
+
+
+def _cut(names: Sequence[str]) -> Iterator[list[str]]:
+    remaining = iter(names)
+    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
+        yield batch
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "pictures")
+    return folder / "pictures"
+
+
+if __name__ == "__main__":
+    main()

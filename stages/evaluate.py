@@ -103,7 +103,7 @@ def main(layout: Layout, params: Params) -> None:
         extra = _evaluate_extra(layout, model, spec, own, params.verify.max_pixels)
         reference = _complete_reference(layout, spec, val_probs)
         export_onnx(layout.onnx_path, model, spec, _describe_model(info, report, flat, reference))
-        check_export(layout.onnx_path, test.images, report.probs)
+        difference = check_export(layout.onnx_path, test.images, report.probs)
         _write_card(layout, spec, info, report, flat)
         _mirror(layout, run, report, info)
         for name, one in extra.items():
@@ -117,6 +117,7 @@ def main(layout: Layout, params: Params) -> None:
         f"(95 % interval {metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f}) "
         f"on {len(test.images):,} images"
     )
+    print(f"evaluate: model.onnx predicts the same, with probabilities within {difference:.1e}")
     print(f"evaluate: version {version} of {REGISTERED_MODEL}, {decision.reason}")
 
 

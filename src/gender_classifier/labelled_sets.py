@@ -409,8 +409,8 @@ def _is_clutter(name: str) -> bool:
 
 def _reader(path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise OSError(f"more than {MAX_MEMBER_BYTES:,} bytes")
+        if not path.is_file() or path.stat().st_size > MAX_MEMBER_BYTES:  # a pipe would be waited for
+            raise OSError(f"no file, or more than {MAX_MEMBER_BYTES:,} bytes")
         return path.read_bytes()
 
     return read

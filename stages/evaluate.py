@@ -6,16 +6,18 @@
 Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
 metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
 data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, models/model.onnx and
-models/model_card.md.
+models/model_card.md; of the further sets that `evaluate.extra` names, metrics/extra.json, metrics/extra_attributes.csv
+and data/predictions/extra.csv.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,9 +26,10 @@ from tqdm import tqdm
 
 from gender_classifier import plots
 from gender_classifier.checkpoints import discard_checkpoints
-from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.errors import DataError
 from gender_classifier.evaluation import (
+    Floats,
     Report,
     evaluate,
     rank_label_issues,
@@ -38,9 +41,27 @@ from gender_classifier.evaluation import (
 )
 from gender_classifier.export import check_export, export_onnx
 from gender_classifier.files import read_json, write_csv, write_json, write_text
-from gender_classifier.layout import SPLITS, Layout
+from gender_classifier.labelled_sets import (
+    AttributeRow,
+    attribute_columns,
+    describe_set,
+    flatten_row,
+    list_predictions,
+    open_labelled_set,
+    prediction_columns,
+    score_set,
+    tabulate_attributes,
+)
+from gender_classifier.layout import SPLITS, Layout, find_main_root
 from gender_classifier.model import ModelSpec, compute_logits, load_model
-from gender_classifier.model_card import write_card
+from gender_classifier.model_card import describe_limits, write_card
+from gender_classifier.monitoring import (
+    Reference,
+    measure_predictions,
+    parse_reference,
+    start_histogram,
+    to_jsonable,
+)
 from gender_classifier.params import EvaluateParams, Params, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
 from gender_classifier.registry import REGISTERED_MODEL, register_model, settle_champion
@@ -53,6 +74,7 @@ from gender_classifier.robustness import (
 )
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, short_digest, track
+from gender_classifier.version import __version__
 
 # The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.
 _HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
@@ -67,17 +89,25 @@ def main(layout: Layout, params: Params) -> None:
     _check_fit(layout, spec, info)
     run_id = str(read_json(layout.mlflow_run_path).get("run_id"))
     flat = flatten_params(layout.params_path)
+    for name, path in _extra_paths(layout, own).items():  # a slip is told before minutes of work
+        open_labelled_set(name, path, spec.classes).close()
     with track("evaluate", layout.root, params=flat, resume=run_id) as run:
         with tqdm(total=len(test.images), unit="img", desc="test", disable=None, dynamic_ncols=True) as bar:
             logits = compute_logits(model, spec, test.images, on_batch=bar.update)
         report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=own.ece_bins)
         report.metrics.update(_measure_robustness(layout, model, spec, test, own.robustness_images))
         _write_files(layout, spec, test, report, own)
-        _find_label_issues(layout, model, spec, test, report, own.worst_mistakes)
-        export_onnx(layout.onnx_path, model, spec, {"data_digest": short_digest(info.manifest_sha256)})
-        check_export(layout.onnx_path, test.images, report.probs)
+        val = open_split(layout.images_path("val"), layout.labels_path("val"))
+        val_probs = softmax(compute_logits(model, spec, val.images) / spec.temperature)
+        _find_label_issues(layout, spec, {"val": (val, val_probs), "test": (test, report.probs)}, own.worst_mistakes)
+        extra = _evaluate_extra(layout, model, spec, own, params.verify.max_pixels)
+        reference = _complete_reference(layout, spec, val_probs)
+        export_onnx(layout.onnx_path, model, spec, _describe_model(info, report, flat, reference))
+        difference = check_export(layout.onnx_path, test.images, report.probs)
         _write_card(layout, spec, info, report, flat)
         _mirror(layout, run, report, info)
+        for name, one in extra.items():
+            run.log_metrics({f"extra/{name}/{key}": value for key, value in one.items()})
         version = _register(layout, run, spec, report, info)
         decision = settle_champion(run.client, layout.root, version, own.promotion)
     discard_checkpoints(layout.checkpoints_dir, run_id)
@@ -87,6 +117,7 @@ def main(layout: Layout, params: Params) -> None:
         f"(95 % interval {metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f}) "
         f"on {len(test.images):,} images"
     )
+    print(f"evaluate: model.onnx predicts the same, with probabilities within {difference:.1e}")
     print(f"evaluate: version {version} of {REGISTERED_MODEL}, {decision.reason}")
 
 
@@ -99,8 +130,7 @@ def _check_fit(layout: Layout, spec: ModelSpec, info: DatasetInfo) -> None:
 
 
 def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Report, own: EvaluateParams) -> None:
-    headlines = {key: report.metrics[key] for key in _HEADLINES if key in report.metrics}
-    write_json(layout.evaluate_report_path, {"test": headlines})
+    write_json(layout.evaluate_report_path, {"test": _headlines(report)})
     write_json(layout.test_report_path, report.metrics)
     write_json(layout.test_confusion_path, tabulate_confusion(report.confusion, spec.classes))
     members = read_index(layout.index_path("test"))
@@ -120,6 +150,36 @@ def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Rep
     }
     for name, figure in figures.items():
         plots.save_figure(figure, layout.figures_dir("evaluate") / f"{name}.png")
+
+
+def _headlines(report: Report) -> dict[str, float]:
+    return {key: report.metrics[key] for key in _HEADLINES if key in report.metrics}
+
+
+def _describe_model(
+    info: DatasetInfo, report: Report, flat: Mapping[str, object], reference: Reference
+) -> dict[str, str]:
+    """Return what the model file says of itself to the predictor and the service; no time, host or path."""
+    return {
+        "data_digest": short_digest(info.manifest_sha256),
+        "version": __version__,
+        "metrics": json.dumps(_headlines(report)),
+        "limits": describe_limits(_name_source(flat)),
+        "reference": json.dumps(to_jsonable(reference)),
+    }
+
+
+def _complete_reference(layout: Layout, spec: ModelSpec, val_probs: Floats) -> Reference:
+    """Add what the model says of val: unseen by its weights, and of the pictures that train was drawn from."""
+    reference = parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path))
+    for name, values in measure_predictions(val_probs).items():
+        reference[name] = start_histogram(name, "val", spec.classes)
+        reference[name].add(values)
+    return reference
+
+
+def _name_source(flat: Mapping[str, object]) -> str:
+    return PurePath(str(flat["source"])).name
 
 
 def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: list[str], most: int) -> Figure:
@@ -157,14 +217,9 @@ def _measure_robustness(
 
 
 def _find_label_issues(
-    layout: Layout, model: nn.Module, spec: ModelSpec, test: PackedSplit, report: Report, most: int
+    layout: Layout, spec: ModelSpec, splits: Mapping[str, tuple[PackedSplit, Floats]], most: int
 ) -> None:
     """List the labels of val and test that are likely wrong; train's the model has seen, and would defend."""
-    val = open_split(layout.images_path("val"), layout.labels_path("val"))
-    splits = {
-        "val": (val, softmax(compute_logits(model, spec, val.images) / spec.temperature)),
-        "test": (test, report.probs),
-    }
     found = []
     for name, (split, probs) in splits.items():
         members = read_index(layout.index_path(name))
@@ -189,12 +244,64 @@ def _find_label_issues(
     plots.save_figure(sheet, layout.figures_dir("evaluate") / "label_issues.png")
 
 
+def _extra_paths(layout: Layout, own: EvaluateParams) -> dict[str, Path]:
+    base_dir = find_main_root(layout.root)
+    return {name: base_dir / Path(path).expanduser() for name, path in own.extra.items()}
+
+
+def _evaluate_extra(
+    layout: Layout, model: nn.Module, spec: ModelSpec, own: EvaluateParams, max_pixels: int
+) -> dict[str, dict[str, float]]:
+    """Measure the model on each further set; return the figures of each. No sets, empty tables."""
+    seen = {sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))}
+    figures, reports = dict[str, dict[str, float]](), dict[str, object]()
+    table, predictions = list[list[object]](), list[list[object]]()
+    for name, path in _extra_paths(layout, own).items():
+        with (
+            open_labelled_set(name, path, spec.classes) as labelled,
+            tqdm(total=len(labelled.images), unit="img", desc=name, disable=None, dynamic_ncols=True) as bar,
+        ):
+            scored = score_set(
+                labelled,
+                lambda pixels: compute_logits(model, spec, pixels) / spec.temperature,
+                spec.classes,
+                size=spec.image_size,
+                max_pixels=max_pixels,
+                seen=seen,
+                num_bins=own.ece_bins,
+                on_images=bar.update,
+            )
+        attributes = tabulate_attributes(scored)
+        figures[name] = scored.report.metrics
+        reports[name] = describe_set(scored, own.extra[name], spec.classes)
+        table += [[name, *flatten_row(row)] for row in attributes]
+        predictions += list_predictions(scored, spec.classes)
+        _draw_extra(layout, name, scored.report, attributes, spec)
+        print(
+            f"evaluate: {name}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
+            f"{len(labelled.images):,} images"
+        )
+    write_json(layout.extra_report_path, reports)
+    write_csv(layout.extra_attributes_path, ["set", *attribute_columns(spec.classes)], table)
+    write_csv(layout.extra_predictions_path, prediction_columns(spec.classes), predictions)
+    return figures
+
+
+def _draw_extra(layout: Layout, name: str, report: Report, attributes: Sequence[AttributeRow], spec: ModelSpec) -> None:
+    folder = layout.figures_dir("evaluate")
+    matrix = plots.confusion_matrix(report.confusion, spec.classes, f"Further set {name}")
+    plots.save_figure(matrix, folder / f"extra_{name}_confusion.png")
+    if len(attributes) > 1:
+        figure = plots.attribute_table([asdict(row) for row in attributes], spec.classes, f"Further set {name}")
+        plots.save_figure(figure, folder / f"extra_{name}_attributes.png")
+
+
 def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Report, flat: Mapping[str, object]) -> None:
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
     counts = {name: len(read_index(layout.index_path(name))) for name in SPLITS}
     card = write_card(
-        source=PurePath(str(flat["source"])).name,
+        source=_name_source(flat),
         params={key: value for key, value in flat.items() if not key.startswith(("ingest.", "verify.", "evaluate."))},
         spec=spec,
         info=info,
@@ -216,9 +323,11 @@ def _mirror(layout: Layout, run: TrackedRun, report: Report, info: DatasetInfo) 
         layout.reliability_path,
         layout.thresholds_path,
         layout.robustness_path,
+        layout.extra_report_path,
+        layout.extra_attributes_path,
     ):
         run.log_artifact(path, "metrics")
-    for path in (layout.test_predictions_path, layout.label_issues_path):
+    for path in (layout.test_predictions_path, layout.label_issues_path, layout.extra_predictions_path):
         run.log_artifact(path, "predictions")
     run.log_artifact(layout.figures_dir("evaluate"))
     run.log_artifact(layout.card_path)

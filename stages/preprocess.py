@@ -3,7 +3,7 @@
     dvc repro preprocess                               seconds; 24,000 images take 8 s on 2 cores
 
 Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
-an index a split, channel statistics of train), metrics/preprocess.json and metrics/figures/preprocess/.
+an index a split, channel statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.
 Memory does not grow with the data set: pictures are written one by one.
 """
 
@@ -22,10 +22,25 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gender_classifier import plots
-from gender_classifier.dataset import ChannelSums, DatasetInfo, write_images, write_index, write_info, write_labels
+from gender_classifier.dataset import (
+    ChannelSums,
+    DatasetInfo,
+    open_split,
+    write_images,
+    write_index,
+    write_info,
+    write_labels,
+)
 from gender_classifier.files import write_json
 from gender_classifier.images import to_array
 from gender_classifier.layout import CLASSES, RAW_SPLITS, SPLITS, Layout
+from gender_classifier.monitoring import (
+    PIXEL_STATISTICS,
+    SIZE_STATISTICS,
+    measure_pixels,
+    start_histogram,
+    to_jsonable,
+)
 from gender_classifier.parallel import map_members
 from gender_classifier.params import Params, PreprocessParams
 from gender_classifier.splits import assign_val
@@ -34,6 +49,8 @@ from gender_classifier.tracking import short_digest, track
 from gender_classifier.verification import Record, read_manifest
 
 Pictures = Iterator[NDArray[np.uint8]]
+
+_BLOCK = 256  # images measured at a time
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -54,6 +71,7 @@ def main(layout: Layout, params: Params) -> None:
         write_info(
             layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest, split_digests)
         )
+        _write_reference(layout, splits["train"])
         metrics = {f"num_{name}": len(records) for name, records in splits.items()}
         write_json(layout.preprocess_report_path, metrics)
         balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
@@ -64,6 +82,18 @@ def main(layout: Layout, params: Params) -> None:
         run.log_artifact(layout.dataset_path)
         run.log_artifact(layout.figures_dir("preprocess"))
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
+
+
+def _write_reference(layout: Layout, records: Sequence[Record]) -> None:
+    """Keep how train's pictures are distributed, for ``gender-classifier monitor``; read back a block at a time."""
+    reference = {name: start_histogram(name, "train") for name in (*SIZE_STATISTICS, *PIXEL_STATISTICS)}
+    reference["width"].add([record.width for record in records])
+    reference["height"].add([record.height for record in records])
+    images = open_split(layout.images_path("train"), layout.labels_path("train")).images
+    for start in range(0, len(images), _BLOCK):
+        for name, values in measure_pixels(images[start : start + _BLOCK]).items():
+            reference[name].add(values)
+    write_json(layout.reference_path, to_jsonable(reference))
 
 
 def _hash_file(path: Path) -> str:

@@ -14,6 +14,7 @@ from gender_classifier.errors import ModelError
 from gender_classifier.evaluation import softmax
 from gender_classifier.export import check_export, compute_probs, export_onnx
 from gender_classifier.model import ModelSpec, build_model, compute_logits
+from gender_classifier.predictor import Predictor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
 
@@ -45,3 +46,27 @@ def test_equal_models_are_equal_files_without_traces_of_the_machine(tmp_path: Pa
     assert data == (tmp_path / "two").read_bytes()
     assert str(Path(__file__).parents[1]).encode() not in data
     assert b"stack_trace" not in data
+
+
+def test_a_changed_prediction_is_refused_though_its_probabilities_are_near(tmp_path: Path) -> None:
+    spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    model = build_model("linear", 2, 64).eval()
+    with torch.no_grad():  # a coin toss for every image, a little towards male
+        last = list(model.parameters())[-2:]
+        last[0].zero_()
+        last[1].copy_(torch.tensor([0.0, 0.0001]))
+    path = tmp_path / "model.onnx"
+    export_onnx(path, model, spec, {})
+    with pytest.raises(ModelError, match="3 of 5 predictions differ from torch's, the first in row 1"):
+        check_export(path, IMAGES, np.array([[0.49998, 0.50002]] + [[0.50001, 0.49999]] * 3 + [[0.499999, 0.500001]]))
+    # What torch itself cannot tell apart is no difference.
+    check_export(path, IMAGES, np.array([[0.500001, 0.499999]] * 5))
+
+
+def test_metadata_cannot_make_equal_models_differ(tmp_path: Path) -> None:
+    spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    model = build_model("linear", 2, 64).eval()
+    export_onnx(tmp_path / "one", model, spec, {"version": "1", "limits": "## Limits\n- ×"})
+    export_onnx(tmp_path / "two", model, spec, {"limits": "## Limits\n- ×", "version": "1"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert Predictor(tmp_path / "one").metadata["limits"] == "## Limits\n- ×"

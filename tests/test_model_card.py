@@ -7,7 +7,7 @@ import numpy as np
 from gender_classifier.dataset import DatasetInfo
 from gender_classifier.evaluation import evaluate
 from gender_classifier.model import ModelSpec
-from gender_classifier.model_card import write_card
+from gender_classifier.model_card import describe_limits, write_card
 
 SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
 
@@ -66,3 +66,12 @@ def test_long_curves_are_thinned_out_with_both_ends() -> None:
     epochs = [int(row.split("|")[1]) for row in rows]
     assert (epochs[0], epochs[-1], len(epochs)) == (1, 100, 12)
     assert epochs == sorted(set(epochs))
+
+
+def test_the_limits_are_the_cards_own() -> None:
+    for source in ("faces.zip", "sample"):
+        limits = describe_limits(source)
+        assert "## Intended use" in limits
+        assert "## Limits" in limits
+        assert all(line in card(source, 1).splitlines() for line in limits.splitlines())
+    assert limits.startswith("> Synthetic data")

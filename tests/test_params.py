@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,27 @@ def test_the_real_file_loads_and_flattens_to_every_key() -> None:
     assert set(flat) == leaves(yaml.safe_load(PARAMS.read_text()))
 
 
+def test_a_mapping_flattens_to_a_key_a_name(tmp_path: Path) -> None:
+    path = write(tmp_path, evaluate__extra={"foreign": "data/foreign.csv", "old-2": "x.zip"})
+    assert load_params(path).evaluate.extra == {"foreign": "data/foreign.csv", "old-2": "x.zip"}
+    flat = flatten_params(path)
+    assert (flat["evaluate.extra.foreign"], flat["evaluate.extra.old-2"]) == ("data/foreign.csv", "x.zip")
+    assert "evaluate.extra" not in flat
+
+
+def test_dvc_can_add_change_and_remove_a_further_set(tmp_path: Path) -> None:
+    """As ``dvc exp run -S`` does; with a comment behind ``extra: {}`` the last removal would leave no valid YAML."""
+    path = write(tmp_path)
+    path.write_text(PARAMS.read_text())
+    for override, expected in (
+        ("+evaluate.extra.foreign=a/b.csv", {"foreign": "a/b.csv"}),
+        ("evaluate.extra.foreign=c.zip", {"foreign": "c.zip"}),
+        ("~evaluate.extra.foreign", {}),
+    ):
+        apply_overrides(path, [override])
+        assert load_params(path).evaluate.extra == expected
+
+
 @pytest.mark.parametrize("text", ["1e-05", "1E-5", ".5", "1.", "2"])
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, text: str) -> None:
     path = tmp_path / "params.yaml"
@@ -87,6 +109,12 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, text: str)
         ({"source": None}, "`source` is empty; it must be text"),
         ({"source": " "}, "`source` is str ' '; it must be text"),
         ({"preprocess__val_fraction": 0.0}, "`preprocess.val_fraction` is float 0.0, out of range"),
+        ({"evaluate__extra": ["faces"]}, "`evaluate.extra` is list ['faces'], not names with their texts; write {}"),
+        ({"evaluate__extra": None}, "`evaluate.extra` is empty, not names with their texts"),
+        ({"evaluate__extra": {"a/b": "x"}}, "`evaluate.extra` has the name str 'a/b'; a name is up to 40 letters"),
+        ({"evaluate__extra": {1: "x"}}, "`evaluate.extra` has the name int 1"),
+        ({"evaluate__extra": {"foreign": None}}, "`evaluate.extra.foreign` is empty; it must be text"),
+        ({"evaluate__extra": {"foreign": {"path": "x"}}}, "`evaluate.extra.foreign` is dict {'path': 'x'}; it must be"),
         ({"preprocess__image_size": 32}, "`preprocess.image_size` is int 32, out of range; it must be at least 63"),
     ],
 )

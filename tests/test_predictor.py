@@ -112,7 +112,7 @@ def test_the_predictor_needs_few_packages() -> None:
     """A process that classifies a picture loads none of what training and tracking need."""
     code = (
         "import sys, gender_classifier.cli, gender_classifier.predictor, gender_classifier.inputs\n"
-        "import gender_classifier.served_model, gender_classifier.archive, gender_classifier.predict_command\n"
+        "import gender_classifier.model_source, gender_classifier.archive, gender_classifier.predict_command\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import json
 import os
@@ -27,7 +28,10 @@ from gender_classifier.errors import DataError, ModelError
 from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
 from gender_classifier.model import IMAGENET_MEAN, IMAGENET_STD, load_model
+from gender_classifier.monitoring import UNITS, measure_pixels, parse_reference
 from gender_classifier.params import Params, load_params
+from gender_classifier.predictor import Predictor
+from gender_classifier.version import __version__
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
 
@@ -149,6 +153,98 @@ def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> 
     run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
     assert "test/accuracy" in client.get_run(run_id).data.metrics
     assert client.get_model_version("gender-classifier", "1").run_id == run_id
+
+
+def test_the_model_file_says_what_it_is(whole: Path) -> None:
+    metadata = Predictor(whole / "models/model.onnx").metadata
+    manifest = hashlib.sha256((whole / "data/verified/manifest.csv").read_bytes()).hexdigest()
+    assert manifest.startswith(metadata["data_digest"])
+    assert metadata["version"] == __version__
+    assert json.loads(metadata["metrics"]) == json.loads((whole / "metrics/evaluate.json").read_text())["test"]
+    card = (whole / "models/model_card.md").read_text()
+    assert metadata["limits"].startswith("> Synthetic data")
+    assert metadata["limits"].partition("## Intended use")[2] in card
+
+
+def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path) -> None:
+    reference = parse_reference(Predictor(whole / "models/model.onnx").metadata["reference"], "model.onnx")
+    images = np.load(whole / "data/processed/train_images.npy")
+    assert set(reference) == set(UNITS)
+    assert {name: one.split for name, one in reference.items() if one.split == "val"} == dict.fromkeys(
+        ("class", "confidence"), "val"
+    )
+    for name in ("width", "height", "brightness", "contrast"):
+        assert reference[name].total == len(images)
+    with (whole / "data/verified/manifest.csv").open() as file:
+        widths = {row["member"]: int(row["width"]) for row in csv.DictReader(file)}
+    with (whole / "data/processed/train_index.csv").open() as file:
+        ordered = sorted(widths[row["member"]] for row in csv.DictReader(file))
+    assert reference["width"].quantile(0.5) == pytest.approx(ordered[len(ordered) // 2], rel=0.06)
+    assert reference["brightness"].quantile(0.5) == pytest.approx(
+        np.median(measure_pixels(images)["brightness"]), abs=1 / 128
+    )
+    with (whole / "data/predictions/val.csv").open() as file:
+        called = [row["predicted"] for row in csv.DictReader(file)]
+    assert reference["class"].categories == ("female", "male")
+    assert reference["class"].counts.tolist() == [called.count("female"), called.count("male")]
+
+
+def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The test set once more, as a table with an attribute, gets the test set's figures; training pictures get none."""
+    with Archive(copy / "data/raw.zip") as archive, (copy / "data/processed/test_index.csv").open() as file:
+        test = list(csv.DictReader(file))
+        with (copy / "data/processed/train_index.csv").open() as more:
+            rows = test + list(csv.DictReader(more))[:7]
+        (copy / "again").mkdir()
+        lines = ["path,label,side"]
+        for number, row in enumerate(rows):
+            (copy / "again" / f"{number}.jpg").write_bytes(archive.read(row["member"]))
+            lines.append(f"{number}.jpg,{row['label']},{'left' if number % 2 else 'right'}")
+    (copy / "again" / "set.csv").write_text("\n".join(lines))
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["evaluate"] |= {"extra": {"again": "again/set.csv"}, "robustness_images": 0}
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("evaluate", copy)
+    assert "again: accuracy" in capsys.readouterr().out
+    report = json.loads((copy / "metrics/extra.json").read_text())["again"]
+    assert report["metrics"] == pytest.approx(json.loads((copy / "metrics/test_report.json").read_text()))
+    assert report["confusion"] == json.loads((copy / "metrics/test_confusion.json").read_text())
+    assert report["left_out"] == {"seen in train": 7}
+    with (copy / "metrics/extra_attributes.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["set"], row["attribute"], row["value"]) for row in table] == [
+        ("again", "all", ""), ("again", "side", "left"), ("again", "side", "right"),
+    ]  # fmt: skip
+    assert int(table[0]["n"]) == len(test) == int(table[1]["n"]) + int(table[2]["n"])
+    with (copy / "data/predictions/extra.csv").open() as file:
+        assert sum(row["status"] == "ok" for row in csv.DictReader(file)) == len(test)
+    assert (copy / "metrics/figures/evaluate/extra_again_attributes.png").exists()
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    # Measured with other params, the model's row stays as it was; a row of its own has both.
+    found = client.search_runs([client.get_experiment_by_name("gender-classifier").experiment_id])
+    rows = [one.data for one in found if "extra/again/accuracy" in one.data.metrics]
+    assert [one.metrics["extra/again/accuracy"] for one in rows] == [report["metrics"]["accuracy"]]
+    assert rows[0].params["evaluate.extra.again"] == "again/set.csv"
+
+
+def test_without_further_sets_their_tables_are_empty(whole: Path) -> None:
+    assert json.loads((whole / "metrics/extra.json").read_text()) == {}
+    assert len((whole / "metrics/extra_attributes.csv").read_text().splitlines()) == 1
+
+
+def test_a_further_set_that_is_not_there_stops_the_stage_before_it_measures(copy: Path) -> None:
+    (copy / "metrics/evaluate.json").unlink()
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["evaluate"]["extra"] = {"foreign": "nowhere.zip"}
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(DataError, match="evaluate.extra.foreign: .*nowhere.zip: no such folder or file"):
+        run("evaluate", copy)
+    assert not (copy / "metrics/evaluate.json").exists()
+
+
+def test_equal_inputs_make_equal_model_files(whole: Path, copy: Path) -> None:
+    run("evaluate", copy)
+    assert (copy / "models/model.onnx").read_bytes() == (whole / "models/model.onnx").read_bytes()
 
 
 def test_a_store_that_lost_the_run_gets_a_new_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.layout import find_main_root
+from gender_classifier.monitor_command import add_monitor_command
 from gender_classifier.predict_command import add_predict_command
 from gender_classifier.quantize_command import add_quantize_command
 from gender_classifier.serve_command import add_serve_command
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_predict_command(commands)
     add_quantize_command(commands)
     add_serve_command(commands)
+    add_monitor_command(commands)
 
     options = parser.parse_args(arguments)
     try:

@@ -106,9 +106,18 @@ def read_index(path: Path) -> list[str]:
     Raises:
         DataError: the file is missing or not an index.
     """
+    return _read_column(path, "member")
+
+
+def read_digests(path: Path) -> list[str]:
+    """Return the SHA-256 of each row's source file, as :func:`read_index` returns the names."""
+    return _read_column(path, "sha256")
+
+
+def _read_column(path: Path, column: str) -> list[str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [row["member"] for row in csv.DictReader(file)]
+            return [row[column] for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
     except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:

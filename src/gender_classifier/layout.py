@@ -75,6 +75,11 @@ class Layout:
         return self.processed_dir / "dataset.json"
 
     @property
+    def reference_path(self) -> Path:
+        """How train's pictures are distributed: brightness, contrast and size, as histograms."""
+        return self.processed_dir / "reference.json"
+
+    @property
     def preprocess_report_path(self) -> Path:
         return self.root / "metrics" / "preprocess.json"
 
@@ -149,6 +154,19 @@ class Layout:
     @property
     def test_report_path(self) -> Path:
         return self.root / "metrics" / "test_report.json"
+
+    @property
+    def extra_report_path(self) -> Path:
+        """Of the further labelled sets, ``evaluate.extra``: an empty object where there are none."""
+        return self.root / "metrics" / "extra.json"
+
+    @property
+    def extra_attributes_path(self) -> Path:
+        return self.root / "metrics" / "extra_attributes.csv"
+
+    @property
+    def extra_predictions_path(self) -> Path:
+        return self.root / "data" / "predictions" / "extra.csv"
 
     @property
     def card_path(self) -> Path:

@@ -27,6 +27,15 @@ A study of an image classification pipeline: training, tracking, comparing and s
 """
 
 
+def describe_limits(source: str) -> str:
+    """Return what the model is for and what it is not, as Markdown; goes into the card and into the model file.
+
+    Args:
+        source: the data set's name.
+    """
+    return (f"> {SAMPLE_NOTE}\n\n" if source == SAMPLE else "") + _LIMITS
+
+
 def write_card(
     *,
     source: str,

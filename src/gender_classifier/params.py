@@ -118,6 +118,7 @@ class EvaluateParams:
     ece_bins: int = _key(low=2, high=1000)
     worst_mistakes: int = _key(low=0, high=1000)
     robustness_images: int = _key(low=0)
+    extra: Mapping[str, str] = _key()
     promotion: PromotionParams = _key()
 
 
@@ -172,6 +173,8 @@ def _flatten(section: Any, prefix: str) -> dict[str, Any]:
         value = getattr(section, item.name)
         if hasattr(value, "__dataclass_fields__"):
             flat.update(_flatten(value, f"{prefix}{item.name}."))
+        elif isinstance(value, Mapping):
+            flat.update({f"{prefix}{item.name}.{key}": one for key, one in value.items()})
         else:
             flat[item.name if item.metadata["top"] else prefix + item.name] = value
     return flat
@@ -222,6 +225,8 @@ def _convert(value: Any, kind: Any, item: Field[Any], path: Path, name: str) -> 
         if not isinstance(value, bool):
             raise ParamsError(f"{path}: `{name}` is {_show(value)}; it must be true or false")
         return value
+    if get_origin(kind) is Mapping:
+        return _convert_mapping(value, item, path, name)
     if kind is str:
         # `weights: none` and `source: 2024` are meant as text whatever YAML takes them for.
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
@@ -234,6 +239,21 @@ def _convert(value: Any, kind: Any, item: Field[Any], path: Path, name: str) -> 
     if not _in_range(number, item):
         raise ParamsError(f"{path}: `{name}` is {_show(value)}, out of range; it must be{_range(item).lstrip(',')}")
     return number
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+def _convert_mapping(value: Any, item: Field[Any], path: Path, name: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ParamsError(f"{path}: `{name}` is {_show(value)}, not names with their texts; write {{}} for none")
+    for key in value:
+        if not isinstance(key, str) or not _NAME.fullmatch(key):
+            raise ParamsError(
+                f"{path}: `{name}` has the name {_show(key)}; a name is up to 40 letters, digits, _ and -, the first a "
+                "letter or digit"
+            )
+    return {key: _convert(one, str, item, path, f"{name}.{key}") for key, one in value.items()}
 
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

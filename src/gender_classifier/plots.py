@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, told apart by the colour-blind.
 _TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"
 _OK, _REJECTED = "#009E73", "#D55E00"
+_LABELS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # a colour a class
 _SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 _DPI = 120
 
@@ -49,6 +51,96 @@ def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("accuracy (fraction)")
     return figure
+
+
+def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], title: str) -> Figure:
+    """Draw accuracy and the recall of each class with 95 % intervals, a line an attribute's value; the first is all.
+
+    Args:
+        rows: those of ``labelled_sets.tabulate_attributes``, as mappings.
+        classes: whose recalls.
+        title: of the figure.
+    """
+    figure, axes = _start(f"{title}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows))
+    spans = {"accuracy": [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows]}
+    spans |= {f"recall of {name}": [row["recalls"][place][1:] for row in rows] for place, name in enumerate(classes)}
+    lowest = 1.0
+    for number, ((name, triples), color) in enumerate(zip(spans.items(), (_MARK, *_LABELS), strict=False)):
+        shift = (number - (len(spans) - 1) / 2) * 0.22
+        drawn = [
+            (place + shift, value, value - low, high - value)
+            for place, (value, low, high) in enumerate(triples)
+            if value is not None  # the class has no image there
+        ]
+        lowest = min(lowest, *(value - below for _, value, below, _ in drawn))
+        places, values, below, above = zip(*drawn, strict=True)
+        axes.errorbar(values, places, xerr=(below, above), fmt="o", color=color, label=name, markersize=4, capsize=2)
+    axes.axvline(rows[0]["accuracy"], color=_MARK, linestyle=":", linewidth=1)
+    axes.axhline(0.5, color=_MARK, linewidth=0.6)
+    names = [f"{row['attribute']}: {row['value']}".removesuffix(": ") for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{name[:40]}  (n {row['n']:,})" for name, row in zip(names, rows, strict=True)])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(max(0.0, lowest - 0.02), 1.005)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("accuracy, recall (fraction)")
+    figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
+    return figure
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Two histograms with the same bins: of numbers between ``edges``, or of ``categories``.
+
+    ``counts`` has a name and int (B,) for each of the two.
+    """
+
+    title: str
+    unit: str
+    edges: NDArray[np.float64]
+    categories: Sequence[str]
+    counts: Mapping[str, NDArray[np.int64]]
+
+
+def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
+    """Draw each panel's two histograms over one another, as shares."""
+    columns = min(3, max(len(panels), 1))
+    rows = max(-(-len(panels) // columns), 1)
+    figure = Figure(figsize=(4 * columns, 3.1 * rows + 0.9), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        edges = _span_edges(panel)
+        for number, (name, counts) in enumerate(panel.counts.items()):
+            label, color, total = f"{name}, {counts.sum():,} images", (_TRAIN, _VAL)[number], counts.sum()
+            if panel.categories:
+                places = np.arange(len(panel.categories)) + (number - 0.5) * 0.38
+                axes.bar(places, counts / total, 0.36, color=color, label=label)
+                axes.set_xticks(range(len(panel.categories)), panel.categories)
+            else:
+                shares = np.diff(np.interp(edges, panel.edges, np.cumsum([0, *counts]) / total))
+                axes.stairs(shares, edges, color=color, fill=not number, alpha=1 if number else 0.45, label=label)
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.unit)
+        axes.set_ylabel("share of the images")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _tidy(axes)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _span_edges(panel: Panel, *, most: int = 30) -> NDArray[np.float64]:
+    """Return even edges over what all but a thousandth of either's values span, no finer than the widest bin there."""
+    below = [np.cumsum([0, *counts]) / counts.sum() for counts in panel.counts.values()]
+    first = min(int(np.searchsorted(one, 0.001, side="right")) - 1 for one in below)
+    last = max(int(np.searchsorted(one, 0.999)) for one in below)
+    low, high = float(panel.edges[first]), float(panel.edges[last])
+    count = int(np.clip((high - low) / np.diff(panel.edges[first : last + 1]).max(), 1, most))
+    edges: NDArray[np.float64] = np.linspace(low, high, count + 1)
+    return edges
 
 
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
@@ -92,7 +184,7 @@ def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     figure, axes = _start("Images per split after verification", width=6.4)
     labels = list(next(iter(counts.values())))
     width = 0.8 / len(labels)
-    for number, (label, color) in enumerate(zip(labels, ("#CC79A7", "#0072B2", "#009E73", "#E69F00"), strict=False)):
+    for number, (label, color) in enumerate(zip(labels, _LABELS, strict=False)):
         places = np.arange(len(counts)) + (number - (len(labels) - 1) / 2) * width
         bars = axes.bar(places, [split[label] for split in counts.values()], width * 0.95, color=color, label=label)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)

@@ -44,15 +44,15 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 def _serve(options: argparse.Namespace) -> None:
     try:
-        import uvicorn  # noqa: PLC0415
+        import uvicorn
 
-        from gender_classifier.service import Settings, build_app  # noqa: PLC0415
+        from gender_classifier.service import Settings, build_app
     except ImportError as error:
         raise ServiceError(
             f"{error.name} is not installed; `pip install 'gender-classifier[serve]'`, or in a checkout "
             "`pip install -e '.[serve]'`"
         ) from None
-    from gender_classifier.predictor import Predictor  # noqa: PLC0415
+    from gender_classifier.predictor import Predictor
 
     found = find_model(options.model, Path.cwd())
     key = _read_key(options.api_key_file)

@@ -340,7 +340,7 @@ def _copy_record(client: MlflowClient, source: Run, run_id: str) -> None:
     points = [
         point
         for name in source.data.metrics
-        if not name.startswith("test/")
+        if not name.startswith(("test/", "extra/"))
         for point in client.get_metric_history(source.info.run_id, name)
     ]
     for start in range(0, len(points), _MAX_METRICS):

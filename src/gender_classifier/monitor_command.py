@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gender_classifier.model_source import find_model
     from gender_classifier.monitoring import Comparison, Histogram, Reference
     from gender_classifier.predictor import Predictor
     from gender_classifier.tally import Tally

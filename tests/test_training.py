@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.deterministic
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -67,8 +68,10 @@ def test_equal_seeds_give_equal_weights_whatever_ran_before(head: str) -> None:
 def test_training_leaves_torchs_settings_and_generator_as_they_were() -> None:
     one = trainer()
     state, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     list(one.epochs())
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.utils.deterministic.fill_uninitialized_memory == fills
     assert torch.are_deterministic_algorithms_enabled() == deterministic
 
 

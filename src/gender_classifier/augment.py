@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -155,19 +156,17 @@ def _compress(images: Tensor, variations: Variations) -> None:
     quality = variations.jpeg[chosen].to(images.device)
     height, width = images.shape[2:]
     subset = F.pad(images[chosen], (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
-    colours = images.new_tensor(_TO_YCBCR)
+    transform, tables, colours, back = (one.to(images) for one in _jpeg_constants())
     planes = torch.einsum("ij,njhw->nihw", colours, subset.clamp(0, 1) * 255)
     planes[:, 0] -= 128
     high, wide = planes.shape[2] // _BLOCK, planes.shape[3] // _BLOCK
     blocks = planes.reshape(-1, 3, high, _BLOCK, wide, _BLOCK).transpose(3, 4)
-    transform = _cosines().to(images)
-    tables = images.new_tensor([_LUMINANCE, _CHROMINANCE, _CHROMINANCE])
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1, 1) / 100
     steps = (tables * scale).clamp(1, 255)[:, :, None, None]
     coefficients = (transform @ blocks @ transform.mT / steps).round() * steps
     planes = (transform.mT @ coefficients @ transform).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     planes[:, 0] += 128
-    subset = torch.einsum("ij,njhw->nihw", torch.linalg.inv(colours.cpu()).to(images), planes) / 255
+    subset = torch.einsum("ij,njhw->nihw", back, planes) / 255
     images.index_copy_(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
 
 
@@ -178,9 +177,12 @@ def _blur_matrices(side: int, sigma: Tensor) -> Tensor:
     return torch.softmax(-distance / (2 * sigma.square()).view(-1, 1, 1), dim=2)[:, None]
 
 
-def _cosines() -> Tensor:
-    """Return the orthonormal 8x8 DCT-II."""
+@functools.cache
+def _jpeg_constants() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the orthonormal 8x8 DCT-II, the tables (3, 8, 8), and the matrices to YCbCr and back, float64."""
     places = torch.arange(_BLOCK, dtype=torch.float64)
-    matrix = torch.cos(math.pi / _BLOCK * (places[None, :] + 0.5) * places[:, None]) * math.sqrt(2 / _BLOCK)
-    matrix[0] /= math.sqrt(2)
-    return matrix
+    transform = torch.cos(math.pi / _BLOCK * (places[None, :] + 0.5) * places[:, None]) * math.sqrt(2 / _BLOCK)
+    transform[0] /= math.sqrt(2)
+    tables = torch.tensor([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], dtype=torch.float64)
+    colours = torch.tensor(_TO_YCBCR, dtype=torch.float64)
+    return transform, tables, colours, torch.linalg.inv(colours)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.utils.deterministic
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -441,9 +442,13 @@ def _check_finite(record: EpochRecord, lr: float) -> None:
 def _settings(*, deterministic: bool) -> Iterator[None]:
     """Ask torch for repeatable kernels or quick ones, and give the caller's settings and generators back afterwards."""
     before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng():
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        # By default torch then also fills all new memory, for whoever reads what was never written: nothing here does.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

@@ -65,7 +65,8 @@ def main() -> None:
         rows.append(row)
         print(
             f"{name:32} test {row['accuracy']:.4f} ± {row['accuracy_deviation']:.4f}  "
-            f"with its mirror image {row['flip_averaged_accuracy']:.4f}  corrupted {row['robust_accuracy']:.4f}  ECE {row['ece']:.4f}  {row['seconds']:.0f} s",
+            f"with its mirror image {row['flip_averaged_accuracy']:.4f}  "
+            f"corrupted {row['robust_accuracy']:.4f}  ECE {row['ece']:.4f}  {row['seconds']:.0f} s",
             flush=True,
         )
         if options.json:

@@ -99,7 +99,7 @@ def train_once(layout: Layout, own: TrainParams, name: str) -> dict[str, float]:
     temperature = fit_temperature(trainer.best.val_logits, val.labels)
     logits = compute_logits(model, spec, test.images)
     report = evaluate(logits / temperature, test.labels, classes=info.classes)
-    mirrored = compute_logits(model, spec, test.images[:, :, ::-1])
+    mirrored = compute_logits(model, spec, np.ascontiguousarray(test.images[:, :, ::-1]))
     flipped = evaluate((logits + mirrored) / 2 / temperature, test.labels, classes=info.classes)
     chosen = choose_images(test.labels, 1000)
     rows = list(
@@ -107,6 +107,7 @@ def train_once(layout: Layout, own: TrainParams, name: str) -> dict[str, float]:
             lambda pixels: compute_logits(model, spec, pixels), np.asarray(test.images[chosen]), test.labels[chosen]
         )
     )
+    print(f"{name}, seed {own.seed}: {report.metrics['accuracy']:.4f} in {seconds:.0f} s", flush=True)
     kept = {key: report.metrics[key] for key in ("accuracy", "loss", "ece")}
     kept["flip_averaged_accuracy"] = flipped.metrics["accuracy"]  # not used by the project: twice the inference
     return kept | {"robust_accuracy": mean_accuracy(rows), "best_epoch": trainer.best.record.epoch, "seconds": seconds}

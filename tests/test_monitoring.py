@@ -359,13 +359,13 @@ def test_a_log_of_predict_gives_the_figures_of_the_pictures(
     assert "not in a log of predictions: brightness, contrast, width, height" in capsys.readouterr().out
 
 
-HEADER = "name,label,probability,probability_female,probability_male,error\n"
+HEADER = "name,label,prob,prob_female,prob_male,error\n"
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("log.csv", "", "line 1 lacks the column probability_female, probability_male"),
+        ("log.csv", "", "line 1 lacks the column prob_female, prob_male"),
         ("log.csv", "name,label\na,b\n", "line 1 lacks the column"),
         ("log.csv", HEADER, "none of the 0 images"),
         ("log.csv", HEADER + "a.jpg,male,0.9,0.2,0.9,\n", "line 2 has the probabilities 0.2, 0.9, not numbers"),
@@ -375,7 +375,7 @@ HEADER = "name,label,probability,probability_female,probability_male,error\n"
         ("log.json", "{", "line 1 has no probabilities of female and male"),
         ("log.jsonl", '{"name": "a"}\n', "line 1 has no probabilities"),
         ("log.ndjson", "[1]\n", "line 1 has no probabilities"),
-        ("log.json", '{"probabilities": {"female": true, "male": "x"}}\n', "line 1 has the probabilities"),
+        ("log.json", '{"probs": {"female": true, "male": "x"}}\n', "line 1 has the probabilities"),
         ("log.json", "\n\n", "none of the 0 images"),
     ],
 )

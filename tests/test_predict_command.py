@@ -75,10 +75,10 @@ def test_json_is_an_object_a_line_with_errors_in_their_place(folder: Path, serve
     assert set(rows[2]) == {"name", "error"}
     good = [row for row in rows if "error" not in row]
     probs = expected(served_model, 0, 1, 2)
-    np.testing.assert_allclose([list(row["probabilities"].values()) for row in good], probs, atol=1e-5)
-    assert list(good[0]["probabilities"]) == ["female", "male"]
+    np.testing.assert_allclose([list(row["probs"].values()) for row in good], probs, atol=1e-5)
+    assert list(good[0]["probs"]) == ["female", "male"]
     for row in good:
-        assert row["probability"] == row["probabilities"][row["label"]] == max(row["probabilities"].values())
+        assert row["prob"] == row["probs"][row["label"]] == max(row["probs"].values())
     assert "photos/1b.jpg" in err
 
 
@@ -86,7 +86,7 @@ def test_csv_has_a_header_and_as_many_fields_in_every_row(folder: Path) -> None:
     (folder / "photos" / 'a, "b"\nc.jpg').write_bytes(picture(5))
     out, _ = run(folder, "photos", "--format", "csv", status=1)
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["name", "label", "probability", "probability_female", "probability_male", "error"]
+    assert rows[0] == ["name", "label", "prob", "prob_female", "prob_male", "error"]
     assert {len(row) for row in rows} == {6}
     assert rows[-1][0] == 'photos/a, "b"\nc.jpg'
     assert [bool(row[5]) for row in rows[1:]] == [False, False, True, False, False]
@@ -110,7 +110,7 @@ def test_below_the_threshold_it_is_uncertain(folder: Path, served_model: Path) -
         out, _ = run(folder, "photos/0.jpg", "--format", "json", "--threshold", str(max(0.5, threshold)))
         row = json.loads(out)
         assert (row["label"] == "uncertain") == (label == "uncertain")
-        assert row["probability"] == pytest.approx(highest, abs=1e-5)
+        assert row["prob"] == pytest.approx(highest, abs=1e-5)
 
 
 def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> None:

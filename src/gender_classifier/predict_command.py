@@ -174,7 +174,7 @@ def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
             row["error"] = prediction.error
         elif prediction.probs:
             probs = {name: round(prob, 6) for name, prob in zip(classes, prediction.probs, strict=True)}
-            row |= {"label": label, "probability": round(prediction.prob, 6), "probabilities": probs}
+            row |= {"label": label, "prob": round(prediction.prob, 6), "probs": probs}
         else:
             row["label"] = None
         if faces and not prediction.error:
@@ -187,7 +187,7 @@ def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
 def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     edges = ["left", "top", "right", "bottom"] if faces else []
-    writer.writerow(["name", "label", "probability", *(f"probability_{name}" for name in classes), *edges, "error"])
+    writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), *edges, "error"])
 
     def write(prediction: Prediction, label: str) -> None:
         probs = [f"{prob:.6f}" for prob in prediction.probs] or [""] * len(classes)

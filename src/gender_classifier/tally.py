@@ -150,7 +150,7 @@ def _read_csv(
     path: Path, file: Iterable[str], classes: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:
     reader = csv.DictReader(file)
-    wanted = [f"probability_{name}" for name in classes]
+    wanted = [f"prob_{name}" for name in classes]
     if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
         raise DataError(
             f"{path}: line 1 lacks the column {', '.join(missing)}; give what `gender-classifier predict --format csv` "
@@ -168,7 +168,7 @@ def _read_json(
             continue
         try:
             row = json.loads(text)
-            probs = [] if row.get("error") else [row["probabilities"][name] for name in classes]
+            probs = [] if row.get("error") else [row["probs"][name] for name in classes]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(
                 f"{path}: line {line} has no probabilities of {' and '.join(classes)} ({text.strip()[:60]!r}); give "

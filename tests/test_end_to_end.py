@@ -15,6 +15,7 @@ from closure import ROOT
 from scipy.special import softmax
 
 from gender_classifier.model import compute_logits, load_model
+from gender_classifier.params import load_params
 
 FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
 
@@ -67,7 +68,7 @@ def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
     assert {key: run.data.metrics[f"test/{key}"] for key in evaluated} == evaluated
     assert 0 <= evaluated["accuracy_low"] <= evaluated["accuracy"] <= evaluated["accuracy_high"] <= 1
     assert run.data.params["ingest.sample_train"] == "160"
-    assert run.data.params["lr"] == "0.001"
+    assert run.data.params["lr"] == str(load_params(repro.folder / "params.yaml").train.lr)
     assert "say nothing about faces" in run.data.tags["mlflow.note.content"]
     assert repro.artifacts(run) >= {
         "curves.png", "val_confusion.png", "test_confusion.png", "roc.png", "reliability.png", "worst_mistakes.png"}  # fmt: skip

@@ -171,6 +171,8 @@ def test_ctrl_c_is_status_130_without_a_traceback(folder: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "photos/0.jpg", "-", "--format", "json"], cwd=folder, env=os.environ | {"PYTHONPATH": SRC},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell that started the tests in the background made SIGINT ignored, by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

@@ -1,7 +1,7 @@
 """Training, the old way and ours, in one process in turn: images/s, and the time to the old way's best accuracy.
 
     dvc repro preprocess                                        (with the source to measure on)
-    python benchmarks/training.py --old-epochs 10 --epochs 4    about 10 minutes on 2 cores with 18,000 pictures
+    python benchmarks/training.py --old-epochs 10 --epochs 4    about 8 minutes on 2 cores with 18,000 pictures
 
 The old way is a notebook's: Pillow and torchvision's transforms decode inside the loop, batches of 16, fp32, Adam at
 its default rate, no normalisation, no augmentation. Ours is `params.yaml` but for `epochs`, over which its schedule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from gender_classifier.errors import TrackingError
+from gender_classifier.processes import note_stop
 from gender_classifier.tracking import (
     TrackedRun,
     catch_up,
@@ -55,6 +57,14 @@ def test_a_run_is_closed_as_it_ended(root: Path, error: BaseException, status: s
     with pytest.raises(type(error)), track("verify", root, params={}, data=True) as run:
         raise error
     assert client(root).get_run(run.run_id).info.status == status
+
+
+def test_a_stop_that_a_library_turned_into_an_error_is_no_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gender_classifier.processes._stopped", threading.Event())
+    note_stop()
+    with pytest.raises(ValueError, match="x"), track("verify", root, params={}, data=True) as run:
+        raise ValueError("x")
+    assert client(root).get_run(run.run_id).info.status == "KILLED"
 
 
 def test_dvcs_names_are_the_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,19 @@ def is_dead(tags: Mapping[str, str]) -> bool:
         return False
 
 
+_stopped = threading.Event()
+
+
+def note_stop() -> None:
+    """Remember that a signal told this process to end; for signal handlers."""
+    _stopped.set()
+
+
+def is_stopped() -> bool:
+    """Whether a signal has told this process to end: what a library makes of that exception is no failure then."""
+    return _stopped.is_set()
+
+
 def stop_with_dvc(period: float = 0.5) -> None:
     """Send this process SIGTERM once the DVC command that started it is gone.
 

@@ -14,7 +14,7 @@ from types import FrameType
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.layout import Layout
 from gender_classifier.params import Params, load_params
-from gender_classifier.processes import stop_with_dvc
+from gender_classifier.processes import is_stopped, note_stop, stop_with_dvc
 
 DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
 
@@ -32,7 +32,7 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     debug = parser.parse_args().debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     signal.signal(signal.SIGTERM, _raise_exit)
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _raise_interrupt)
     stop_with_dvc()
     # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
     warnings.filterwarnings("ignore", module="PIL")
@@ -42,6 +42,8 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", 130))
     except Exception as error:
+        if is_stopped():
+            sys.exit(_complain(name, "stopped", 128 + signal.SIGTERM))
         if debug:
             raise
         sys.exit(_complain(name, _describe(error), 1))
@@ -63,4 +65,10 @@ def _complain(name: str, message: str, status: int) -> int:
 
 def _raise_exit(number: int, _: FrameType | None) -> None:
     """Unwind as Ctrl-C does, so that files are closed and the run is marked KILLED."""
+    note_stop()
     sys.exit(128 + number)
+
+
+def _raise_interrupt(_: int, __: FrameType | None) -> None:
+    note_stop()
+    raise KeyboardInterrupt

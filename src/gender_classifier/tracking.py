@@ -32,7 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gender_classifier.errors import TrackingError
 from gender_classifier.layout import Layout, find_main_root
 from gender_classifier.outbox import Entry, Outbox, find_outboxes
-from gender_classifier.processes import identify_process, is_dead
+from gender_classifier.processes import identify_process, is_dead, is_stopped
 
 EXPERIMENT = "gender-classifier"
 """Default experiment of the model runs (``MLFLOW_EXPERIMENT_NAME`` wins); the data runs' adds ``-data``."""
@@ -169,7 +169,7 @@ def track(
             yield run
     except BaseException as error:
         with _quiet_mlflow():
-            run.close("FAILED" if isinstance(error, Exception) else "KILLED")
+            run.close("FAILED" if isinstance(error, Exception) and not is_stopped() else "KILLED")
         raise
     with _quiet_mlflow(), one_line_errors():
         run.close("FINISHED")

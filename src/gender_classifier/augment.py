@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -96,24 +97,24 @@ def apply_variations(images: Tensor, variations: Variations) -> Tensor:
     """Vary each image as drawn: geometry first, then light, colour, sharpness, compression.
 
     Args:
-        images: float (N, 3, H, W) in [0, 1], before normalisation, on any device.
+        images: float (N, 3, H, W) in [0, 1], before normalisation, on any device; planes in memory are quicker than
+            channels-last.
         variations: of these N images.
 
     Returns:
         float (N, 3, H, W); values may leave [0, 1] by the brightness and contrast.
     """
-    images = _relight(_resample(images, variations), variations)
-    # A copy by now: what changes a few images alone changes them in place.
-    for change in (_lose_colour, _blur, _compress):
-        change(images, variations)
+    images = _resample(images, variations)
+    for change in (_relight, _lose_colour, _blur, _compress):
+        change(images, variations)  # in place: new memory for a whole batch costs as much as the change
     return images
 
 
 def _resample(images: Tensor, variations: Variations) -> Tensor:
-    """Flip, rotate, scale and shift in one resampling, bilinear; what lies outside is the border repeated."""
+    """Flip, rotate, scale and shift in one bilinear resampling, into a copy; outside lies the border repeated."""
     flip, angle, scale, shift = variations.flip, variations.angle, variations.scale, variations.shift
     if not (flip.any() or angle.any() or shift.any() or (scale != 1).any()):
-        return images
+        return images.clone()
     mirror = torch.where(flip, -1.0, 1.0)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = torch.stack(
@@ -121,14 +122,25 @@ def _resample(images: Tensor, variations: Variations) -> Tensor:
     )
     # grid_sample's coordinates span 2 over a side, so a fraction of a side counts twice.
     theta = torch.cat([rows, 2 * shift[:, :, None]], dim=2).to(images.device)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(
+        images, _affine_grid(theta, images.shape[2:]), mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
-def _relight(images: Tensor, variations: Variations) -> Tensor:
+def _affine_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
+    """Return (N, H, W, 2), as ``F.affine_grid`` does by N products of matrices, by two sums: four times as fast."""
+    down, across = (
+        torch.arange(1 - side, side, 2, device=theta.device, dtype=theta.dtype)[:, None] / side for side in size
+    )
+    by_column = theta[:, None, None, :, 0] * across
+    by_row = theta[:, None, None, :, 1] * down[:, None] + theta[:, None, None, :, 2]
+    return by_column + by_row
+
+
+def _relight(images: Tensor, variations: Variations) -> None:
     gain, spread = (one.to(images.device).view(-1, 1, 1, 1) for one in (variations.gain, variations.spread))
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.addcmul(mean * (gain * (1 - spread)), images, gain * spread)
+    torch.addcmul(mean * (gain * (1 - spread)), images, gain * spread, out=images)
 
 
 def _lose_colour(images: Tensor, variations: Variations) -> None:
@@ -142,9 +154,8 @@ def _blur(images: Tensor, variations: Variations) -> None:
     """Convolve with a Gaussian; at the border it weighs only what is inside."""
     chosen = torch.nonzero(variations.blur)[:, 0]
     sigma = variations.blur[chosen].to(images.device)
-    subset = images[chosen].contiguous()  # planes: the products below walk them row by row
     rows, columns = (_blur_matrices(side, sigma) for side in images.shape[2:])
-    images.index_copy_(0, chosen.to(images.device), rows @ subset @ columns.mT)
+    images.index_copy_(0, chosen.to(images.device), rows @ images[chosen] @ columns.mT)
 
 
 def _compress(images: Tensor, variations: Variations) -> None:
@@ -153,21 +164,23 @@ def _compress(images: Tensor, variations: Variations) -> None:
     The transform and the tables are those of ITU-T T.81; entropy coding, which loses nothing, is left out.
     """
     chosen = torch.nonzero(variations.jpeg)[:, 0]
-    quality = variations.jpeg[chosen].to(images.device)
+    quality = variations.jpeg[chosen].to(images.device).view(-1, 1, 1, 1)
     height, width = images.shape[2:]
     subset = F.pad(images[chosen], (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
-    transform, tables, colours, back = (one.to(images) for one in _jpeg_constants())
-    planes = torch.einsum("ij,njhw->nihw", colours, subset.clamp(0, 1) * 255)
+    colours, rows, columns, tables = (one.to(images) for one in _jpeg_constants(*subset.shape[2:]))
+    planes = _blend(colours, subset.clamp(0, 1) * 255)
     planes[:, 0] -= 128
-    high, wide = planes.shape[2] // _BLOCK, planes.shape[3] // _BLOCK
-    blocks = planes.reshape(-1, 3, high, _BLOCK, wide, _BLOCK).transpose(3, 4)
-    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1, 1) / 100
-    steps = (tables * scale).clamp(1, 255)[:, :, None, None]
-    coefficients = (transform @ blocks @ transform.mT / steps).round() * steps
-    planes = (transform.mT @ coefficients @ transform).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
+    steps = (tables * scale).clamp(1, 255)
+    coefficients = (rows @ planes @ columns.mT / steps).round() * steps
+    planes = rows.mT @ coefficients @ columns
     planes[:, 0] += 128
-    subset = torch.einsum("ij,njhw->nihw", back, planes) / 255
+    subset = _blend(torch.linalg.inv(colours), planes) / 255
     images.index_copy_(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
+
+
+def _blend(colours: Tensor, planes: Tensor) -> Tensor:
+    return (colours @ planes.flatten(2)).view_as(planes)
 
 
 def _blur_matrices(side: int, sigma: Tensor) -> Tensor:
@@ -178,11 +191,15 @@ def _blur_matrices(side: int, sigma: Tensor) -> Tensor:
 
 
 @functools.cache
-def _jpeg_constants() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the orthonormal 8x8 DCT-II, the tables (3, 8, 8), and the matrices to YCbCr and back, float64."""
+def _jpeg_constants(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the matrix to YCbCr, the orthonormal 8x8 DCT-II along each side of a plane, and the table of its blocks.
+
+    All float64: (3, 3), (height, height), (width, width), (3, height, width).
+    """
     places = torch.arange(_BLOCK, dtype=torch.float64)
     transform = torch.cos(math.pi / _BLOCK * (places[None, :] + 0.5) * places[:, None]) * math.sqrt(2 / _BLOCK)
     transform[0] /= math.sqrt(2)
+    rows, columns = (torch.kron(torch.eye(side // _BLOCK), transform) for side in (height, width))
     tables = torch.tensor([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], dtype=torch.float64)
-    colours = torch.tensor(_TO_YCBCR, dtype=torch.float64)
-    return transform, tables, colours, torch.linalg.inv(colours)
+    tables = tables.repeat(1, height // _BLOCK, width // _BLOCK)
+    return torch.tensor(_TO_YCBCR, dtype=torch.float64), rows, columns, tables

@@ -94,16 +94,16 @@ def normalize(images: Tensor, spec: ModelSpec) -> Tensor:
     return standardize(to_unit(images), spec)
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """Turn uint8 (N, S, S, 3) into float32 (N, 3, S, S) in [0, 1]; in memory it stays channels-last."""
-    return images.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 255)
+def to_unit(images: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Tensor:
+    """Turn uint8 (N, S, S, 3) into float32 (N, 3, S, S) in [0, 1]; in memory it stays channels-last, if not told."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format).mul_(1 / 255)
 
 
 def standardize(images: Tensor, spec: ModelSpec) -> Tensor:
-    """Subtract the training set's channel means and divide by its deviations; float (N, 3, S, S)."""
+    """Subtract the training set's channel means and divide by its deviations, in place; float (N, 3, S, S)."""
     mean = images.new_tensor(spec.channel_mean).view(1, 3, 1, 1)
     std = images.new_tensor(spec.channel_std).view(1, 3, 1, 1)
-    return (images - mean) / std
+    return images.sub_(mean).div_(std)
 
 
 @torch.no_grad()

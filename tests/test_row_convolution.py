@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gender_classifier.model import build_model
+from gender_classifier.row_convolution import RowConv2d, use_row_convolutions
+
+
+def make_pair(inputs: int, outputs: int, kind: torch.dtype = torch.float64) -> tuple[nn.Conv2d, RowConv2d]:
+    torch.manual_seed(0)
+    plain, own = nn.Conv2d(inputs, outputs, 3, padding=1), RowConv2d(inputs, outputs, 3, padding=1)
+    own.load_state_dict(plain.state_dict())
+    return plain.to(kind), own.to(kind)
+
+
+def run(layer: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
+    """Return the output, and the gradients of the images and of each parameter."""
+    images = images.clone().requires_grad_()
+    output = layer(images)
+    output.backward(gradient)
+    return [output.detach(), *(one.grad for one in (images, *layer.parameters()) if one.grad is not None)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 4), height=st.integers(1, 6), width=st.integers(1, 6),
+    inputs=st.integers(1, 3), outputs=st.integers(1, 3), is_planar=st.booleans(),
+)  # fmt: skip
+def test_output_and_gradients_are_those_of_torchs_convolution(
+    count: int, height: int, width: int, inputs: int, outputs: int, is_planar: bool
+) -> None:
+    plain, own = make_pair(inputs, outputs)
+    order = torch.contiguous_format if is_planar else torch.channels_last
+    images = torch.randn(count, inputs, height, width, dtype=torch.float64).contiguous(memory_format=order)
+    gradient = torch.randn(count, outputs, height, width, dtype=torch.float64)
+    for theirs, ours in zip(run(plain, images, gradient), run(own, images, gradient), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    _, own = make_pair(2, 3)
+    images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(own, (images,))
+
+
+def test_bfloat16_is_no_further_from_the_exact_result_than_torchs_convolution() -> None:
+    plain, own = make_pair(64, 64)
+    images, gradient = (torch.randn(16, 64, 3, 3, dtype=torch.float64) for _ in range(2))
+    exact = run(plain, images, gradient)
+    errors = []
+    for layer in (plain, own):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = run(copy.deepcopy(layer).float(), images.bfloat16(), gradient.bfloat16())
+        errors.append(
+            [float((one.double() - want).norm() / want.norm()) for one, want in zip(found, exact, strict=True)]
+        )
+    for theirs, ours in zip(*errors, strict=True):
+        assert ours <= max(1.2 * theirs, 0.005)
+
+
+@pytest.mark.parametrize("head", ["linear", "full"])
+def test_alexnets_last_three_are_replaced_and_its_weights_stay_where_they_were(head: str) -> None:
+    model = build_model(head, 2, 64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    before, weights = model(images).detach(), {name: value.data_ptr() for name, value in model.state_dict().items()}
+    use_row_convolutions(model)
+    assert [type(layer) is RowConv2d for layer in model.modules() if isinstance(layer, nn.Conv2d)] == [
+        False, False, True, True, True,
+    ]  # fmt: skip
+    assert {name: value.data_ptr() for name, value in model.state_dict().items()} == weights
+    with torch.no_grad():
+        assert torch.equal(model(images), before)  # without gradients, the same kernels as ever
+    torch.testing.assert_close(model(images).detach(), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stride": 2}, {"padding": 0}, {"dilation": 2}, {"groups": 2}, {"bias": False}, {"padding_mode": "reflect"}],
+    ids=str,
+)
+def test_other_convolutions_are_left_alone(change: dict[str, object]) -> None:
+    layer = nn.Conv2d(4, 4, 3, **{"padding": 1, **change})  # type: ignore[arg-type]
+    model = nn.Sequential(layer)
+    use_row_convolutions(model)
+    assert model[0] is layer

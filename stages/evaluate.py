@@ -40,7 +40,7 @@ from gender_classifier.evaluation import (
     worst_mistakes,
 )
 from gender_classifier.export import check_export, export_onnx
-from gender_classifier.files import read_json, write_csv, write_json, write_text
+from gender_classifier.files import read_json, short_digest, write_csv, write_json, write_text
 from gender_classifier.labelled_sets import (
     AttributeRow,
     attribute_columns,
@@ -73,7 +73,7 @@ from gender_classifier.robustness import (
     measure_robustness,
 )
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import TrackedRun, short_digest, track
+from gender_classifier.tracking import TrackedRun, track
 from gender_classifier.version import __version__
 
 # The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from gender_classifier.files import write_json
+from gender_classifier.files import short_digest, write_json
 from gender_classifier.layout import Layout, find_main_root
 from gender_classifier.params import Params
 from gender_classifier.sources import ingest
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import short_digest, track
+from gender_classifier.tracking import track
 
 
 def main(layout: Layout, params: Params) -> None:

@@ -9,29 +9,28 @@ Memory does not grow with the data set: pictures are written one by one.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gender_classifier import plots
+from gender_classifier.archive import Archive
 from gender_classifier.dataset import (
     ChannelSums,
     DatasetInfo,
-    open_split,
+    sum_channels,
     write_images,
     write_index,
     write_info,
     write_labels,
 )
-from gender_classifier.files import write_json
+from gender_classifier.files import hash_file, short_digest, write_json
 from gender_classifier.images import to_array
 from gender_classifier.layout import CLASSES, RAW_SPLITS, SPLITS, Layout
 from gender_classifier.monitoring import (
@@ -45,59 +44,86 @@ from gender_classifier.parallel import map_members
 from gender_classifier.params import Params, PreprocessParams
 from gender_classifier.splits import assign_val
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import short_digest, track
 from gender_classifier.verification import Record, read_manifest
 
-Pictures = Iterator[NDArray[np.uint8]]
+if TYPE_CHECKING:
+    from gender_classifier.tracking import TrackedRun
 
-_BLOCK = 256  # images measured at a time
+
+class Packed(NamedTuple):
+    """One picture as a worker hands it over, with what is kept of all of train's."""
+
+    image: NDArray[np.uint8]
+    sums: tuple[int, list[int], list[int]]
+    measured: dict[str, float]
 
 
 def main(layout: Layout, params: Params) -> None:
     """Write the arrays of the three splits and what training must know of them."""
     own = params.preprocess
-    with track("preprocess", layout.root, params=asdict(own), data=True) as run:
-        splits = _split(read_manifest(layout.manifest_path), own)
-        sums = ChannelSums()
-        with tqdm(total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None) as bar:
-            for name, records in splits.items():
-                images = _resize(layout, records, own.image_size, params.verify.max_pixels)
-                counted = _count(images, bar, sums if name == "train" else None)
-                write_images(layout.images_path(name), counted, len(records), own.image_size)
-                write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
-                write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
-        digest = _hash_file(layout.manifest_path)
-        split_digests = {name: _hash_file(layout.index_path(name)) for name in splits}
-        write_info(
-            layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest, split_digests)
-        )
-        _write_reference(layout, splits["train"])
-        metrics = {f"num_{name}": len(records) for name, records in splits.items()}
-        write_json(layout.preprocess_report_path, metrics)
-        balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
-                   for name, records in splits.items()}  # fmt: skip
-        plots.save_figure(plots.split_balance(balance), layout.figures_dir("preprocess") / "split_balance.png")
-        run.log_metrics(metrics)
-        run.set_tags({"data.digest": short_digest(digest)})
-        run.log_artifact(layout.dataset_path)
-        run.log_artifact(layout.figures_dir("preprocess"))
+    splits = _split(read_manifest(layout.manifest_path), own)
+    members = [record.member for records in splits.values() for record in records]
+    pack = partial(_pack, size=own.image_size, max_pixels=params.verify.max_pixels)
+    with Archive(layout.raw_archive_path) as archive, map_members(archive, members, pack) as packed:
+        # Here, and below: importing MLflow and Matplotlib takes two seconds, in which the workers decode.
+        from gender_classifier.tracking import track
+
+        with track("preprocess", layout.root, params=asdict(own), data=True) as run:
+            _write(layout, own, splits, packed, run)
+
+
+def _write(
+    layout: Layout,
+    own: PreprocessParams,
+    splits: Mapping[str, Sequence[Record]],
+    packed: Iterator[Packed],
+    run: TrackedRun,
+) -> None:
+    from gender_classifier import plots
+
+    sums, measured = ChannelSums(), defaultdict[str, list[float]](list)
+
+    def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
+        for one in found:
+            if name == "train":
+                sums.add(*one.sums)
+                for statistic, value in one.measured.items():
+                    measured[statistic].append(value)
+            yield one.image
+
+    bar = tqdm(packed, total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None)
+    pictures = iter(bar)
+    for name, records in splits.items():
+        images = learn(name, islice(pictures, len(records)))
+        write_images(layout.images_path(name), images, len(records), own.image_size)
+        write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
+        write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
+    digest = hash_file(layout.manifest_path)
+    split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
+    write_info(
+        layout.dataset_path, DatasetInfo(CLASSES, own.image_size, sums.mean(), sums.std(), digest, split_digests)
+    )
+    measured["width"] = [one.width for one in splits["train"]]
+    measured["height"] = [one.height for one in splits["train"]]
+    _write_reference(layout, measured)
+    metrics = {f"num_{name}": len(records) for name, records in splits.items()}
+    write_json(layout.preprocess_report_path, metrics)
+    balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
+               for name, records in splits.items()}  # fmt: skip
+    plots.save_figure(plots.split_balance(balance), layout.figures_dir("preprocess") / "split_balance.png")
+    run.log_metrics(metrics)
+    run.set_tags({"data.digest": short_digest(digest)})
+    run.log_artifact(layout.dataset_path)
+    run.log_artifact(layout.figures_dir("preprocess"))
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
 
 
-def _write_reference(layout: Layout, records: Sequence[Record]) -> None:
-    """Keep how train's pictures are distributed, for ``gender-classifier monitor``; read back a block at a time."""
+def _write_reference(layout: Layout, measured: Mapping[str, Sequence[float]]) -> None:
+    """Keep how train's pictures are distributed, for ``gender-classifier monitor``."""
     reference = {name: start_histogram(name, "train") for name in (*SIZE_STATISTICS, *PIXEL_STATISTICS)}
-    reference["width"].add([record.width for record in records])
-    reference["height"].add([record.height for record in records])
-    images = open_split(layout.images_path("train"), layout.labels_path("train")).images
-    for start in range(0, len(images), _BLOCK):
-        for name, values in measure_pixels(images[start : start + _BLOCK]).items():
-            reference[name].add(values)
+    for name, histogram in reference.items():
+        histogram.add(measured[name])
     write_json(layout.reference_path, to_jsonable(reference))
-
-
-def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[Record]]:
@@ -118,21 +144,10 @@ def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[R
     return dict(zip(SPLITS, parts, strict=True))
 
 
-def _resize(layout: Layout, records: Sequence[Record], size: int, max_pixels: int) -> Pictures:
-    pack = partial(_pack, size=size, max_pixels=max_pixels)
-    return map_members(layout.raw_archive_path, [record.member for record in records], pack)
-
-
-def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> NDArray[np.uint8]:
-    return to_array(data, size, max_pixels=max_pixels)
-
-
-def _count(images: Pictures, bar: tqdm[Any], sums: ChannelSums | None) -> Pictures:
-    for image in images:
-        if sums is not None:
-            sums.add(image)
-        bar.update()
-        yield image
+def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> Packed:
+    image = to_array(data, size, max_pixels=max_pixels)
+    measured = {name: float(values[0]) for name, values in measure_pixels(image[None]).items()}
+    return Packed(image, sum_channels(image), measured)
 
 
 if __name__ == "__main__":

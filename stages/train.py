@@ -33,7 +33,7 @@ from gender_classifier.checkpoints import (
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.distributed import World, broadcast, is_launched, join, launch
 from gender_classifier.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
-from gender_classifier.files import write_csv, write_json
+from gender_classifier.files import short_digest, write_csv, write_json
 from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
 from gender_classifier.model import (
     IMAGENET_MEAN,
@@ -48,7 +48,7 @@ from gender_classifier.params import Params, TrainParams, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
 from gender_classifier.processes import share_threads
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import TrackedRun, now_ms, short_digest, track
+from gender_classifier.tracking import TrackedRun, now_ms, track
 from gender_classifier.training import Best, EpochRecord, Trainer
 
 

@@ -10,27 +10,24 @@ metrics/verify.json and metrics/figures/verify/. A data set that lacks a class, 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from gender_classifier import plots
 from gender_classifier.archive import Archive
 from gender_classifier.errors import ImageError
-from gender_classifier.files import write_json
+from gender_classifier.files import hash_file, short_digest, write_json
 from gender_classifier.images import to_array
 from gender_classifier.layout import Layout
 from gender_classifier.parallel import map_members
-from gender_classifier.params import Params
+from gender_classifier.params import Params, VerifyParams
 from gender_classifier.stage import run_stage
-from gender_classifier.tracking import short_digest, track
 from gender_classifier.verification import (
     Record,
     check_fitness,
@@ -40,6 +37,11 @@ from gender_classifier.verification import (
     write_manifest,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gender_classifier.tracking import TrackedRun
+
 _SHEET = 32  # pictures on a contact sheet
 _THUMBNAIL = 96  # px
 
@@ -47,25 +49,33 @@ _THUMBNAIL = 96  # px
 def main(layout: Layout, params: Params) -> None:
     """Inspect every image, judge all together, and write the manifest if the data set is fit."""
     own = params.verify
-    with track("verify", layout.root, params=asdict(own), data=True) as run:
-        with Archive(layout.raw_archive_path) as archive:
-            members = archive.members
-        found = map_members(layout.raw_archive_path, members, partial(inspect, max_pixels=own.max_pixels))
-        bar = tqdm(found, total=len(members), desc="verify", unit="img", disable=None, dynamic_ncols=True)
-        records = judge(list(bar), own)
-        summary = summarize(records)
-        metrics = {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"]}
-        write_json(layout.findings_path, summary)
-        write_json(layout.verify_report_path, metrics)
-        _draw(layout, records, own.max_pixels)
-        run.log_metrics(metrics | {f"rejected/{name}": found.get("rejected", 0)
-                                   for name, found in summary["findings"].items()})  # fmt: skip
-        run.log_artifact(layout.findings_path)
-        run.log_artifact(layout.figures_dir("verify"))
-        check_fitness(records, own)
-        write_manifest(layout.manifest_path, records)
-        digest = hashlib.sha256(layout.manifest_path.read_bytes()).hexdigest()
-        run.set_tags({"data.digest": short_digest(digest)})
+    look = partial(inspect, max_pixels=own.max_pixels)
+    with (
+        Archive(layout.raw_archive_path) as archive,
+        map_members(archive, archive.members, look, ahead=len(archive.members)) as found,
+    ):
+        # Here, and below: importing MLflow and Matplotlib takes two seconds, in which the workers decode.
+        from gender_classifier.tracking import track
+
+        with track("verify", layout.root, params=asdict(own), data=True) as run:
+            _judge_all(layout, own, archive, found, run)
+
+
+def _judge_all(layout: Layout, own: VerifyParams, archive: Archive, found: Iterator[Record], run: TrackedRun) -> None:
+    bar = tqdm(found, total=len(archive.members), desc="verify", unit="img", disable=None, dynamic_ncols=True)
+    records = judge(list(bar), own)
+    summary = summarize(records)
+    metrics = {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"]}
+    write_json(layout.findings_path, summary)
+    write_json(layout.verify_report_path, metrics)
+    _draw(layout, archive, records, own.max_pixels)
+    rejected = {f"rejected/{name}": one.get("rejected", 0) for name, one in summary["findings"].items()}
+    run.log_metrics(metrics | rejected)
+    run.log_artifact(layout.findings_path)
+    run.log_artifact(layout.figures_dir("verify"))
+    check_fitness(records, own)
+    write_manifest(layout.manifest_path, records)
+    run.set_tags({"data.digest": short_digest(hash_file(layout.manifest_path))})
     print(f"verify: {summary['num_ok']:,} of {len(records):,} images are fit to use; {_tell(summary['findings'])}")
 
 
@@ -75,11 +85,13 @@ def _tell(findings: dict[str, dict[str, int]]) -> str:
     )
 
 
-def _draw(layout: Layout, records: Sequence[Record], max_pixels: int) -> None:
+def _draw(layout: Layout, archive: Archive, records: Sequence[Record], max_pixels: int) -> None:
+    from gender_classifier import plots
+
     decoded = [record for record in records if record.width]
     fit = [record for record in records if record.status == "ok"]
     rejected = [record for record in records if record.status == "rejected"]
-    sheet = partial(_draw_sheet, layout, max_pixels)
+    sheet = partial(_draw_sheet, archive, max_pixels)
     figures = {
         "class_balance": plots.class_balance(summarize(records)["counts"]),
         "image_sizes": plots.image_sizes([one.width for one in decoded], [one.height for one in decoded]),
@@ -96,17 +108,18 @@ def _spread(records: Sequence[Record]) -> Sequence[Record]:
     return [records[number * len(records) // count] for number in range(count)]
 
 
-def _draw_sheet(layout: Layout, max_pixels: int, records: Sequence[Record], title: str) -> Figure:
+def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], title: str) -> Figure:
+    from gender_classifier import plots
+
     images: list[NDArray[np.uint8] | None] = []
     captions = []
-    with Archive(layout.raw_archive_path) as archive:
-        for record in records:
-            try:
-                images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))
-            except ImageError:
-                images.append(None)
-            about = record.reason if record.status == "rejected" else f"{record.width} × {record.height} px"
-            captions.append(f"{record.split}/{record.label}\n{PurePosixPath(record.member).name}\n{about}")
+    for record in records:
+        try:
+            images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))
+        except ImageError:
+            images.append(None)
+        about = record.reason if record.status == "rejected" else f"{record.width} × {record.height} px"
+        captions.append(f"{record.split}/{record.label}\n{PurePosixPath(record.member).name}\n{about}")
     return plots.contact_sheet(images, captions, title)
 
 

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from gender_classifier.archive import write_archive
+from gender_classifier.archive import Archive, write_archive
 from gender_classifier.errors import ArchiveError, ImageError
 from gender_classifier.parallel import map_members
 
@@ -33,42 +35,62 @@ def tell_process(name: str, data: bytes) -> int:
     return os.getpid()
 
 
+def leave_trace(name: str, data: bytes, folder: Path) -> None:
+    (folder / name.replace("/", "-")).touch()
+
+
 def refuse(name: str, data: bytes) -> None:
     raise ImageError("truncated", f"{name} ends early")
+
+
+def apply(raw: Path, names: list[str], function: Any, workers: int | None) -> list[Any]:
+    with Archive(raw) as archive, map_members(archive, names, function, workers=workers) as found:
+        return list(found)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_every_member_comes_once_and_in_the_order_asked_for(raw: Path, workers: int) -> None:
     asked = NAMES[::-1]
-    assert list(map_members(raw, asked, pair, workers=workers)) == [(name, MEMBERS[name]) for name in asked]
+    assert apply(raw, asked, pair, workers) == [(name, MEMBERS[name]) for name in asked]
 
 
 def test_workers_are_other_processes_and_are_gone_afterwards(raw: Path) -> None:
-    used = set(map_members(raw, NAMES, tell_process, workers=2))
+    used = set(apply(raw, NAMES, tell_process, 2))
     assert os.getpid() not in used
-    assert set(map_members(raw, NAMES, tell_process)) == {os.getpid()}  # few members: not worth starting others
+    assert set(apply(raw, NAMES, tell_process, None)) == {os.getpid()}  # few members: not worth starting others
     assert not [pid for pid in used if psutil.pid_exists(pid)]
 
 
 def test_an_abandoned_map_stops_its_processes(raw: Path) -> None:
-    results = map_members(raw, NAMES, tell_process, workers=2)
-    pid = next(results)
-    assert psutil.pid_exists(pid)
-    results.close()
+    with Archive(raw) as archive, map_members(archive, NAMES, tell_process, workers=2) as found:
+        pid = next(found)
+        assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
+
+
+def test_work_begins_before_the_first_result_is_taken_and_goes_no_further_than_told(raw: Path, tmp_path: Path) -> None:
+    note = partial(leave_trace, folder=tmp_path)
+    with Archive(raw) as archive, map_members(archive, NAMES, note, workers=2, ahead=128) as found:
+        deadline = time.monotonic() + 30
+        while len(list(tmp_path.iterdir())) < 128:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert len(list(tmp_path.iterdir())) == 128
+        assert len(list(found)) == len(NAMES)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_the_function_reaches_the_caller_whole(raw: Path, workers: int) -> None:
     with pytest.raises(ImageError, match=r"0000\.jpg ends early") as caught:
-        list(map_members(raw, NAMES, refuse, workers=workers))
+        apply(raw, NAMES, refuse, workers)
     assert caught.value.reason == "truncated"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_member_that_is_not_there_is_named(raw: Path, workers: int) -> None:
     with pytest.raises(ArchiveError, match="has no member 'absent.jpg'"):
-        list(map_members(raw, ["absent.jpg"], pair, workers=workers))
+        apply(raw, ["absent.jpg"], pair, workers)
 
 
 def test_a_killed_parent_leaves_no_worker(raw: Path) -> None:
@@ -76,10 +98,11 @@ def test_a_killed_parent_leaves_no_worker(raw: Path) -> None:
 import time
 from pathlib import Path
 from test_parallel import NAMES, tell_process
+from gender_classifier.archive import Archive
 from gender_classifier.parallel import map_members
-results = map_members(Path({str(raw)!r}), NAMES, tell_process, workers=2)
-print(next(results), flush=True)
-time.sleep(60)
+with Archive(Path({str(raw)!r})) as archive, map_members(archive, NAMES, tell_process, workers=2) as found:
+    print(next(found), flush=True)
+    time.sleep(60)
 """
     environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parents[1] / 'src'}{os.pathsep}{Path(__file__).parent}"}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:

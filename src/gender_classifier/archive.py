@@ -6,7 +6,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
 from gender_classifier.errors import ArchiveError
@@ -115,7 +115,7 @@ def _check_members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> list[zipfile
 def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
     # zipfile cuts names at a NUL and turns the local separator into '/': look at what the file really says.
     name = info.orig_filename
-    parts = PurePosixPath(name).parts
+    parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
         raise ArchiveError(f"{path}: member {name!r} points outside the archive; get it from a source you trust")
     if stat.S_ISLNK(info.external_attr >> 16):

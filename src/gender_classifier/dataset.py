@@ -43,30 +43,35 @@ class DatasetInfo:
 
 
 class ChannelSums:
-    """Mean and deviation a channel, from exact counts of each value: the order of the images does not matter."""
+    """Mean and deviation a channel, from exact sums: the order of the images does not matter."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._counts = np.zeros((3, 256), dtype=np.int64)
+        self._pixels, self._totals, self._squares = 0, [0] * 3, [0] * 3
 
-    def add(self, image: NDArray[np.uint8]) -> None:
-        """Count one image, uint8 (S, S, 3)."""
+    def add(self, pixels: int, totals: Sequence[int], squares: Sequence[int]) -> None:
+        """Add what :func:`sum_channels` found in one image."""
+        self._pixels += pixels
         for channel in range(3):
-            self._counts[channel] += np.bincount(image[:, :, channel].ravel(), minlength=256)
+            self._totals[channel] += totals[channel]
+            self._squares[channel] += squares[channel]
 
     def mean(self) -> tuple[float, ...]:
         """Return the three means, 0 to 1."""
-        return tuple(total / pixels / 255 for pixels, total, _ in self._sums())
+        return tuple(total / self._pixels / 255 for total in self._totals)
 
     def std(self) -> tuple[float, ...]:
         """Return the three population deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
-        variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in self._sums()]
+        sums = zip(self._totals, self._squares, strict=True)
+        variances = [(squares * self._pixels - total**2) / self._pixels**2 for total, squares in sums]
         return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
 
-    def _sums(self) -> list[tuple[int, int, int]]:
-        """Return a channel's number of pixels, their sum and the sum of their squares: whole numbers of any size."""
-        values = np.arange(256)
-        return [(int(counts.sum()), int(counts @ values), int(counts @ values**2)) for counts in self._counts]
+
+def sum_channels(image: NDArray[np.uint8]) -> tuple[int, list[int], list[int]]:
+    """Return of uint8 (S, S, 3) the number of pixels, and a channel the sum of its values and of their squares."""
+    values = image.reshape(-1, 3).astype(np.float64)  # whole numbers, exact below 2**53
+    totals, squares = np.ones(len(values)) @ values, np.einsum("pc,pc->c", values, values)
+    return len(values), [int(one) for one in totals], [int(one) for one in squares]
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:

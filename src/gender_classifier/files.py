@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,3 +87,13 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def short_digest(digest: str) -> str:
+    """Return the part of a SHA-256 that is shown to people, in MLflow too."""
+    return digest[:16]

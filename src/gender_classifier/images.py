@@ -115,8 +115,10 @@ def perceptual_hash(image: Image.Image) -> str:
     grey = image.convert("L").resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR)
     pixels = np.asarray(grey, dtype=np.float64)
     # Whole numbers below 2**53 are exact in float64 in any order of summation, and quicker than int64.
-    low = _COSINES @ pixels @ _COSINES.T
-    bits = low.ravel() > np.median(low)
+    low = (_COSINES @ pixels @ _COSINES.T).ravel()
+    middle = low.size // 2
+    median = np.partition(low, (middle - 1, middle))[middle - 1 : middle + 1].mean()
+    bits = low > median
     return np.packbits(bits).tobytes().hex()
 
 

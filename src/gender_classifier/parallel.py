@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,20 +23,28 @@ _CHUNK = 64  # members a worker takes at a time
 _WORTHWHILE = 4000  # members from which on other processes save more than the half second that they take to start
 
 
+@contextmanager
 def map_members(
-    path: Path, members: Sequence[str], function: Callable[[str, bytes], T], *, workers: int | None = None
-) -> Iterator[T]:
-    """Apply ``function`` to each member's name and content, on all cores, and yield the results in order.
+    archive: Archive,
+    members: Sequence[str],
+    function: Callable[[str, bytes], T],
+    *,
+    workers: int | None = None,
+    ahead: int = 4096,
+) -> Iterator[Iterator[T]]:
+    """Apply ``function`` to each member's name and content, on all cores; the results come in order.
 
+    The processes begin at once, whatever the caller does before it takes the first result, and end with the context.
     Processes, not threads: a face crop is decoded in 0.2 ms, and threads then lose more in waiting for the
-    interpreter lock than they win (measured: 3,000 crops in 1.2 s by two threads, 1.0 s by one). A bounded number of
-    results waits at a time. An error of ``function`` reaches the caller.
+    interpreter lock than they win (measured: 3,000 crops in 1.2 s by two threads, 1.0 s by one). An error of
+    ``function`` reaches who takes its result.
 
     Args:
-        path: the archive.
+        archive: where they lie.
         members: names in it.
         function: picklable; runs in another process where there are many members.
         workers: processes; 0 works in this one, None chooses.
+        ahead: members that may be done before their results are taken; what bounds the memory.
 
     Raises:
         ArchiveError: the archive or a member is damaged.
@@ -43,23 +52,27 @@ def map_members(
     if workers is None:
         workers = _count_cores() if len(members) >= _WORTHWHILE else 0
     if workers < 1:
-        with Archive(path) as archive:
-            for name in members:
-                yield function(name, archive.read(name))
+        yield (function(name, archive.read(name)) for name in members)
         return
     chunks = (members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK))
-    pool = ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(path, os.getpid()))
+    pool = ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
     waiting: deque[Future[list[T]]] = deque()
-    try:
-        waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, 4 * workers))
+
+    def submit(count: int) -> None:
+        waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, count))
+
+    def collect() -> Iterator[T]:
         while waiting:
             results = waiting.popleft().result()
-            waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, 1))
+            submit(1)
             yield from results
+
+    try:
+        submit(max(ahead // _CHUNK, workers))
+        yield collect()
     finally:
-        for future in waiting:
-            future.cancel()
-        pool.shutdown(wait=True, kill_workers=True)
+        # Workers that are not done are not waited for.
+        pool.shutdown(wait=True, kill_workers=bool(waiting))
 
 
 _archive: Archive | None = None  # of a worker process

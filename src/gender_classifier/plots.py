@@ -201,9 +201,12 @@ def contact_sheet(
     """Lay out pictures, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
     columns = min(columns, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
-    figure = Figure(figsize=(max(1.45 * columns, 4), 1.95 * rows + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6
+    # A layout of our own: to find one for dozens of panels takes Matplotlib longer than to draw them.
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
+    edges = {"left": 0.01, "right": 0.99, "bottom": 0.55 / height, "top": 1 - 0.45 / height}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.12, "hspace": 0.42})
     for axes in grid.flat:
         axes.set_axis_off()
     if not len(images):

@@ -30,6 +30,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gender_classifier.errors import TrackingError
+from gender_classifier.files import short_digest
 from gender_classifier.layout import Layout, find_main_root
 from gender_classifier.outbox import Entry, Outbox, find_outboxes
 from gender_classifier.processes import identify_process, is_dead, is_stopped
@@ -247,11 +248,6 @@ def find_experiments(client: MlflowClient) -> dict[str, str]:
     names = (_name_experiment(data=False), _name_experiment(data=True))
     found = {name: client.get_experiment_by_name(name) for name in names}
     return {name: str(one.experiment_id) for name, one in found.items() if one is not None}
-
-
-def short_digest(digest: str) -> str:
-    """Return the part of a SHA-256 that MLflow shows."""
-    return digest[:16]
 
 
 def now_ms() -> int:

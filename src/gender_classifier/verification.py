@@ -6,7 +6,8 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
 
 def write_manifest(path: Path, records: Iterable[Record]) -> None:
     """Write a row an image, the fields of :class:`Record` as columns."""
-    write_csv(path, MANIFEST_COLUMNS, (list(asdict(record).values()) for record in records))
+    write_csv(path, MANIFEST_COLUMNS, map(attrgetter(*MANIFEST_COLUMNS), records))
 
 
 def read_manifest(path: Path) -> list[Record]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +50,10 @@ if TYPE_CHECKING:
     from gender_classifier.tracking import TrackedRun
 
 
-class Packed(NamedTuple):
-    """One picture as a worker hands it over, with what is kept of all of train's."""
+_AHEAD = 192 * 2**20  # bytes of pictures that may wait to be written
 
-    image: NDArray[np.uint8]
-    sums: tuple[int, list[int], list[int]]
-    measured: dict[str, float]
+Packed = tuple[NDArray[np.uint8], tuple[int, list[int], list[int]], dict[str, float]]
+"""What a worker hands over: a picture, its channels' sums, and what ``monitor`` compares."""
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -64,7 +62,8 @@ def main(layout: Layout, params: Params) -> None:
     splits = _split(read_manifest(layout.manifest_path), own)
     members = [record.member for records in splits.values() for record in records]
     pack = partial(_pack, size=own.image_size, max_pixels=params.verify.max_pixels)
-    with Archive(layout.raw_archive_path) as archive, map_members(archive, members, pack) as packed:
+    ahead = _AHEAD // (3 * own.image_size**2)
+    with Archive(layout.raw_archive_path) as archive, map_members(archive, members, pack, ahead=ahead) as packed:
         # Here, and below: importing MLflow and Matplotlib takes two seconds, in which the workers decode.
         from gender_classifier.tracking import track
 
@@ -84,12 +83,12 @@ def _write(
     sums, measured = ChannelSums(), defaultdict[str, list[float]](list)
 
     def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
-        for one in found:
+        for image, channels, statistics in found:
             if name == "train":
-                sums.add(*one.sums)
-                for statistic, value in one.measured.items():
+                sums.add(*channels)
+                for statistic, value in statistics.items():
                     measured[statistic].append(value)
-            yield one.image
+            yield image
 
     bar = tqdm(packed, total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None)
     pictures = iter(bar)
@@ -146,8 +145,7 @@ def _split(records: Sequence[Record], own: PreprocessParams) -> dict[str, list[R
 
 def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> Packed:
     image = to_array(data, size, max_pixels=max_pixels)
-    measured = {name: float(values[0]) for name, values in measure_pixels(image[None]).items()}
-    return Packed(image, sum_channels(image), measured)
+    return image, sum_channels(image), {name: float(one[0]) for name, one in measure_pixels(image[None]).items()}
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def refuse(name: str, data: bytes) -> None:
 
 
 def apply(raw: Path, names: list[str], function: Any, workers: int | None) -> list[Any]:
-    with Archive(raw) as archive, map_members(archive, names, function, workers=workers) as found:
+    with Archive(raw) as archive, map_members(archive, names, function, workers=workers, ahead=256) as found:
         return list(found)
 
 
@@ -62,7 +62,7 @@ def test_workers_are_other_processes_and_are_gone_afterwards(raw: Path) -> None:
 
 
 def test_an_abandoned_map_stops_its_processes(raw: Path) -> None:
-    with Archive(raw) as archive, map_members(archive, NAMES, tell_process, workers=2) as found:
+    with Archive(raw) as archive, map_members(archive, NAMES, tell_process, workers=2, ahead=256) as found:
         pid = next(found)
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
@@ -100,7 +100,7 @@ from pathlib import Path
 from test_parallel import NAMES, tell_process
 from gender_classifier.archive import Archive
 from gender_classifier.parallel import map_members
-with Archive(Path({str(raw)!r})) as archive, map_members(archive, NAMES, tell_process, workers=2) as found:
+with Archive(Path({str(raw)!r})) as archive, map_members(archive, NAMES, tell_process, workers=2, ahead=256) as found:
     print(next(found), flush=True)
     time.sleep(60)
 """

@@ -70,7 +70,7 @@ class ChannelSums:
 def sum_channels(image: NDArray[np.uint8]) -> tuple[int, list[int], list[int]]:
     """Return of uint8 (S, S, 3) the number of pixels, and a channel the sum of its values and of their squares."""
     values = image.reshape(-1, 3).astype(np.float64)  # whole numbers, exact below 2**53
-    totals, squares = np.ones(len(values)) @ values, np.einsum("pc,pc->c", values, values)
+    totals, squares = (np.ones(len(values)) @ power for power in (values, values * values))
     return len(values), [int(one) for one in totals], [int(one) for one in squares]
 
 

@@ -30,7 +30,7 @@ def map_members(
     function: Callable[[str, bytes], T],
     *,
     workers: int | None = None,
-    ahead: int = 4096,
+    ahead: int,
 ) -> Iterator[Iterator[T]]:
     """Apply ``function`` to each member's name and content, on all cores; the results come in order.
 

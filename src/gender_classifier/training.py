@@ -191,7 +191,8 @@ class Trainer:
             share = _draw_share(params.mixup, generator)
             images, labels = self._load_batch(rows[part])
             images = _mix_neighbours(standardize(apply_variations(images, variations), self._spec), share)
-            images = images.to(self._dtype, memory_format=torch.channels_last)
+            # The weights are channels-last, and so is all that the first layer makes of these planes.
+            images = images.to(self._dtype)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
                 logits = self._network(images)
             logits = logits.float()

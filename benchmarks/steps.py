@@ -29,6 +29,7 @@ from gender_classifier.dataset import PackedSplit, open_split, read_index, read_
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, to_unit
 from gender_classifier.params import load_params
+from gender_classifier.row_convolution import use_row_convolutions
 from gender_classifier.training import Trainer, find_precision
 
 Load = Callable[[NDArray[np.int64]], torch.Tensor]
@@ -42,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     layout = Layout(Path.cwd())
     train = open_split(layout.images_path("train"), layout.labels_path("train"))
-    members, size = read_index(layout.index_path("train")), train.images.shape[1]
+    members = read_index(layout.index_path("train"))
     bf16 = find_precision("auto", torch.device("cpu")) == "bf16"
 
     def unpack(rows: NDArray[np.int64]) -> torch.Tensor:
@@ -55,16 +56,19 @@ def main() -> None:
         print(f"{name:44} {speed:7.0f} images/s  {speed / rows[0][1]:5.2f} times the old loop", flush=True)
 
     with Archive(layout.raw_archive_path) as archive:
-        decode = build_decoder(archive, size)
+        decode = build_decoder(archive, train.images.shape[1])
         speed = time_loop(train, lambda rows: decode([members[row] for row in rows]), options.images)
         add("old loop: decoding inside, batch 16, fp32", speed)
     add("packed arrays", time_loop(train, unpack, options.images))
-    for batch_size in (64, 128, 256):
-        add(f"batch {batch_size}", time_loop(train, unpack, options.images, batch_size))
-    add("fused optimizer", time_loop(train, unpack, options.images, 256, fused=True))
+    size = load_params(layout.params_path).train.batch_size
+    add(f"batch {size}", time_loop(train, unpack, options.images, size))
+    add("fused optimizer", time_loop(train, unpack, options.images, size, fused=True))
     if bf16:
-        add("bf16", time_loop(train, unpack, options.images, 256, fused=True, bf16=True))
-    add("channels last", time_loop(train, unpack, options.images, 256, fused=True, bf16=bf16, channels_last=True))
+        add("bf16", time_loop(train, unpack, options.images, size, fused=True, bf16=True))
+    add("channels last", time_loop(train, unpack, options.images, size, fused=True, bf16=bf16, channels_last=True))
+    if bf16:
+        speed = time_loop(train, unpack, options.images, size, fused=True, bf16=True, channels_last=True, by_rows=True)
+        add("3x3 convolutions by rows", speed)
     add("params.yaml: augmentation, mixup, averaging", time_ours(layout, train, options.images))
     began = time.perf_counter()
     speed = time_ours(layout, train, options.images, compiled=True)
@@ -92,11 +96,14 @@ def time_loop(
     fused: bool = False,
     bf16: bool = False,
     channels_last: bool = False,
+    by_rows: bool = False,
 ) -> float:
     """Return images/s of the plain loop, after a warm-up on a fraction of the images."""
     model = build_model("linear", 2, train.images.shape[1])
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if by_rows:
+        use_row_convolutions(model)
     optimizer = torch.optim.Adam(model.parameters(), fused=fused)
 
     def run(images: int) -> None:

@@ -103,8 +103,10 @@ def train(path: Path, count: int) -> dict[str, float]:
     from gender_classifier.dataset import PackedSplit  # noqa: PLC0415
     from gender_classifier.model import ModelSpec, build_model  # noqa: PLC0415
     from gender_classifier.params import load_params  # noqa: PLC0415
+    from gender_classifier.processes import keep_freed_memory  # noqa: PLC0415
     from gender_classifier.training import Trainer  # noqa: PLC0415
 
+    keep_freed_memory()  # as the stage does
     images = np.load(path, mmap_mode="r")[:count]
     split = PackedSplit(images, np.arange(count, dtype=np.int64) % 2)
     val = PackedSplit(images[:512], split.labels[:512])

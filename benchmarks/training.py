@@ -32,6 +32,7 @@ from gender_classifier.dataset import PackedSplit, open_split, read_index, read_
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, compute_logits, to_unit
 from gender_classifier.params import load_params
+from gender_classifier.processes import keep_freed_memory
 from gender_classifier.training import Trainer
 
 Curve = list[tuple[float, float]]  # seconds of training so far, accuracy
@@ -105,6 +106,7 @@ def train_the_old_way(layout: Layout, train: PackedSplit, test: PackedSplit, epo
 
 
 def train_our_way(layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int) -> tuple[Curve, str]:
+    keep_freed_memory()  # as the stage does
     own = replace(load_params(layout.params_path).train, epochs=epochs)
     info = read_info(layout.dataset_path)
     spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)

@@ -4,7 +4,7 @@
 
 Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
 an index a split, channel statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.
-Memory does not grow with the data set: pictures are written one by one.
+Pictures are written as they come, so that few are held at a time, however many there are.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def _write(
                 sums.add(*channels)
                 for statistic, value in statistics.items():
                     measured[statistic].append(value)
+            bar.update()
             yield image
 
-    bar = tqdm(packed, total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None)
-    pictures = iter(bar)
-    for name, records in splits.items():
-        images = learn(name, islice(pictures, len(records)))
-        write_images(layout.images_path(name), images, len(records), own.image_size)
-        write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
-        write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
+    with tqdm(total=sum(map(len, splits.values())), desc="preprocess", unit="img", disable=None) as bar:
+        for name, records in splits.items():
+            images = learn(name, islice(packed, len(records)))
+            write_images(layout.images_path(name), images, len(records), own.image_size)
+            write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
+            write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
     digest = hash_file(layout.manifest_path)
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
     write_info(

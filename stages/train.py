@@ -46,7 +46,7 @@ from gender_classifier.model import (
 )
 from gender_classifier.params import Params, TrainParams, flatten_params
 from gender_classifier.predictions import tabulate_confusion, write_predictions
-from gender_classifier.processes import share_threads
+from gender_classifier.processes import keep_freed_memory, share_threads
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, now_ms, track
 from gender_classifier.training import Best, EpochRecord, Trainer
@@ -59,6 +59,7 @@ def main(layout: Layout, params: Params) -> None:
     threads = share_threads(layout.root)
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     with join(params.train.device) as world:
         _train(layout, params, world)
 

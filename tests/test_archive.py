@@ -57,7 +57,17 @@ def make(path: Path, name: str, *, content: bytes = b"x", mode: int = stat.S_IFR
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../up.jpg", "a/../../up.jpg", "C:/windows.jpg", "a\\..\\up.jpg", "//host/share.jpg"]
+    "name",
+    [
+        "/etc/passwd",
+        "../up.jpg",
+        "a/../../up.jpg",
+        "C:/windows.jpg",
+        "a\\..\\up.jpg",
+        "//host/share.jpg",
+        "./C:/up.jpg",
+        ".",
+    ],
 )
 def test_names_that_point_outside_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArchiveError, match="points outside the archive") as caught:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import draw_pixels, encode
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gender_classifier.augment import apply_variations, draw_variations
+from gender_classifier.augment import _affine_grid, apply_variations, draw_variations
 from gender_classifier.params import AugmentParams, load_params
 
 DEFAULT = load_params(Path(__file__).parents[1] / "params.yaml").train.augment
@@ -41,6 +42,20 @@ def test_the_seed_decides_and_torchs_own_generator_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert first.shape == IMAGES.shape
     assert torch.isfinite(first).all()
+
+
+@pytest.mark.parametrize("params", [DEFAULT, OFF, replace(OFF, brightness=0.2)], ids=["all", "none", "light alone"])
+def test_the_images_given_stay_as_they_were(params: AugmentParams) -> None:
+    images = IMAGES.clone()
+    varied = augment(images, params, generator())
+    assert torch.equal(images, IMAGES)
+    assert varied.data_ptr() != images.data_ptr()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (64, 64), (1, 3)])
+def test_the_sampling_grid_is_torchs(size: tuple[int, int]) -> None:
+    theta = torch.randn(4, 2, 3, generator=generator())
+    torch.testing.assert_close(_affine_grid(theta, size), F.affine_grid(theta, [4, 3, *size], align_corners=False))
 
 
 def test_every_image_has_its_own_draw() -> None:

@@ -117,7 +117,7 @@ def test_two_processes_give_the_figures_of_one(folder: Path) -> None:
 
 
 def test_a_stopped_training_goes_on_in_both_processes(folder: Path) -> None:
-    write_params(folder, processes=2)
+    write_params(folder, processes=2, precision="bf16")
     whole = shutil.copytree(folder, folder.parent / "whole")
     finish(whole)
     with train(folder) as process:

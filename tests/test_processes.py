@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gender_classifier.processes import count_queue_workers, identify_process, is_dead, share_threads
+from gender_classifier.processes import (
+    count_queue_workers,
+    identify_process,
+    is_dead,
+    keep_freed_memory,
+    share_threads,
+)
 
 SRC = str(Path(__file__).parents[1] / "src")
 
@@ -116,3 +123,27 @@ def test_jobs_of_a_queue_share_the_cores(tmp_path: Path, monkeypatch: pytest.Mon
         for worker in workers:
             worker.kill()
             worker.wait()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides for itself")
+def test_kept_memory_is_not_fetched_again_from_the_kernel() -> None:
+    code = """
+import resource, sys
+import numpy as np
+from gender_classifier.processes import keep_freed_memory
+assert keep_freed_memory()
+np.ones(2**22)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    environment = kept | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(printed.stdout) < 1000  # each array has 8192 pages
+
+
+def test_who_has_set_up_the_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    assert not keep_freed_memory()

@@ -29,7 +29,7 @@ def run(layer: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    count=st.integers(1, 4), height=st.integers(1, 6), width=st.integers(1, 6),
+    count=st.integers(0, 4), height=st.integers(1, 6), width=st.integers(1, 6),
     inputs=st.integers(1, 3), outputs=st.integers(1, 3), is_planar=st.booleans(),
 )  # fmt: skip
 def test_output_and_gradients_are_those_of_torchs_convolution(
@@ -47,6 +47,14 @@ def test_gradients_are_those_of_finite_differences() -> None:
     _, own = make_pair(2, 3)
     images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(own, (images,))
+
+
+def test_images_of_another_type_are_cast_under_autocast() -> None:
+    _, own = make_pair(4, 4, torch.float32)
+    images, gradient = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(own, images, gradient.bfloat16())
+    assert [one.dtype for one in found] == [torch.bfloat16, *[torch.float32] * 3]
 
 
 def test_bfloat16_is_no_further_from_the_exact_result_than_torchs_convolution() -> None:

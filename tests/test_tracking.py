@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from gender_classifier.errors import TrackingError
+from gender_classifier.files import short_digest
 from gender_classifier.processes import note_stop
 from gender_classifier.tracking import (
     TrackedRun,
@@ -23,7 +24,6 @@ from gender_classifier.tracking import (
     find_tracking_uri,
     fluent,
     name_experiments,
-    short_digest,
     track,
 )
 

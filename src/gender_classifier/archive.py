@@ -97,7 +97,7 @@ class Archive:
 
 
 def _check_members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    files = [info for info in infos if not info.is_dir()]
+    files = [info for info in infos if not info.filename.endswith("/")]
     seen: set[str] = set()
     for info in files:
         _check_member(path, info)
@@ -115,8 +115,8 @@ def _check_members(path: Path, infos: Sequence[zipfile.ZipInfo]) -> list[zipfile
 def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
     # zipfile cuts names at a NUL and turns the local separator into '/': look at what the file really says.
     name = info.orig_filename
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in parts[0]:
         raise ArchiveError(f"{path}: member {name!r} points outside the archive; get it from a source you trust")
     if stat.S_ISLNK(info.external_attr >> 16):
         raise ArchiveError(f"{path}: member {name!r} is a symbolic link; put the file itself into the archive")

@@ -167,7 +167,7 @@ def _compress(images: Tensor, variations: Variations) -> None:
     quality = variations.jpeg[chosen].to(images.device).view(-1, 1, 1, 1)
     height, width = images.shape[2:]
     subset = F.pad(images[chosen], (0, -width % _BLOCK, 0, -height % _BLOCK), mode="replicate")
-    colours, rows, columns, tables = (one.to(images) for one in _jpeg_constants(*subset.shape[2:]))
+    colours, back, rows, columns, tables = (one.to(images) for one in _jpeg_constants(*subset.shape[2:]))
     planes = _blend(colours, subset.clamp(0, 1) * 255)
     planes[:, 0] -= 128
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
@@ -175,7 +175,7 @@ def _compress(images: Tensor, variations: Variations) -> None:
     coefficients = (rows @ planes @ columns.mT / steps).round() * steps
     planes = rows.mT @ coefficients @ columns
     planes[:, 0] += 128
-    subset = _blend(torch.linalg.inv(colours), planes) / 255
+    subset = _blend(back, planes) / 255
     images.index_copy_(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
 
 
@@ -191,10 +191,10 @@ def _blur_matrices(side: int, sigma: Tensor) -> Tensor:
 
 
 @functools.cache
-def _jpeg_constants(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the matrix to YCbCr, the orthonormal 8x8 DCT-II along each side of a plane, and the table of its blocks.
+def _jpeg_constants(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the matrices to YCbCr and back, the orthonormal 8x8 DCT-II along each side of a plane, and its tables.
 
-    All float64: (3, 3), (height, height), (width, width), (3, height, width).
+    All float64: (3, 3) twice, (height, height), (width, width), (3, height, width).
     """
     places = torch.arange(_BLOCK, dtype=torch.float64)
     transform = torch.cos(math.pi / _BLOCK * (places[None, :] + 0.5) * places[:, None]) * math.sqrt(2 / _BLOCK)
@@ -202,4 +202,5 @@ def _jpeg_constants(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Te
     rows, columns = (torch.kron(torch.eye(side // _BLOCK), transform) for side in (height, width))
     tables = torch.tensor([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], dtype=torch.float64)
     tables = tables.repeat(1, height // _BLOCK, width // _BLOCK)
-    return torch.tensor(_TO_YCBCR, dtype=torch.float64), rows, columns, tables
+    colours = torch.tensor(_TO_YCBCR, dtype=torch.float64)
+    return colours, torch.linalg.inv(colours), rows, columns, tables

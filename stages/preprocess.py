@@ -1,6 +1,6 @@
 """Stage `preprocess`: resize, pack into arrays, split Training/ into train and val; Validation/ is the test set.
 
-    dvc repro preprocess                               seconds; 24,000 images take 8 s on 2 cores
+    dvc repro preprocess                               seconds; 24,000 images take 9 s on 2 cores
 
 Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
 an index a split, channel statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.

@@ -182,7 +182,10 @@ class Trainer:
         generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
         torch.manual_seed(_mix(params.seed, epoch, self._world.rank))  # dropout has no generator of its own
         order = self._draw_order(generator)
-        losses, hits = [], []  # read after the last step: reading one would wait for the device
+        # Read after the last step: reading one would wait for the device. Not lists: thousands of small tensors that
+        # stay break up the memory that each step frees.
+        losses = torch.zeros(self._steps_per_epoch, device=self.device)
+        hits = torch.zeros(self._steps_per_epoch, dtype=torch.int64, device=self.device)
         self.model.train()
         for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
@@ -205,10 +208,10 @@ class Trainer:
             (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._average((epoch - 1) * self._steps_per_epoch + step)
-            losses.append(loss.detach() * len(rows))
-            hits.append((logits.detach().argmax(dim=1) == labels).sum())
+            losses[step] = loss.detach() * len(rows)
+            hits[step] = (logits.detach().argmax(dim=1) == labels).sum()
             on_batch(len(rows))
-        sums = [float(torch.stack(losses).cpu().double().sum()), int(torch.stack(hits).sum())]
+        sums = [float(losses.cpu().double().sum()), int(hits.sum())]
         total, right = add_up(sums, self._world, self.device)
         return total / len(order), right / len(order)
 

@@ -27,12 +27,12 @@ from old_loop import build_decoder
 from torch.profiler import ProfilerActivity, profile
 
 from gender_classifier.archive import Archive
+from gender_classifier.cpu_convolution import use_cpu_convolutions
 from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, to_unit
 from gender_classifier.params import load_params
 from gender_classifier.processes import keep_freed_memory
-from gender_classifier.row_convolution import use_row_convolutions
 from gender_classifier.training import Trainer, find_precision
 
 Load = Callable[[NDArray[np.int64]], torch.Tensor]
@@ -67,7 +67,7 @@ def main() -> None:
             "fused optimizer": partial(plain, fused=True),
             "bf16" if bf16 else "bf16, which this processor has not": quick,
             "channels last": partial(quick, channels_last=True),
-            "3x3 convolutions by rows": partial(quick, channels_last=True, by_rows=bf16),
+            "weights learn by convolutions": partial(quick, channels_last=True, own_convolutions=bf16),
             "params.yaml: augmentation, mixup, averaging": partial(time_ours, layout, train, options.images),
         }
         speeds: dict[str, list[float]] = {name: [] for name in changes}
@@ -106,14 +106,14 @@ def time_loop(
     fused: bool = False,
     bf16: bool = False,
     channels_last: bool = False,
-    by_rows: bool = False,
+    own_convolutions: bool = False,
 ) -> float:
     """Return images/s of the plain loop, after a warm-up on a fraction of the images."""
     model = build_model("linear", 2, train.images.shape[1])
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if by_rows:
-        use_row_convolutions(model)
+    if own_convolutions:
+        use_cpu_convolutions(model)
     optimizer = torch.optim.Adam(model.parameters(), fused=fused)
 
     def run(images: int) -> None:

@@ -4,17 +4,23 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gender_classifier.cpu_convolution import CpuConv2d, use_cpu_convolutions
 from gender_classifier.model import build_model
-from gender_classifier.row_convolution import RowConv2d, use_row_convolutions
 
 
-def make_pair(inputs: int, outputs: int, kind: torch.dtype = torch.float64) -> tuple[nn.Conv2d, RowConv2d]:
+def make_pair(
+    inputs: int,
+    outputs: int,
+    kind: torch.dtype = torch.float64,
+    kernel: tuple[int, int] = (3, 3),
+    padding: tuple[int, int] = (1, 1),
+) -> tuple[nn.Conv2d, CpuConv2d]:
     torch.manual_seed(0)
-    plain, own = nn.Conv2d(inputs, outputs, 3, padding=1), RowConv2d(inputs, outputs, 3, padding=1)
+    plain, own = (layer(inputs, outputs, kernel, padding=padding) for layer in (nn.Conv2d, CpuConv2d))
     own.load_state_dict(plain.state_dict())
     return plain.to(kind), own.to(kind)
 
@@ -29,23 +35,28 @@ def run(layer: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    count=st.integers(0, 4), height=st.integers(1, 6), width=st.integers(1, 6),
-    inputs=st.integers(1, 3), outputs=st.integers(1, 3), is_planar=st.booleans(),
+    count=st.integers(0, 4), sides=st.tuples(*[st.integers(3, 7)] * 2), inputs=st.integers(1, 3),
+    outputs=st.integers(1, 3), kernel=st.tuples(*[st.integers(1, 5)] * 2), padding=st.tuples(*[st.integers(0, 2)] * 2),
+    is_planar=st.booleans(),
 )  # fmt: skip
 def test_output_and_gradients_are_those_of_torchs_convolution(
-    count: int, height: int, width: int, inputs: int, outputs: int, is_planar: bool
-) -> None:
-    plain, own = make_pair(inputs, outputs)
+    count: int, sides: tuple[int, int], inputs: int, outputs: int, kernel: tuple[int, int], padding: tuple[int, int],
+    is_planar: bool,
+) -> None:  # fmt: skip
+    results = [side + 2 * width - length + 1 for side, width, length in zip(sides, padding, kernel, strict=True)]
+    assume(min(results) > 0 and padding[0] < kernel[0] and padding[1] < kernel[1])
+    plain, own = make_pair(inputs, outputs, kernel=kernel, padding=padding)
     order = torch.contiguous_format if is_planar else torch.channels_last
-    images = torch.randn(count, inputs, height, width, dtype=torch.float64).contiguous(memory_format=order)
-    gradient = torch.randn(count, outputs, height, width, dtype=torch.float64)
+    images = torch.randn(count, inputs, *sides, dtype=torch.float64).contiguous(memory_format=order)
+    gradient = torch.randn(count, outputs, *results, dtype=torch.float64)
     for theirs, ours in zip(run(plain, images, gradient), run(own, images, gradient), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    _, own = make_pair(2, 3)
-    images = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 3), (3, 2)])
+def test_gradients_are_those_of_finite_differences(inputs: int, outputs: int) -> None:
+    _, own = make_pair(inputs, outputs)
+    images = torch.randn(2, inputs, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(own, (images,))
 
 
@@ -73,13 +84,13 @@ def test_bfloat16_is_no_further_from_the_exact_result_than_torchs_convolution() 
 
 
 @pytest.mark.parametrize("head", ["linear", "full"])
-def test_alexnets_last_three_are_replaced_and_its_weights_stay_where_they_were(head: str) -> None:
+def test_all_but_alexnets_first_are_replaced_and_its_weights_stay_where_they_were(head: str) -> None:
     model = build_model(head, 2, 64).eval()
     images = torch.randn(2, 3, 64, 64)
     before, weights = model(images).detach(), {name: value.data_ptr() for name, value in model.state_dict().items()}
-    use_row_convolutions(model)
-    assert [type(layer) is RowConv2d for layer in model.modules() if isinstance(layer, nn.Conv2d)] == [
-        False, False, True, True, True,
+    use_cpu_convolutions(model)
+    assert [type(layer) is CpuConv2d for layer in model.modules() if isinstance(layer, nn.Conv2d)] == [
+        False, True, True, True, True,
     ]  # fmt: skip
     assert {name: value.data_ptr() for name, value in model.state_dict().items()} == weights
     with torch.no_grad():
@@ -89,11 +100,19 @@ def test_alexnets_last_three_are_replaced_and_its_weights_stay_where_they_were(h
 
 @pytest.mark.parametrize(
     "change",
-    [{"stride": 2}, {"padding": 0}, {"dilation": 2}, {"groups": 2}, {"bias": False}, {"padding_mode": "reflect"}],
+    [
+        {"stride": 2},
+        {"padding": 3},
+        {"padding": "same"},
+        {"dilation": 2},
+        {"groups": 2},
+        {"bias": False},
+        {"padding_mode": "reflect"},
+    ],
     ids=str,
 )
 def test_other_convolutions_are_left_alone(change: dict[str, object]) -> None:
     layer = nn.Conv2d(4, 4, 3, **{"padding": 1, **change})  # type: ignore[arg-type]
     model = nn.Sequential(layer)
-    use_row_convolutions(model)
+    use_cpu_convolutions(model)
     assert model[0] is layer

@@ -25,6 +25,7 @@ from gender_classifier.evaluation import evaluate, fit_temperature
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, compute_logits
 from gender_classifier.params import AugmentParams, TrainParams, load_params
+from gender_classifier.processes import keep_freed_memory
 from gender_classifier.robustness import choose_images, mean_accuracy, measure_robustness
 from gender_classifier.training import Trainer
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of those of params.yaml")
     parser.add_argument("--json", type=Path, help="write the figures here, after each training")
     options = parser.parse_args()
+    keep_freed_memory()  # as the stage does
     layout = Layout(Path.cwd())
     own = load_params(layout.params_path).train
     own = replace(own, epochs=options.epochs or own.epochs)

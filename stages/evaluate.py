@@ -16,7 +16,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
@@ -32,6 +32,7 @@ from gender_classifier.evaluation import (
     Floats,
     Report,
     evaluate,
+    measure_tta,
     rank_label_issues,
     reliability_points,
     roc_points,
@@ -95,6 +96,9 @@ def main(layout: Layout, params: Params) -> None:
         with tqdm(total=len(test.images), unit="img", desc="test", disable=None, dynamic_ncols=True) as bar:
             logits = compute_logits(model, spec, test.images, on_batch=bar.update)
         report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=own.ece_bins)
+        if spec.tta_margin:
+            once = compute_logits(model, replace(spec, tta_margin=0.0), test.images)
+            report.metrics.update(measure_tta(once, test.labels, spec.tta_margin))
         report.metrics.update(_measure_robustness(layout, model, spec, test, own.robustness_images))
         _write_files(layout, spec, test, report, own)
         val = open_split(layout.images_path("val"), layout.labels_path("val"))

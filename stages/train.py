@@ -69,7 +69,7 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
     imagenet = own.weights == "imagenet"
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (info.channel_mean, info.channel_std)
-    spec = ModelSpec(own.head, info.classes, info.image_size, mean, std)
+    spec = ModelSpec(own.head, info.classes, info.image_size, mean, std, own.tta_margin)
     trainer = _build_trainer(layout, own, spec, train, val, world)
     progress = _Progress(_find_checkpoint(layout, own, trainer, world), trainer, world)
     if world.rank:  # the first process writes, logs and tells; the others work

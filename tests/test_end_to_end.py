@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -99,6 +100,17 @@ def test_confusion_matrices_and_predictions_agree(repro: Checkout) -> None:
             assert count == sum((row["actual"], row["predicted"]) == (actual, predicted) for row in rows)
     right = sum(row["actual"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(repro.read("metrics/evaluate.json")["test"]["accuracy"])
+
+
+def test_the_cost_and_the_use_of_the_second_look_are_reported(repro: Checkout) -> None:
+    model, spec = load_model(repro.folder / "models/model.safetensors")
+    assert spec.tta_margin == load_params(repro.folder / "params.yaml").train.tta_margin > 0
+    images, labels = (np.load(repro.folder / f"data/processed/test_{what}.npy") for what in ("images", "labels"))
+    once = compute_logits(model, replace(spec, tta_margin=0.0), images)
+    twice = (compute_logits(model, spec, images) != once).any(axis=1)
+    found, run = repro.read("metrics/test_report.json"), repro.runs()[0]
+    assert found["tta_share"] == run.data.metrics["test/tta_share"] == twice.mean()
+    assert found["accuracy_without_tta"] == (once.argmax(axis=1) == labels).mean()
 
 
 def test_corruptions_thresholds_and_suspects_are_tabulated(repro: Checkout) -> None:

@@ -14,6 +14,7 @@ from gender_classifier.evaluation import (
     choose_threshold,
     evaluate,
     fit_temperature,
+    measure_tta,
     rank_label_issues,
     reliability_points,
     roc_points,
@@ -27,6 +28,11 @@ RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 2, 500)
 LOGITS = RNG.normal(size=(500, 2)) + 1.2 * np.eye(2)[LABELS]
 REPORT = evaluate(LOGITS, LABELS, classes=CLASSES)
+
+
+def test_cost_and_use_of_a_second_look() -> None:
+    logits = np.array([[0.0, 1.4, -9.0], [3.0, 1.5, 0.0], [0.0, 0.0, -1.0], [-9.0, 4.0, 5.6]], dtype=np.float32)
+    assert measure_tta(logits, np.array([1, 0, 2, 1]), 1.5) == {"tta_share": 0.5, "accuracy_without_tta": 0.5}
 
 
 def test_softmax_is_stable() -> None:

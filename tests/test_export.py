@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,22 @@ def test_probabilities_are_torchs_for_any_batch(tmp_path: Path, head: str) -> No
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(metadata["classes"]) == ["female", "male"]
     assert (metadata["image_size"], metadata["head"], metadata["data_digest"]) == ("64", head, "abc")
+
+
+@pytest.mark.parametrize("margin", [1e-6, 0.01, 100.0], ids=["none", "some", "all"])
+def test_doubtful_images_are_looked_at_twice_as_in_torch(tmp_path: Path, margin: float) -> None:
+    spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), tta_margin=margin)
+    torch.manual_seed(0)
+    model = build_model("linear", 2, 64).eval()
+    once = softmax(compute_logits(model, replace(spec, tta_margin=0.0), IMAGES))
+    expected = softmax(compute_logits(model, spec, IMAGES))
+    changed = int((expected != once).any(axis=1).sum())
+    assert changed == {1e-6: 0, 100.0: len(IMAGES)}.get(margin, changed)
+    assert 0 < changed < len(IMAGES) or margin != 0.01
+    path = tmp_path / "model.onnx"
+    export_onnx(path, model, spec, {})
+    for size in (1, 2, 5):
+        np.testing.assert_allclose(compute_probs(path, IMAGES, batch_size=size), expected, atol=1e-6)
 
 
 def test_equal_models_are_equal_files_without_traces_of_the_machine(tmp_path: Path) -> None:

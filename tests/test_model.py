@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import stand_in
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import alexnet
@@ -22,6 +25,7 @@ from gender_classifier.model import (
     build_model,
     compute_logits,
     count_parameters,
+    infer,
     load_initial_weights,
     load_model,
     normalize,
@@ -103,9 +107,56 @@ def test_logits_do_not_depend_on_the_batch_size_and_restore_training_mode() -> N
     np.testing.assert_allclose(whole, parts, atol=1e-5)
 
 
+class _Sides(nn.Module):
+    """A network that sees the means of a picture's left and right half, which the mirror swaps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        return torch.stack([images[..., :2].mean(dim=(1, 2, 3)), images[..., 2:].mean(dim=(1, 2, 3))], dim=1)
+
+
+def _draw_sides(left: float, right: float) -> torch.Tensor:
+    return torch.tensor([left, left, right, right], dtype=torch.float32).expand(1, 3, 4, 4)
+
+
+@given(gap=st.floats(-8, 8, width=32), margin=st.floats(0.125, 4, width=32))
+def test_only_doubt_is_looked_at_twice_and_by_as_much_as_it_is_doubt(gap: float, margin: float) -> None:
+    network = _Sides()
+    logits = infer(network, _draw_sides(0.0, gap), margin)[0]
+    kept = abs(gap) / margin  # of 1: at the margin
+    expected = 0.0 if kept <= 0.5 else gap * min(2 * kept - 1, 1.0)
+    assert float(logits[1] - logits[0]) == pytest.approx(expected, abs=1e-5)
+    assert float(logits.sum()) == pytest.approx(gap, abs=1e-5)
+    assert network.seen == 1 + (kept < 1) or kept == pytest.approx(1)
+
+
+def test_a_second_look_at_one_image_does_not_touch_its_neighbours() -> None:
+    images = torch.cat([_draw_sides(0, 5), _draw_sides(0.25, 0), _draw_sides(-3, 0)])
+    network = _Sides()
+    assert infer(network, images, 1.0).tolist() == [[0, 5], [0.125, 0.125], [-3, 0]]
+    assert network.seen == 4
+    assert infer(network, images[::2], 1.0).tolist() == [[0, 5], [-3, 0]]
+    assert infer(network, images, 0.0).tolist() == network(images).tolist()
+
+
+def test_a_second_look_does_not_depend_on_the_batch_size() -> None:
+    torch.manual_seed(0)
+    model, spec = build_model("linear", 2, 64), replace(SPEC, tta_margin=0.011)
+    images = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
+    once = compute_logits(model, SPEC, images)
+    whole, parts = (compute_logits(model, spec, images, batch_size=size) for size in (24, 5))
+    changed = (whole != once).any(axis=1)
+    assert 0 < changed.sum() < len(images)
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+
+
 @pytest.mark.parametrize("head", ["linear", "full"])
 def test_the_file_alone_rebuilds_the_model(tmp_path: Path, head: str) -> None:
-    spec = ModelSpec(head, ("a", "b", "c"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    spec = ModelSpec(head, ("a", "b", "c"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), tta_margin=1.5, temperature=0.8)
     model = build_model(head, 3, 64).eval()
     save_model(tmp_path / "model.safetensors", model.state_dict(), spec)
     loaded, found = load_model(tmp_path / "model.safetensors")

@@ -68,6 +68,21 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
     return Report(_measure(labels, preds, probs, classes, num_bins), confusion, preds, probs)
 
 
+def measure_tta(logits: NDArray[np.floating], labels: Ints, margin: float) -> dict[str, float]:
+    """Say what share of images ``model.infer`` saw twice, ``tta_share``, and the accuracy without: cost and use of it.
+
+    Args:
+        logits: float (N, C), of one pass.
+        labels: int (N,).
+        margin: of the model, logits.
+    """
+    highest = np.sort(logits, axis=1)[:, -2:]
+    return {
+        "tta_share": float((np.ptp(highest, axis=1) < margin).mean()),
+        "accuracy_without_tta": float((logits.argmax(axis=1) == labels).mean()),
+    }
+
+
 def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
     """Return the T, 0.25 to 4, at which softmax(logits / T) makes the labels likeliest.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gender_classifier.errors import ModelError
 from gender_classifier.files import write_bytes
-from gender_classifier.model import ModelSpec, normalize
+from gender_classifier.model import ModelSpec, infer, normalize
 
 _OPSET = 18
 
@@ -26,14 +26,15 @@ _TIE = 1e-5
 
 
 class _Served(nn.Module):
-    """Normalisation, network, temperature and softmax in one graph."""
+    """Normalisation, network, second look, temperature and softmax in one graph."""
 
     def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.model, self.spec = model, spec
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.model(normalize(images, self.spec)) / self.spec.temperature, dim=1)
+        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
+        return torch.softmax(logits / self.spec.temperature, dim=1)
 
 
 def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping[str, str]) -> None:

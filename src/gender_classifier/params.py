@@ -92,6 +92,7 @@ class TrainParams:
     label_smoothing: float = _key(low=0, high=0.9)
     mixup: float = _key(low=0, high=10)
     ema_epochs: float = _key(low=0, high=1000)
+    tta_margin: float = _key(low=0, high=1000)
     best_by: Literal["val_loss", "val_accuracy"] = _key()
     early_stopping: int = _key(low=0)
     device: str = _key()

@@ -175,6 +175,7 @@ def _lit_quarter() -> np.ndarray:
 
 
 def test_by_keyboard_alone(page: Page) -> None:
+    page.on("filechooser", lambda _: None)  # from now on Chromium asks Playwright, not a person
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "files"
     assert page.locator("#drop").evaluate("drop => getComputedStyle(drop).outlineStyle") == "solid"

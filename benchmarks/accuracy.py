@@ -110,7 +110,7 @@ def train_once(layout: Layout, own: TrainParams, name: str) -> dict[str, float]:
     )
     print(f"{name}, seed {own.seed}: {report.metrics['accuracy']:.4f} in {seconds:.0f} s", flush=True)
     kept = {key: report.metrics[key] for key in ("accuracy", "loss", "ece")}
-    kept |= measure_tta(once, test.labels, own.tta_margin)
+    kept |= measure_tta(logits, once, test.labels)
     return kept | {"robust_accuracy": mean_accuracy(rows), "best_epoch": trainer.best.record.epoch, "seconds": seconds}
 
 

@@ -124,7 +124,7 @@ def train_the_old_way(
 def train_our_way(layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int) -> Iterator[tuple[float, float]]:
     own = replace(load_params(layout.params_path).train, epochs=epochs)
     info = read_info(layout.dataset_path)
-    spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std, own.tta_margin)
+    spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
     torch.manual_seed(own.seed)
     nothing = PackedSplit(train.images[:1], train.labels[:1])  # validated instead; test is scored outside the clock
     trainer = Trainer(build_model("linear", 2, info.image_size), spec, train, nothing, own)

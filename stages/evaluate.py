@@ -96,9 +96,8 @@ def main(layout: Layout, params: Params) -> None:
         with tqdm(total=len(test.images), unit="img", desc="test", disable=None, dynamic_ncols=True) as bar:
             logits = compute_logits(model, spec, test.images, on_batch=bar.update)
         report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=own.ece_bins)
-        if spec.tta_margin:
-            once = compute_logits(model, replace(spec, tta_margin=0.0), test.images)
-            report.metrics.update(measure_tta(once, test.labels, spec.tta_margin))
+        once = compute_logits(model, replace(spec, tta_margin=0.0), test.images) if spec.tta_margin else logits
+        report.metrics.update(measure_tta(logits, once, test.labels))
         report.metrics.update(_measure_robustness(layout, model, spec, test, own.robustness_images))
         _write_files(layout, spec, test, report, own)
         val = open_split(layout.images_path("val"), layout.labels_path("val"))

@@ -31,8 +31,11 @@ REPORT = evaluate(LOGITS, LABELS, classes=CLASSES)
 
 
 def test_cost_and_use_of_a_second_look() -> None:
-    logits = np.array([[0.0, 1.4, -9.0], [3.0, 1.5, 0.0], [0.0, 0.0, -1.0], [-9.0, 4.0, 5.6]], dtype=np.float32)
-    assert measure_tta(logits, np.array([1, 0, 2, 1]), 1.5) == {"tta_share": 0.5, "accuracy_without_tta": 0.5}
+    once = np.array([[0.0, 1.4], [3.0, 1.5], [0.0, 0.0], [-9.0, 4.0]], dtype=np.float32)
+    logits = once + np.array([[0.5, 0.0], [0.0, 0.0], [0.25, -0.25], [0.0, 0.0]], dtype=np.float32)
+    labels = np.array([1, 0, 1, 0])
+    assert measure_tta(logits, once, labels) == {"tta_share": 0.5, "accuracy_without_tta": 0.5}
+    assert measure_tta(once, once, labels) == {"tta_share": 0.0, "accuracy_without_tta": 0.5}
 
 
 def test_softmax_is_stable() -> None:

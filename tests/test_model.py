@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torchvision.models import alexnet
 
 from gender_classifier.errors import ModelError
 from gender_classifier.model import (
+    FORMAT,
     LinearHeadAlexNet,
     ModelSpec,
     build_model,
@@ -145,7 +146,10 @@ def test_a_second_look_at_one_image_does_not_touch_its_neighbours() -> None:
 
 def test_a_second_look_does_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(0)
-    model, spec = build_model("linear", 2, 64), replace(SPEC, tta_margin=0.011)
+    model = build_model("linear", 2, 64)
+    spec = replace(
+        SPEC, tta_margin=0.011
+    )  # amid the gaps of these images, which an untrained network tells little apart
     images = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     once = compute_logits(model, SPEC, images)
     whole, parts = (compute_logits(model, spec, images, batch_size=size) for size in (24, 5))
@@ -164,6 +168,14 @@ def test_the_file_alone_rebuilds_the_model(tmp_path: Path, head: str) -> None:
     assert not loaded.training
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded(images), model(images))
+
+
+def test_a_file_from_before_the_second_look_has_none(tmp_path: Path) -> None:
+    description = asdict(SPEC) | {"format": FORMAT}
+    del description["tta_margin"]
+    state = build_model("linear", 2, 64).state_dict()
+    save_file(state, tmp_path / "old.safetensors", {"gender_classifier": json.dumps(description)})
+    assert load_model(tmp_path / "old.safetensors")[1] == SPEC
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     Args:
         path: where to.
         model: a network of ``build_model`` on the CPU.
-        spec: its classes, image size and normalisation; kept in the file's metadata.
+        spec: its classes, image size, normalisation and margin of the second look; kept in the file's metadata.
         metadata: more text to keep there.
     """
     size = spec.image_size

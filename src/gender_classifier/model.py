@@ -108,12 +108,12 @@ def standardize(images: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def infer(model: nn.Module, images: Tensor, tta_margin: float) -> Tensor:
-    """Run the network, and once more on the mirror image of what it is in doubt about.
+    """Run the network, with a second look, at the mirror image, where it is in doubt.
 
     An image whose two highest logits differ by less than ``tta_margin`` gets a weighted mean of both passes. The second
     one weighs a half up to half the margin, then less and less, so that no image changes by a jump. It is test-time
     augmentation by a flip (Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", 2012,
-    section 4.1), kept to the few images whose class it can change.
+    section 4.1), kept to the few images whose class it is likely to change.
 
     Args:
         model: a network of :func:`build_model` in evaluation mode.
@@ -131,7 +131,7 @@ def infer(model: nn.Module, images: Tensor, tta_margin: float) -> Tensor:
     rows = torch.nonzero(share > 0).squeeze(1)
     mirrored = model(images.index_select(0, rows).flip(3)).float()
     change = (mirrored - logits.index_select(0, rows)) * share.index_select(0, rows).unsqueeze(1)
-    return logits.index_add(0, rows, change)
+    return logits.index_add_(0, rows, change)
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ def write_card(
     Args:
         source: the data set's name.
         params: what the model was trained with.
-        spec: its classes, size and normalisation.
+        spec: its classes, size, second look and temperature.
         info: of the arrays.
         counts: images a split.
         report: on the test set.
@@ -106,7 +106,7 @@ Kept epoch: {best["best_epoch"]:.0f}, with validation accuracy {best["best_val_a
 
 
 def _describe_second_look(spec: ModelSpec, metrics: Mapping[str, float]) -> str:
-    if "tta_share" not in metrics:
+    if not spec.tta_margin:
         return ""
     return f"""
 An image whose two highest logits differ by less than {spec.tta_margin:g} is seen mirrored as well (test-time

@@ -26,8 +26,8 @@ MAX_PIXELS = 50_000_000
 """px; a larger picture is refused before it is decoded, as by ``verify``'s default."""
 
 
-BATCH_SIZE = 32
-"""Images. Larger batches are no faster on the cores at hand, and hold results back for longer."""
+BATCH_SIZE = 64
+"""Images. Batches of 32 are some 5 % slower; larger ones are no faster on the cores at hand, and hold results back."""
 
 Source = tuple[str, bytes | Callable[[], bytes]]
 """A picture's name, and its file's content or what reads it. Reading is left to the worker that decodes."""

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,15 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from gender_classifier.files import write_bytes
 
 _BATCH_SIZE = 32
+_LEAST_SHARE = "least_share"
 _QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalisation, temperature and softmax stay float32
 
 
 def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
     """Write an int8 variant of ``source`` with the same input, output and metadata, and ``precision`` ``int8``.
 
-    Weights are quantised by output channel, activations by their range on ``images``.
+    Weights are quantised by output channel, activations by their range on ``images``; those of the second look
+    (``model.infer``) by their range on all of them, for it may be that few are in doubt, or none.
 
     Args:
         source: what ``evaluate`` wrote, float32.
@@ -34,6 +36,7 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        least_share = _look_twice_at_all(prepared)
         quantize_static(
             str(prepared),
             str(quantized),
@@ -45,9 +48,35 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
             op_types_to_quantize=_QUANTIZED,
         )
         proto = onnx.load(str(quantized))
+    if least_share is not None:
+        _find(proto.graph.initializer, _LEAST_SHARE).CopyFrom(least_share)
     entries = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props} | {"precision": "int8"}
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     write_bytes(target, proto.SerializeToString(deterministic=True))
+
+
+def _look_twice_at_all(path: Path) -> onnx.TensorProto | None:
+    """Change the model in ``path``; return what undoes it, or None if the model looks once.
+
+    The one comparison in the graph is that of the second look's weight with 0: what is greater, is looked at twice.
+    """
+    proto = onnx.load(str(path))
+    comparisons = [node for node in proto.graph.node if node.op_type == "Greater"]
+    if not comparisons:
+        return None
+    (comparison,) = comparisons
+    before = _find(proto.graph.initializer, comparison.input[1])
+    value = onnx.numpy_helper.to_array(before)
+    comparison.input[1] = _LEAST_SHARE  # a constant of its own: others may share the 0
+    if not any(before.name in node.input for node in proto.graph.node):
+        proto.graph.initializer.remove(before)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full_like(value, -np.inf), _LEAST_SHARE))
+    onnx.save(proto, str(path))
+    return onnx.numpy_helper.from_array(value, _LEAST_SHARE)
+
+
+def _find(tensors: Iterable[onnx.TensorProto], name: str) -> onnx.TensorProto:
+    return next(tensor for tensor in tensors if tensor.name == name)
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

@@ -34,7 +34,7 @@ class EpochRecord:
     """One epoch: ``lr`` is the rate of its last step, losses are means per image in nats, accuracies fractions.
 
     The ``train`` figures are running ones, over augmented (and mixed) images while the weights still moved; the
-    ``val`` figures are those of the finished epoch.
+    ``val`` figures are those of the finished epoch, with the second look of ``model.infer``.
     """
 
     epoch: int
@@ -81,7 +81,7 @@ class Trainer:
 
         Args:
             model: a network of ``build_model``; trained in place.
-            spec: how its input is normalised.
+            spec: how its input is normalised, and when validation looks twice.
             train: the images to learn from.
             val: the images that choose the best epoch.
             params: everything else.

@@ -184,6 +184,25 @@ def test_ctrl_c_is_status_130_without_a_traceback(folder: Path) -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
+def test_ctrl_c_between_two_rows_does_not_wait_for_a_worker_that_reads(folder: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from gender_classifier import cli, predict_command\n"
+        "def write(*_):\n"
+        "    time.sleep(1)  # a worker reads standard input by now\n"
+        "    raise KeyboardInterrupt\n"
+        "predict_command._choose_writer = lambda *_, **__: write\n"
+        "sys.exit(cli.main(['predict', 'photos/0.jpg', '-']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": SRC}, stdin=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+
+
 def test_names_that_are_no_text_break_no_format(folder: Path) -> None:
     bad = os.fsdecode(b"photos/\xff\x1b[31m.jpg")
     (folder / bad).write_bytes(picture(1))

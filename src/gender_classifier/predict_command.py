@@ -105,7 +105,9 @@ def _predict(options: argparse.Namespace) -> int:
     predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
     failed = False
-    for prediction in _show_progress(predictions):
+    # Named: what has no name ends with the loop that Ctrl-C ends, and would wait for a worker that reads a terminal.
+    shown = _show_progress(predictions)
+    for prediction in shown:
         if prediction.error:
             failed = True
             _complain(prediction)

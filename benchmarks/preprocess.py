@@ -23,7 +23,7 @@ from old_loop import build_decoder
 
 from gender_classifier.archive import Archive
 from gender_classifier.layout import Layout
-from gender_classifier.tracking import connect
+from gender_classifier.store import connect
 
 ROOT = Path(__file__).parents[1]
 

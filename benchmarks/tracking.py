@@ -76,7 +76,6 @@ def _time_stage(checkout: Path) -> dict[str, float]:
     tracking.TrackedRun._send = timed(tracking.TrackedRun._send)  # type: ignore[method-assign]
     tracking._open_run = timed(tracking._open_run)
     import train  # noqa: PLC0415
-
     from gender_classifier.layout import Layout  # noqa: PLC0415
     from gender_classifier.params import load_params  # noqa: PLC0415
 

@@ -25,7 +25,9 @@ from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
+import _source  # noqa: F401  before anything of the library
 from gender_classifier import plots
+from gender_classifier.checkout import find_main_root
 from gender_classifier.checkpoints import discard_checkpoints
 from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.errors import DataError
@@ -54,7 +56,7 @@ from gender_classifier.labelled_sets import (
     score_set,
     tabulate_attributes,
 )
-from gender_classifier.layout import SPLITS, Layout, find_main_root
+from gender_classifier.layout import SPLITS, Layout
 from gender_classifier.model import ModelSpec, compute_logits, load_model
 from gender_classifier.model_card import describe_limits, write_card
 from gender_classifier.monitoring import (

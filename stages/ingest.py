@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import _source  # noqa: F401  before anything of the library
+from gender_classifier.checkout import find_main_root
 from gender_classifier.files import short_digest, write_json
-from gender_classifier.layout import Layout, find_main_root
+from gender_classifier.layout import Layout
 from gender_classifier.params import Params
 from gender_classifier.sources import ingest
 from gender_classifier.stage import run_stage

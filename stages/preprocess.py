@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import _source  # noqa: F401  before anything of the library
 from gender_classifier.archive import Archive
 from gender_classifier.dataset import (
     ChannelSums,

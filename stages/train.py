@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+import _source  # noqa: F401  before anything of the library
 import gender_classifier
 from gender_classifier import plots
+from gender_classifier.checkout import find_main_root
 from gender_classifier.checkpoints import (
     Checkpoint,
     fingerprint,
@@ -34,7 +36,7 @@ from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read
 from gender_classifier.distributed import World, broadcast, is_launched, join, launch
 from gender_classifier.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
 from gender_classifier.files import short_digest, write_csv, write_json
-from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout, find_main_root
+from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout
 from gender_classifier.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -11,7 +11,10 @@ PACKAGE = "gender_classifier"
 
 
 def imported_files(script: Path) -> set[str]:
-    """Return the files below ``src/`` in the import closure of ``script``, relative to the project root."""
+    """Return the files below ``src/`` in the import closure of ``script``, relative to the project root.
+
+    ``stages/_source.py``, which says where ``src/`` is, is always among them.
+    """
     found: set[str] = set()
     waiting = [script]
     while waiting:
@@ -20,7 +23,7 @@ def imported_files(script: Path) -> set[str]:
             if path not in found and (ROOT / path).is_file():
                 found.add(path)
                 waiting.append(ROOT / path)
-    return found | {f"src/{PACKAGE}/__init__.py"}
+    return found | {f"src/{PACKAGE}/__init__.py", "stages/_source.py"}
 
 
 def _imports(path: Path) -> set[str]:

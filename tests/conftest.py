@@ -47,8 +47,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, empty_store: Path) -> Path:
-    """Return a folder with an empty store."""
+    """Return a project's folder with an empty store."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "dvc.yaml").touch()
     return tmp_path
 
 

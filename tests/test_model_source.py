@@ -87,7 +87,7 @@ def test_a_version_that_is_not_there(root: Path, name: str) -> None:
 
 
 def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrackingError, match=r"mlflow\.db: no such store"):
+    with pytest.raises(TrackingError, match="no project here"):
         find_model("models:/gender-classifier@champion", tmp_path)
     monkeypatch.delitem(sys.modules, "gender_classifier.registry")
     monkeypatch.setitem(sys.modules, "mlflow", None)

@@ -112,11 +112,12 @@ def test_jobs_of_a_queue_share_the_cores(tmp_path: Path, monkeypatch: pytest.Mon
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert count_queue_workers(tmp_path / "another") == 0
-        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+        for name in ("count_cores", "count_scheduled"):
+            monkeypatch.setattr(f"gender_classifier.processes.{name}", lambda: 8)
         assert share_threads(copy) == 4
         assert share_threads(tmp_path) is None  # in the workspace, not in the queue
-        monkeypatch.setattr(os, "cpu_count", lambda: 1)
-        assert share_threads(copy) == 1
+        monkeypatch.setattr("gender_classifier.processes.count_cores", lambda: 1)
+        assert share_threads(copy) == share_threads(tmp_path) == 1  # a quota pays for fewer than there are
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
         assert share_threads(copy) is None
     finally:

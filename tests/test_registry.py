@@ -137,6 +137,21 @@ def test_a_champion_whose_version_was_deleted_leaves_the_place_free(root: Path, 
         rollback(client(root), "")
 
 
+def test_after_the_champion_was_deleted_the_last_one_left_counts(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    for accuracy in (0.91, 0.93, 0.95):
+        register(root, onnx_path, accuracy)
+    client(root).delete_model_version(REGISTERED_MODEL, "3")
+    version, reason = register(root, onnx_path, 0.92)
+    assert (version, reason.split(";")[0]) == (
+        "4", "not promoted: best_val_accuracy 0.9200 against 0.9300 of version 2, a gain of -0.0100")  # fmt: skip
+    assert main(["rollback"]) == 0
+    assert capsys.readouterr().out == "champion: version 2, taken from version 3\n"
+    assert champion(root) == "2"
+
+
 def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
     root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,16 +178,25 @@ def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
 def test_without_a_store_the_commands_say_so_and_make_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for arguments in (["sync"], ["promote", "1"], ["rollback"]):
-        assert main(arguments) == 1
-        out, errors = capsys.readouterr()
-        assert out == ""
-        assert errors == (
-            f"gender-classifier {arguments[0]}: error: {tmp_path}/mlflow.db: no such store; run from the project's "
-            "folder, or set MLFLOW_TRACKING_URI\n"
-        )
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    outside = (
+        f"{tmp_path}/docs: no project here (no dvc.yaml in this folder or above it); run from the project's folder"
+    )
+    new = f"{tmp_path}/mlflow.db: no such store; run `dvc repro` to make it"
+    (tmp_path / "a.png").write_bytes(b"")
+    model = ["predict", "../a.png", "--model", "models:/gender-classifier@champion"]
+    for expected, commands in (
+        (outside, (["ui"], ["sync"], ["promote", "1"], ["rollback"], model)),
+        (new, (["sync"], ["promote", "1"], ["rollback"], model)),
+    ):
+        for arguments in commands:
+            assert main(arguments) == 1
+            out, errors = capsys.readouterr()
+            assert out == ""
+            assert errors == f"gender-classifier {arguments[0]}: error: {expected}, or set MLFLOW_TRACKING_URI\n"
+        (tmp_path / "dvc.yaml").touch()
+    assert {path.name for path in tmp_path.rglob("*")} == {"docs", "a.png", "dvc.yaml"}
 
 
 def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:

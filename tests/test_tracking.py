@@ -18,14 +18,8 @@ from mlflow.exceptions import MlflowException
 from gender_classifier.errors import TrackingError
 from gender_classifier.files import short_digest
 from gender_classifier.processes import note_stop
-from gender_classifier.tracking import (
-    TrackedRun,
-    catch_up,
-    find_tracking_uri,
-    fluent,
-    name_experiments,
-    track,
-)
+from gender_classifier.store import find_tracking_uri, fluent
+from gender_classifier.tracking import TrackedRun, catch_up, name_experiments, track
 
 
 def test_everything_logged_is_read_back(root: Path) -> None:

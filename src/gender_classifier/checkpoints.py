@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from gender_classifier.files import write_bytes
+from gender_classifier.locks import hold_lock
 
 _KEEP = 8  # of the newest; each holds four times the weights, 40 MB for the linear head
 
@@ -45,17 +45,13 @@ def fingerprint(facts: Mapping[str, Any], files: Iterable[Path]) -> str:
 @contextmanager
 def hold_checkpoint(path: Path) -> Iterator[None]:
     """Keep other processes from the same training; wait, and say so, while one is at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"the same training runs in another process (it holds {lock.lock_file}); waiting for it to end")
-        lock.acquire()
-    try:
+    lock_path = path.with_suffix(".lock")
+
+    def tell() -> None:
+        print(f"the same training runs in another process (it holds {lock_path}); waiting for it to end")
+
+    with hold_lock(lock_path, on_wait=tell):
         yield
-    finally:
-        lock.release()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -9,19 +9,50 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gender_classifier.checkout import find_checkout
 from gender_classifier.errors import GenderClassifierError, TrackingError
-from gender_classifier.layout import find_main_root
 from gender_classifier.monitor_command import add_monitor_command
 from gender_classifier.predict_command import add_predict_command
 from gender_classifier.quantize_command import add_quantize_command
 from gender_classifier.serve_command import add_serve_command
+from gender_classifier.terminal import describe_os_error, drop_output, make_output_safe
+from gender_classifier.version import __version__
+
+# 128 + the signal, as shells say it of any program.
+_SIGINT_STATUS, _SIGPIPE_STATUS = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit status: 0, 1 for an error, 2 for wrong usage."""
+    make_output_safe()
+    name = "gender-classifier"
+    try:
+        try:
+            options = _build_parser().parse_args(arguments)
+            name = f"{name} {options.command}"
+            status = int(options.run(options) or 0)
+        finally:  # also of --help: a full disk shows itself here, not after the exit status is decided
+            sys.stdout.flush()
+    except GenderClassifierError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # `| head` has seen enough
+        drop_output()
+        return _SIGPIPE_STATUS
+    except OSError as error:
+        drop_output()
+        print(f"{name}: error: {describe_os_error(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return _SIGINT_STATUS
+    else:
+        return status
+    return 1
+
+
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gender-classifier", description="The model in use, the run store and the model registry."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     sync = commands.add_parser(
@@ -53,22 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_quantize_command(commands)
     add_serve_command(commands)
     add_monitor_command(commands)
-
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options) or 0
-    except GenderClassifierError as error:
-        print(f"gender-classifier {options.command}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser
 
 
 def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
     from gender_classifier.experiments import find_dvc_experiments
-    from gender_classifier.tracking import catch_up, connect, name_experiments
+    from gender_classifier.store import connect, locate_store_root
+    from gender_classifier.tracking import catch_up, name_experiments
 
-    root = _find_root()
+    root = locate_store_root(Path.cwd())
     client = connect(root, create=create)
     completed, marked = catch_up(client, root)
     named = name_experiments(client, [(one.name, one.run_id) for one in find_dvc_experiments(root)])
@@ -77,10 +101,12 @@ def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
 
 def _ui(options: argparse.Namespace) -> None:
     from gender_classifier.runs_view import build_runs_view, link_runs_view
-    from gender_classifier.tracking import connect, find_experiments, find_tracking_uri, now_ms
+    from gender_classifier.store import connect, find_experiments, find_tracking_uri, locate_store_root
+    from gender_classifier.tracking import now_ms
 
-    _sync(options, create=True)
-    root = _find_root()
+    # A new checkout has no store yet, and may look at an empty one; elsewhere nothing is made.
+    _sync(options, create=find_checkout(Path.cwd()) is not None)
+    root = locate_store_root(Path.cwd())
     uri = find_tracking_uri(root)
     is_server = uri.startswith(("http:", "https:"))
     address = uri if is_server else f"http://127.0.0.1:{options.port}"
@@ -106,22 +132,18 @@ def _ui(options: argparse.Namespace) -> None:
 
 def _promote(options: argparse.Namespace) -> None:
     from gender_classifier.registry import promote
-    from gender_classifier.tracking import connect
+    from gender_classifier.store import connect, locate_store_root
 
-    before = promote(connect(_find_root(), create=False), options.version, options.reason)
+    before = promote(connect(locate_store_root(Path.cwd()), create=False), options.version, options.reason)
     print(f"champion: version {options.version}" + (f", before it version {before}" if before else ""))
 
 
 def _rollback(options: argparse.Namespace) -> None:
     from gender_classifier.registry import rollback
-    from gender_classifier.tracking import connect
+    from gender_classifier.store import connect, locate_store_root
 
-    lost, gained = rollback(connect(_find_root(), create=False), options.reason)
+    lost, gained = rollback(connect(locate_store_root(Path.cwd()), create=False), options.reason)
     print(f"champion: version {gained}, taken from version {lost}")
-
-
-def _find_root() -> Path:
-    return find_main_root(Path.cwd())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from gender_classifier.cores import count_cores
 from gender_classifier.errors import ParamsError
 
 OPTIONS_VARIABLE = "GENDER_CLASSIFIER_TORCHRUN"
@@ -56,7 +57,7 @@ def launch(script: str, processes: int) -> int:
     from torch.distributed.run import main as torchrun  # noqa: PLC0415
 
     # As many threads in all as there are cores; torchrun itself would give each process a single one.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
     options = shlex.split(os.environ.get(OPTIONS_VARIABLE, "--standalone"))
     # A failed process has said why; the launcher's account of it would bury that.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

@@ -50,5 +50,9 @@ class TrackingError(GenderClassifierError):
     """The MLflow store does not answer."""
 
 
+class LockError(GenderClassifierError):
+    """A lock file cannot be made or locked."""
+
+
 class ServiceError(GenderClassifierError):
     """The HTTP service cannot start."""

@@ -50,16 +50,17 @@ def find_dvc_experiments(root: Path) -> list[DvcExperiment]:
 
 
 def _hash_of_run_file(root: Path, commit: str) -> str | None:
-    lock = yaml.safe_load(_git(root, "show", f"{commit}:dvc.lock") or "{}")
+    lock = yaml.safe_load(_git(root, "show", f"{commit}:./dvc.lock") or "{}")  # ./: the project may be a subfolder
     outs = lock.get("stages", {}).get("train", {}).get("outs", [])
     name = Layout(Path()).mlflow_run_path.as_posix()
     return next((out.get("md5") for out in outs if out.get("path") == name), None)
 
 
 def _read_run_id(root: Path, commit: str) -> str | None:
-    path = Layout(Path()).mlflow_run_path.as_posix()
+    path = Layout(root).mlflow_run_path
+    repository = next((place for place in (root, *root.parents) if (place / ".dvc").is_dir()), root)
     try:
-        text = dvc.api.read(path, repo=str(root), rev=commit, mode="r")
+        text = dvc.api.read(path.relative_to(repository).as_posix(), repo=str(repository), rev=commit, mode="r")
     except (DvcException, OSError):  # neither in the cache nor at a remote
         return None
     value = yaml.safe_load(text)
@@ -68,4 +69,7 @@ def _read_run_id(root: Path, commit: str) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+    except OSError:  # a container need not have Git
+        return ""

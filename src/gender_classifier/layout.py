@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from gender_classifier.checkout import find_main_root
 
 CLASSES = ("female", "male")
 """Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
@@ -179,12 +180,3 @@ class Layout:
     def figures_dir(self, stage: str) -> Path:
         """PNG pictures of ``stage``: a DVC output, since some show faces."""
         return self.root / "metrics" / "figures" / stage
-
-
-def find_main_root(root: Path) -> Path:
-    """Return the main checkout: ``DVC_ROOT`` if DVC set it, else ``root``.
-
-    In a ``dvc exp run --temp`` or queued run, ``root`` is a copy that vanishes after the run, while
-    ``DVC_ROOT`` still names the checkout the user works in.
-    """
-    return Path(os.environ.get("DVC_ROOT") or root).resolve()

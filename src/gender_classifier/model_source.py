@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from gender_classifier.checkout import find_checkout
 from gender_classifier.errors import ModelError
-from gender_classifier.layout import Layout, find_main_root
+from gender_classifier.layout import Layout
 
 REGISTRY = "models:"
 """What the name of a model in MLflow's registry begins with."""
@@ -35,28 +36,22 @@ def find_model(name: str | None, folder: Path) -> FoundModel:
 
     Raises:
         ModelError: MLflow is not installed.
-        TrackingError: the store does not answer, or has no such version.
+        TrackingError: outside any project no store is named; or it does not answer, or has no such version.
     """
-    root = find_checkout(folder)
     if name is None:
-        return FoundModel(Layout(root).onnx_path, None)
+        return FoundModel(Layout(find_checkout(folder) or folder).onnx_path, None)
     if not name.startswith(REGISTRY):
         return FoundModel(Path(name).expanduser(), None)
     try:
         from gender_classifier.registry import download_version, find_version  # noqa: PLC0415
-        from gender_classifier.tracking import connect  # noqa: PLC0415
+        from gender_classifier.store import connect, locate_store_root  # noqa: PLC0415
     except ImportError as error:
         raise ModelError(
             f"{name}: names of the registry need {error.name}; install the project with its extra `pipeline`, or give "
             "the path of a model.onnx"
         ) from None
-    client = connect(find_main_root(root), create=False)
+    client = connect(locate_store_root(folder), create=False)
     version = find_version(client, name)
     place = Path(tempfile.mkdtemp(prefix="gender-classifier-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     return FoundModel(download_version(client, version, place), str(version.version))
-
-
-def find_checkout(folder: Path) -> Path:
-    """Return the nearest folder at or above ``folder`` with a pipeline, or ``folder`` itself."""
-    return next((one for one in (folder, *folder.parents) if (one / "dvc.yaml").is_file()), folder)

@@ -10,18 +10,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from gender_classifier.locks import hold_lock
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Outbox:
-    """Unsent entries of one run; ``store`` is the address that they are meant for."""
+    """Unsent entries of one run; ``store`` names the store that they are meant for."""
 
     folder: Path
     store: str
@@ -34,10 +35,9 @@ class Outbox:
     def is_empty(self) -> bool:
         return not self._journal.is_file()
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[None]:
         """Return the lock to hold while entries are sent."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder.with_suffix(".lock"))
+        return hold_lock(self.folder.with_suffix(".lock"))
 
     def append(self, entry: Entry, attachment: Path | None = None) -> None:
         """Add ``entry``, and a copy of the file or folder ``attachment``: the original may be gone when it is sent."""

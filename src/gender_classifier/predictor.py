@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from gender_classifier.cores import count_cores, find_thread_limit
 from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.images import to_array
 
@@ -71,7 +71,7 @@ class Predictor:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or find_thread_limit() or 0
         # Idle threads that spin take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -165,11 +165,6 @@ def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int
         raise
     finally:
         pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _grow_batches(sources: Iterable[Source], batch_size: int) -> Iterator[list[Source]]:

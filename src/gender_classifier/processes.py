@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from gender_classifier.layout import find_main_root
+from gender_classifier.checkout import find_main_root
+from gender_classifier.cores import count_cores, count_scheduled
 
 _HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"
 
@@ -22,7 +23,7 @@ _HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BYTES = 2**30
 
-_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
+_SHELLS = {"sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "zsh"}
 
 
 def identify_process() -> dict[str, str]:
@@ -83,7 +84,7 @@ def stop_with_dvc(period: float = 0.5) -> None:
 
 
 def count_queue_workers(root: Path) -> int:
-    """Count the workers that ``dvc queue start -j N`` runs for the checkout at ``root``; DVC keeps their numbers."""
+    """Count the workers that ``dvc queue start -j N`` runs for the DVC repository at ``root``, by their PID files."""
     return sum(_is_queue_worker(path) for path in (root / ".dvc" / "tmp" / "exps" / "celery").glob("*.pid"))
 
 
@@ -96,16 +97,21 @@ def _is_queue_worker(path: Path) -> bool:
 
 
 def share_threads(root: Path) -> int | None:
-    """Return how many threads a job of ``dvc queue start -j N`` may use; None where it is alone or told by OpenMP.
+    """Return how many threads this stage may use; None where PyTorch's own choice is right, or OpenMP is told.
+
+    A job of ``dvc queue start -j N`` gets its part of the processors, and a container with a quota as many as that
+    pays for.
 
     Args:
-        root: the folder the stage runs in; its main checkout owns the queue.
+        root: the folder the stage runs in.
     """
-    main_root = find_main_root(root)
-    if "OMP_NUM_THREADS" in os.environ or main_root == root.resolve():
+    if "OMP_NUM_THREADS" in os.environ:
         return None
-    workers = count_queue_workers(main_root)
-    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    cores, workers = count_cores(), 1
+    if find_main_root(root) != root.resolve():  # in a copy: the repository that was copied owns the queue
+        workers = max(count_queue_workers(Path(os.environ["DVC_ROOT"])), 1)
+    threads = max(1, cores // workers)
+    return threads if threads < count_scheduled() else None
 
 
 def keep_freed_memory() -> bool:
@@ -130,11 +136,17 @@ def _find_starter() -> psutil.Process | None:
         try:
             if ancestor.name() in _SHELLS and ancestor.pid != 1:
                 continue
-            is_init = ancestor.pid == 1 and "dvc" not in " ".join(ancestor.cmdline())
+            is_init = ancestor.pid == 1 and not _may_be_dvc(ancestor)
         except psutil.Error:
             return None
         return None if is_init else ancestor
     return None
+
+
+def _may_be_dvc(process: psutil.Process) -> bool:
+    """Tell DVC, or a Python program that uses it, as the first process of a container from an init."""
+    command = process.cmdline()
+    return "dvc" in " ".join(command) or Path(command[0] if command else "").name.startswith("python")
 
 
 def _lives(process: psutil.Process) -> bool:

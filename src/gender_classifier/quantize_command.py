@@ -33,12 +33,11 @@ def run_quantize(options: argparse.Namespace) -> None:
     import numpy as np
 
     from gender_classifier.inputs import find_pictures
-    from gender_classifier.layout import Layout
-    from gender_classifier.model_source import find_checkout
+    from gender_classifier.model_source import find_model
     from gender_classifier.predictor import Predictor
     from gender_classifier.quantization import quantize_onnx
 
-    source = options.model or Layout(find_checkout(Path.cwd())).onnx_path
+    source = options.model or find_model(None, Path.cwd()).path
     original = Predictor(source)
     # Across all that is there: folders come sorted, by class perhaps.
     pictures = list(find_pictures(options.paths))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -16,18 +16,18 @@ import mlflow.artifacts
 import mlflow.onnx
 import numpy as np
 import onnx
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from gender_classifier.checkout import find_main_root
 from gender_classifier.errors import TrackingError
-from gender_classifier.layout import find_main_root
+from gender_classifier.locks import hold_lock
 from gender_classifier.params import PromotionParams
 from gender_classifier.promotion import Contender, Decision, decide
-from gender_classifier.tracking import fluent, one_line_errors
+from gender_classifier.store import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -98,8 +98,8 @@ def register_model(
 
 def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
     """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way."""
-    with FileLock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
-        current = find_champion(client)
+    with hold_lock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
+        current = _find_last_champion(client)
         challenger = client.get_model_version(REGISTERED_MODEL, version)
         decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
         client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
@@ -134,25 +134,27 @@ def promote(client: MlflowClient, version: str, reason: str) -> str | None:
 def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
     """Give ``champion`` back to the version that had it before; return the version that loses and the one that gains.
 
+    Where the champion was deleted, the last one that still exists gets the alias.
+
     Raises:
         TrackingError: there is no champion, or no earlier one that still exists.
     """
     with one_line_errors():
-        current = find_champion(client)
-        if current is None:
+        history = _read_history(client)
+        if not history:
             raise TrackingError(f"{REGISTERED_MODEL} has no champion yet; run `dvc repro`, or promote a version")
-        existing = {str(one.version) for one in _search_versions(client)}  # SQL gives an int here
-        earlier = [one for one in _read_history(client) if one in existing]
-        while earlier and earlier[-1] == str(current.version):
-            earlier.pop()
+        current = find_champion(client)
+        lost = history[-1] if current is None else str(current.version)
+        earlier = [version for version in _keep_existing(client, history) if version != lost]
         if not earlier:
-            raise TrackingError(
-                f"version {current.version} is the first champion of {REGISTERED_MODEL}; there is nothing to go back to"
-            )
-        client.set_model_version_tag(REGISTERED_MODEL, current.version, "promotion", f"rolled back: {reason}")
+            is_first = not [version for version in history if version != lost]
+            why = f"version {lost} is the first champion" if is_first else f"no champion before version {lost} is left"
+            raise TrackingError(f"{why} of {REGISTERED_MODEL}; there is nothing to go back to")
+        if current is not None:
+            client.set_model_version_tag(REGISTERED_MODEL, lost, "promotion", f"rolled back: {reason}")
         client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, earlier[-1])
         client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(earlier))
-    return str(current.version), earlier[-1]
+    return lost, earlier[-1]
 
 
 def find_version(client: MlflowClient, reference: str) -> ModelVersion:
@@ -216,6 +218,20 @@ def find_champion(client: MlflowClient) -> ModelVersion | None:
         raise
 
 
+def _find_last_champion(client: MlflowClient) -> ModelVersion | None:
+    """Return the champion; where it was deleted, the last one before it that still exists; or None."""
+    current = find_champion(client)
+    if current is not None:
+        return current
+    existing = _keep_existing(client, _read_history(client))
+    return client.get_model_version(REGISTERED_MODEL, existing[-1]) if existing else None
+
+
+def _keep_existing(client: MlflowClient, history: Sequence[str]) -> list[str]:
+    existing = {str(found.version) for found in _search_versions(client)}  # SQL gives an int here
+    return [version for version in history if version in existing]
+
+
 def _crown(client: MlflowClient, version: str) -> None:
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
     history = [*(one for one in _read_history(client) if one != version), version]
@@ -223,7 +239,14 @@ def _crown(client: MlflowClient, version: str) -> None:
 
 
 def _read_history(client: MlflowClient) -> list[str]:
-    return [str(one) for one in json.loads(client.get_registered_model(REGISTERED_MODEL).tags.get(_HISTORY, "[]"))]
+    """Return the versions that were champion, oldest first; none where nothing was registered yet."""
+    try:
+        tags = client.get_registered_model(REGISTERED_MODEL).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    return [str(version) for version in json.loads(tags.get(_HISTORY, "[]"))]
 
 
 def _search_versions(client: MlflowClient) -> list[ModelVersion]:

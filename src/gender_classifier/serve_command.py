@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from gender_classifier.cores import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.model_source import find_model
 
@@ -62,7 +63,7 @@ def _serve(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None
     }
     settings = Settings(**given, api_key=key, registry_version=found.registry_version)
-    threads = options.threads or max(1, (os.cpu_count() or 1) // 2)
+    threads = options.threads or max(1, count_cores() // 2)
     app = build_app(Predictor(found.path, threads=threads), settings)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]

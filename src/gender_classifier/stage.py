@@ -11,16 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from gender_classifier.checkout import find_checkout
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.layout import Layout
 from gender_classifier.params import Params, load_params
 from gender_classifier.processes import is_stopped, note_stop, stop_with_dvc
+from gender_classifier.terminal import describe_os_error, make_output_safe
 
 DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
 
 
 def run_stage(name: str, main: Callable[[Layout, Params], None], description: str | None = None) -> None:
-    """Run ``main`` on the working folder, which DVC sets to the checkout; turn errors into one line and status 1.
+    """Run ``main`` on the project around the working folder; turn errors into one line and status 1.
 
     Args:
         name: of the stage; stands before each error.
@@ -30,15 +32,17 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
     debug = parser.parse_args().debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    make_output_safe()
     signal.signal(signal.SIGTERM, _raise_exit)
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
     signal.signal(signal.SIGINT, _raise_interrupt)
     stop_with_dvc()
     # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
     warnings.filterwarnings("ignore", module="PIL")
-    layout = Layout(Path.cwd())
+    layout = Layout(find_checkout(Path.cwd()) or Path.cwd())
     try:
         main(layout, load_params(layout.params_path))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(_complain(name, "interrupted", 130))
     except Exception as error:
@@ -54,7 +58,7 @@ def _describe(error: Exception) -> str:
     if isinstance(error, GenderClassifierError):
         return text
     if isinstance(error, OSError):
-        return f"{text}; check the disk's free space and permissions, then run again"
+        return f"{describe_os_error(error)}; check the disk's free space and permissions, then run again"
     return f"unexpected {type(error).__name__}: {text}; please report it with the output of --debug"
 
 

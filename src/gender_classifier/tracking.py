@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import getpass
 import json
-import logging
 import math
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,33 +17,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import mlflow
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from gender_classifier.errors import TrackingError
 from gender_classifier.files import short_digest
-from gender_classifier.layout import Layout, find_main_root
+from gender_classifier.layout import Layout
 from gender_classifier.outbox import Entry, Outbox, find_outboxes
 from gender_classifier.processes import identify_process, is_dead, is_stopped
-
-EXPERIMENT = "gender-classifier"
-"""Default experiment of the model runs (``MLFLOW_EXPERIMENT_NAME`` wins); the data runs' adds ``-data``."""
-
-# The UI opens such an experiment on its training runs instead of on its pages for language models.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+from gender_classifier.store import (
+    OPEN_TIMEOUT,
+    UPLOAD_TIMEOUT,
+    connect,
+    find_experiments,
+    make_experiment,
+    name_experiment,
+    name_store,
+    one_line_errors,
+    patience,
+    quiet_mlflow,
+    shorten,
+)
 
 # What one call of MLflow's REST API takes at most.
 _MAX_PARAMS, _MAX_METRICS = 100, 1000
 
-# Seconds that a stage waits for an answer. MLflow's own limits (7 retries of 2 minutes) are for people who wait.
-_OPEN_TIMEOUT, _SEND_TIMEOUT, _UPLOAD_TIMEOUT = 10, 20, 120
+# Seconds that a stage waits for an answer to what it logs.
+_SEND_TIMEOUT = 20
 
 # Tag: what a run works on, hashed.
 _KEY = "work"
@@ -121,7 +122,7 @@ class TrackedRun:
         began = time.monotonic()
         if began >= self._retry_at:
             try:
-                with _patience(_UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
+                with patience(UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
                     _empty_outbox(self.client, self._outbox)
                     _apply(self.client, self.run_id, entry, attachment)
                 return
@@ -129,7 +130,7 @@ class TrackedRun:
                 if _is_refusal(error):
                     raise
                 if self._outbox.is_empty:
-                    print(f"MLflow does not answer ({_shorten(error)}); going on without it", file=sys.stderr)
+                    print(f"MLflow does not answer ({shorten(error)}); going on without it", file=sys.stderr)
                 # Trying again takes a tenth of the training's time at most.
                 now = time.monotonic()
                 self._retry_at = now + max(30.0, 10 * (now - began))
@@ -163,34 +164,17 @@ def track(
     Raises:
         TrackingError: the store does not answer, within seconds; or refuses what it is sent.
     """
-    with _quiet_mlflow(), one_line_errors():
+    with quiet_mlflow(), one_line_errors():
         run = _open_run(stage, root, params, data=data, resume=resume, key=key)
     try:
-        with _quiet_mlflow(), one_line_errors():
+        with quiet_mlflow(), one_line_errors():
             yield run
     except BaseException as error:
-        with _quiet_mlflow():
+        with quiet_mlflow():
             run.close("FAILED" if isinstance(error, Exception) and not is_stopped() else "KILLED")
         raise
-    with _quiet_mlflow(), one_line_errors():
+    with quiet_mlflow(), one_line_errors():
         run.close("FINISHED")
-
-
-def connect(root: Path, *, create: bool = True) -> MlflowClient:
-    """Return a client of the store, whose tables exist.
-
-    Raises:
-        TrackingError: it does not answer; or without ``create``, there is no such SQLite file.
-    """
-    uri = find_tracking_uri(root)
-    file = Path(uri.removeprefix("sqlite:///"))
-    if not create and uri.startswith("sqlite:///") and not file.is_file():
-        raise TrackingError(f"{file}: no such store; run from the project's folder, or set MLFLOW_TRACKING_URI")
-    with _quiet_mlflow(), one_line_errors(), _patience(_OPEN_TIMEOUT), _creating_alone(uri, find_main_root(root)):
-        # Making the client creates the tables; of two processes that create one store at once, one fails.
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-    return client
 
 
 def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
@@ -202,8 +186,8 @@ def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
     Raises:
         TrackingError: the store does not answer, or refuses an entry.
     """
-    with _quiet_mlflow(), one_line_errors(), _patience(_UPLOAD_TIMEOUT):
-        boxes = find_outboxes(Layout(root).outbox_dir, client.tracking_uri)
+    with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
+        boxes = find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root))
         for box in boxes:
             _empty_outbox(client, box)
         return len(boxes), _mark_dead(client)
@@ -221,7 +205,7 @@ def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]
     Returns:
         How many names were added.
     """
-    with one_line_errors(), _patience(_OPEN_TIMEOUT):
+    with one_line_errors(), patience(OPEN_TIMEOUT):
         ids = list(find_experiments(client).values())
         runs = {run.info.run_id: run for run in _search_all(client, ids)}
         names = {run_id: _split_names(run.data.tags.get("dvc.exp", "")) for run_id, run in runs.items()}
@@ -238,32 +222,9 @@ def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]
     return added
 
 
-def find_tracking_uri(root: Path) -> str:
-    """Return ``MLFLOW_TRACKING_URI``, or SQLite at the root of the main checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{find_main_root(root) / 'mlflow.db'}"
-
-
-def find_experiments(client: MlflowClient) -> dict[str, str]:
-    """Return ids by name of the experiments of this project that exist: for models and for data."""
-    names = (_name_experiment(data=False), _name_experiment(data=True))
-    found = {name: client.get_experiment_by_name(name) for name in names}
-    return {name: str(one.experiment_id) for name, one in found.items() if one is not None}
-
-
 def now_ms() -> int:
     """Return the time as MLflow counts it, ms since 1970."""
     return int(time.time() * 1000)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn errors of MLflow, and of the database it lets through, into a :class:`TrackingError`."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
-        raise TrackingError(
-            f"MLflow: {_shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again"
-        ) from error
 
 
 def _open_run(
@@ -274,10 +235,10 @@ def _open_run(
         catch_up(client, root)
     except TrackingError as error:  # of other runs: no reason to stop this one
         print(f"{stage}: warning: {error}", file=sys.stderr)
-    experiment = _name_experiment(data=data)
+    experiment = name_experiment(client, data=data)
     tags = _describe_process(stage, root) | ({_KEY: key} if key else {})
     name = f"{stage} {_name_run(tags)}" if data else _name_run(tags)
-    with _patience(_OPEN_TIMEOUT):
+    with patience(OPEN_TIMEOUT):
         before = _find_run(client, resume) if resume else _find_stillborn(client, experiment, key)
         if before is not None and _goes_on(before, params, tags):
             run_id = before.info.run_id
@@ -287,9 +248,9 @@ def _open_run(
                 tags["continues"] = resume
                 why = "belongs to another experiment" if before is not None else "is not in the MLflow store"
                 print(f"{stage}: run {resume} {why}; opening a new one")
-            experiment_id = _make_experiment(client, experiment, root)
+            experiment_id = make_experiment(client, experiment, root)
             run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    outbox = Outbox(Layout(root).outbox_dir / run_id, client.tracking_uri)
+    outbox = Outbox(Layout(root).outbox_dir / run_id, name_store(client.tracking_uri, root))
     run = TrackedRun(client, run_id, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and before.info.run_id != run_id:
         _copy_record(client, before, run_id)
@@ -349,30 +310,6 @@ def _copy_record(client: MlflowClient, source: Run, run_id: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         client.download_artifacts(source.info.run_id, "", folder)
         client.log_artifacts(run_id, folder)
-
-
-def _make_experiment(client: MlflowClient, name: str, root: Path) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # A server decides itself where artifacts go; a local store would take the folder it happens to be created in.
-        is_local = client.tracking_uri.startswith("sqlite:")
-        location = (find_main_root(root) / "mlartifacts" / name).as_uri() if is_local else None
-        try:
-            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
-        except MlflowException as error:
-            found = client.get_experiment_by_name(name)  # another process may have been quicker
-            if found is None:
-                raise error
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"MLflow experiment {name!r} is deleted; restore it in the UI, or set MLFLOW_EXPERIMENT_NAME to another"
-        )
-    return str(found.experiment_id)
-
-
-def _name_experiment(*, data: bool) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    return f"{name}-data" if data else name
 
 
 def _search_all(client: MlflowClient, ids: list[str]) -> Iterator[Run]:
@@ -447,10 +384,17 @@ def _describe_process(stage: str, root: Path) -> dict[str, str]:
         "mlflow.source.name": f"stages/{stage}.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _name_user(),
         **identify_process(),
     }
     return {key: value for key, value in tags.items() if value}
+
+
+def _name_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return str(os.getuid())
 
 
 def _name_run(tags: Mapping[str, str]) -> str:
@@ -462,83 +406,9 @@ def _head_commit(root: Path) -> str:
     command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-    except FileNotFoundError:
+    except OSError:  # a container need not have Git
         return ""
-
-
-@contextmanager
-def _creating_alone(uri: str, main_root: Path) -> Iterator[None]:
-    """Keep the other processes of this checkout, and on PostgreSQL those of other machines, waiting until the end."""
-    _check_port(uri)
-    with FileLock(main_root / ".mlflow.lock"):
-        if not uri.startswith("postgresql"):
-            yield
-            return
-        with create_engine(uri, poolclass=NullPool).begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('mlflow'))"))
-            yield
-
-
-def _check_port(uri: str) -> None:
-    """Look whether a database server is there at all: MLflow would try for two minutes."""
-    parts = urlsplit(uri)
-    if parts.scheme.startswith(("http", "databricks")) or not parts.hostname:
-        return
-    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
-    if port is None:
-        return
-    try:
-        socket.create_connection((parts.hostname, port), timeout=_OPEN_TIMEOUT).close()
-    except OSError as error:
-        raise TrackingError(
-            f"MLflow's database at {parts.hostname}:{port} does not answer ({error}); start it, or set "
-            "MLFLOW_TRACKING_URI to another"
-        ) from None
 
 
 def _is_refusal(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code in _REFUSALS
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).partition("\n[SQL:")[0].split())[:300]
-
-
-@contextmanager
-def _patience(timeout: int) -> Iterator[None]:
-    """Have MLflow wait ``timeout`` seconds and try twice; what the environment says wins."""
-    limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    ours = {key: value for key, value in limits.items() if key not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for key in ours:
-            os.environ.pop(key, None)
-
-
-@contextmanager
-def fluent(client: MlflowClient) -> Iterator[None]:
-    """Lend MLflow's process-wide address to ``client``'s store: ``log_model`` has no client form."""
-    # Setting an address also sets MLFLOW_TRACKING_URI; where none was set, none is left behind.
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
-    mlflow.set_tracking_uri(client.tracking_uri)
-    try:
-        with _patience(_UPLOAD_TIMEOUT):
-            yield
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
-
-
-@contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    """Keep MLflow's notes (and its database's migration log) off the terminal; warnings still show."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)

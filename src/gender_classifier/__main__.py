@@ -1,0 +1,10 @@
+"""``python -m gender_classifier`` is the command ``gender-classifier``."""
+
+from __future__ import annotations
+
+import sys
+
+from gender_classifier.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""How many processors this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def count_cores() -> int:
+    """Return the number of processors that the scheduler and the control groups of this process allow, at least 1.
+
+    A container started with ``--cpus 2`` sees all processors of its host, and gets the time of two.
+    """
+    return max(1, min([count_scheduled(), *(math.ceil(quota) for quota in _read_quotas(_CGROUPS, _OWN_CGROUPS))]))
+
+
+def count_scheduled() -> int:
+    """Return the number of processors that the scheduler allows this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_thread_limit() -> int | None:
+    """Return how many threads to ask of a library that counts processors by itself; None where it counts right."""
+    cores = count_cores()
+    return cores if cores < count_scheduled() else None
+
+
+def _read_quotas(root: Path, own: Path) -> Iterator[float]:
+    """Yield each limit, in processors, of the groups of this process and those around them; version 1 and 2."""
+    for folder in _find_groups(root, own):
+        quota, period = [*_read(folder / "cpu.max").split(), "", ""][:2]
+        if not quota:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period):  # neither "max" nor -1: no limit
+            yield int(quota) / int(period)
+
+
+def _find_groups(root: Path, own: Path) -> Iterator[Path]:
+    for line in _read(own).splitlines():
+        _, controllers, name = [*line.split(":", 2), "", "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        path = PurePosixPath(name.lstrip("/"))
+        # Inside a container the names are often those of the host: what is not there is passed over.
+        yield from (base / place for place in (path, *path.parents))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,42 @@
+"""Locks between processes, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gender_classifier.errors import LockError
+
+
+@contextmanager
+def hold_lock(path: Path, *, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock file ``path`` until the block ends; wait for a process that holds it.
+
+    Args:
+        path: the lock file; it is made, and stays.
+        on_wait: called once if another process holds the lock.
+
+    Raises:
+        LockError: the file cannot be made, or its file system has no locks.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise LockError(
+            f"{path}: cannot be locked ({reason}); check that the folder is writable, and on a local disk or a network "
+            "file system with locks"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -14,6 +14,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Columns that `make exps` leaves out: files, and figures that only a report needs.
 UNSEEN := .*\.(py|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|best_(epoch|val_loss|train.*)|test\.(?!accuracy$$|loss$$).*)$$
 
+# A worker a core, a file of tests at a time: its fixtures are made once.
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 .PHONY: help setup repro exps ui test test-slow test-ui test-services screenshots lint format lock clean
 
 help:  ## Show this list
@@ -40,7 +43,7 @@ ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
 test: setup  ## Run the tests (8 minutes on 2 cores)
-	@python -m pytest
+	@python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
 	@python -m pytest -m slow

@@ -13,6 +13,7 @@ import yaml
 from closure import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import URL
 
 SMALL = {
     "epochs": 1,
@@ -24,10 +25,13 @@ SMALL = {
 
 
 class Checkout:
-    """A clone of this project's working tree, and the commands a user types in it."""
+    """A clone of this project's working tree in ``folder``, and the commands a user types in it.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``repository`` is the folder that Git and DVC manage: the same one, or one above it.
+    """
+
+    def __init__(self, folder: Path, repository: Path | None = None) -> None:
+        self.folder, self.repository = folder, repository or folder
 
     @staticmethod
     def environment(**variables: str) -> dict[str, str]:
@@ -61,8 +65,12 @@ class Checkout:
         return json.loads((self.folder / path).read_text())
 
     @property
+    def store(self) -> str:
+        return URL.create("sqlite+pysqlite", database=str(self.folder / "mlflow.db")).render_as_string()
+
+    @property
     def client(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
+        return MlflowClient(tracking_uri=self.store)
 
     def runs(self, experiment: str = "gender-classifier") -> list[Run]:
         found = self.client.get_experiment_by_name(experiment)
@@ -73,8 +81,15 @@ class Checkout:
         return {Path(item.path).name for item in self.client.list_artifacts(run.info.run_id, folder)}
 
 
-def clone(folder: Path, changes: dict[str, Any]) -> Checkout:
-    """Copy what Git would track into a new repository, with params shrunken and committed."""
+def clone(repository: Path, changes: dict[str, Any], inside: str = "") -> Checkout:
+    """Copy what Git would track into a new repository, with params shrunken and committed.
+
+    Args:
+        repository: its folder.
+        changes: of params.
+        inside: where in it the project is; DVC and Git manage the whole.
+    """
+    folder = repository / inside
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -84,16 +99,17 @@ def clone(folder: Path, changes: dict[str, Any]) -> Checkout:
     ).stdout.splitlines()
     for name in listed:
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
+            target = (repository if name.startswith(".dvc/") else folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for key, value in changes.items():
         params[key] = {**params[key], **value} if isinstance(value, dict) else value
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    checkout = Checkout(folder)
-    checkout.run("git", "init", "-q", "-b", "main")
+    checkout = Checkout(folder, repository)
+    checkout.run("git", "init", "-q", "-b", "main", str(repository))
     checkout.run("git", "config", "user.name", "A Tester")
     checkout.run("git", "config", "user.email", "tester@example.org")
-    checkout.run("git", "add", "-A")
+    checkout.run("git", "add", "-A", str(repository))
     checkout.run("git", "commit", "-q", "-m", "start")
     return checkout

@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; OpenMP looks once, when PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import mlflow
 import numpy as np
 import pytest
@@ -24,6 +27,15 @@ from gender_classifier.model import ModelSpec, build_model
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add an option for the README's pictures."""
     parser.addoption("--screenshots", metavar="FOLDER", help="sweep with the real params, and keep the UI's pictures")
+
+
+# What takes longest, first: two workers then end at about the same time.
+_LONGEST = ("test_end_to_end.py", "test_distributed.py", "test_stages.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 @pytest.fixture(autouse=True)

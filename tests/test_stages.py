@@ -297,12 +297,12 @@ def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subpro
 
 
 def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
-    shrink(tmp_path, lr="fast")
+    shrink(tmp_path, lr="fast")  # each stage checks the params of all; this one starts quickest
     line = f"{tmp_path}/params.yaml: `lr` is str 'fast'; it must be a number, above 0 and at most 100"
-    process = start("train", tmp_path)
+    process = start("ingest", tmp_path)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (1, f"train: error: {line}\n")
-    for process in (start("train", tmp_path, "--debug"), start("train", tmp_path, GENDER_CLASSIFIER_DEBUG="1")):
+    assert (process.returncode, errors) == (1, f"ingest: error: {line}\n")
+    for process in (start("ingest", tmp_path, "--debug"), start("ingest", tmp_path, GENDER_CLASSIFIER_DEBUG="1")):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert errors.startswith("Traceback")

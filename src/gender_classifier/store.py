@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -144,22 +145,33 @@ def name_store(uri: str, root: Path) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn errors of MLflow, and of the database it lets through, into a :class:`TrackingError`."""
+    """Turn errors of MLflow, and of the database it lets through, into a :class:`TrackingError`.
+
+    MLflow would also log the traceback of a database's error, which the exception carries.
+    """
+    logger = logging.getLogger("mlflow.store.db.utils")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
         raise TrackingError(f"MLflow: {shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again") from error
+    finally:
+        logger.setLevel(level)
 
 
 def shorten(error: Exception) -> str:
-    """Return the message of an error of MLflow in one line, without the SQL."""
-    return " ".join(str(error).partition("\n[SQL:")[0].split())[:300]
+    """Return the message of an error of MLflow in one line, without the SQL and SQLAlchemy's advice to programmers."""
+    message = str(error).partition("\n[SQL:")[0].rpartition("is occurring prematurely)\n")[2]
+    return " ".join(message.split())[:300]
 
 
 @contextmanager
 def patience(timeout: int) -> Iterator[None]:
-    """Have MLflow wait ``timeout`` seconds and try twice; what the environment says wins."""
+    """Have MLflow wait ``timeout`` seconds and try twice, without bars where nobody sees them; the environment wins."""
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    if not sys.stderr.isatty():
+        limits["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     ours = {key: value for key, value in limits.items() if key not in os.environ}
     os.environ.update(ours)
     try:
@@ -184,7 +196,11 @@ def fluent(client: MlflowClient) -> Iterator[None]:
 
 @contextmanager
 def quiet_mlflow() -> Iterator[None]:
-    """Keep MLflow's notes (and its database's migration log) off the terminal; warnings still show."""
+    """Keep MLflow's notes (and its database's migration log) off the terminal; warnings still show.
+
+    Without Git on the machine, MLflow's library for it would explain itself in twenty lines, each time.
+    """
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

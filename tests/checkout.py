@@ -13,7 +13,8 @@ import yaml
 from closure import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from sqlalchemy import URL
+
+from gender_classifier.store import find_tracking_uri
 
 SMALL = {
     "epochs": 1,
@@ -66,7 +67,7 @@ class Checkout:
 
     @property
     def store(self) -> str:
-        return URL.create("sqlite+pysqlite", database=str(self.folder / "mlflow.db")).render_as_string()
+        return find_tracking_uri(self.folder)
 
     @property
     def client(self) -> MlflowClient:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -216,11 +216,10 @@ def _anchor(uri: str, folder: Path) -> str:
     """Make a relative path in ``uri`` relative to ``folder``."""
     if uri.startswith("sqlite"):
         url = _parse_database(uri)
-        if url.database in (None, "", ":memory:"):
+        path = _find_path(url)
+        if not url.database or path.name in ("", ":memory:") or url.query.get("mode") == "memory":
             raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}, a database in memory: it keeps no run; name a file")
-        if url.database.startswith("file:"):  # SQLite's own form of a URI
-            return uri
-        return _build_sqlite_uri(folder / url.database, url.query)
+        return _build_sqlite_uri(folder / path, url.query)
     if is_local_uri(uri):  # type: ignore[no-untyped-call]
         return (folder / Path(local_file_uri_to_path(uri))).as_uri()  # type: ignore[no-untyped-call]
     return uri
@@ -228,17 +227,22 @@ def _anchor(uri: str, folder: Path) -> str:
 
 def _build_sqlite_uri(path: Path, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
     url = URL.create("sqlite", database=str(path), query=query or {})
-    if url.set(query={}).render_as_string() != f"sqlite:///{path}":
-        # MLflow creates the folder it reads between `sqlite:///` and the file's name, %-escapes and all.
-        url = url.set(drivername="sqlite+pysqlite")
+    is_plain = url.set(query={}).render_as_string() == f"sqlite:///{path}" and not set("?#%") & set(str(path))
+    if not is_plain or "uri" in url.query:
+        # SQLite's own kind of URI: SQLAlchemy 2.0 escapes no path, and MLflow makes the folder that it reads after
+        # `sqlite:///`, escapes and all.
+        database = f"file:{quote(str(path))}"
+        url = URL.create("sqlite+pysqlite", database=database, query={**url.query, "uri": "true"})
     return url.render_as_string()
 
 
 def _find_sqlite_file(uri: str) -> Path | None:
-    if not uri.startswith("sqlite"):
-        return None
-    database = _parse_database(uri).database or ""
-    return None if database.startswith("file:") else Path(database)
+    return _find_path(_parse_database(uri)) if uri.startswith("sqlite") else None
+
+
+def _find_path(url: URL) -> Path:
+    database = url.database or ""
+    return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
 
 
 def _parse_database(uri: str) -> URL:
@@ -250,7 +254,7 @@ def _parse_database(uri: str) -> URL:
 
 def _name_folder(experiment: str) -> str:
     """Return one plain folder name for an experiment, whatever its name: `/Users/me/x`, `..`, 5,000 characters."""
-    if re.fullmatch(r"\w[\w.-]{0,79}", experiment, re.ASCII):
+    if re.fullmatch(r"\w([\w.-]{0,78}\w)?", experiment, re.ASCII):
         return experiment
     plain = re.sub(r"[^\w-]+", "-", experiment, flags=re.ASCII).strip("-")[:60]
     return f"{plain or 'experiment'}-{hashlib.sha256(experiment.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

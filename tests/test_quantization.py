@@ -10,7 +10,9 @@ import onnx
 import pytest
 import torch
 from conftest import draw_pixels, picture
+from onnxruntime.quantization import quantize_static
 
+from gender_classifier import quantization
 from gender_classifier.cli import main
 from gender_classifier.evaluation import softmax
 from gender_classifier.export import export_onnx
@@ -37,6 +39,41 @@ def test_the_variant_says_nearly_the_same(
     np.testing.assert_allclose(variant.compute_probs(others), original.compute_probs(others), atol=0.01)
     assert np.ptp(variant.compute_probs(others)[:, 0]) > 0  # not a constant
     assert capsys.readouterr().out == ""
+
+
+def find_saturating(path: Path) -> list[str]:
+    """Return the tensors with which a processor without VNNI may saturate, whatever the images.
+
+    Its instruction multiplies unsigned activations by signed weights, and adds two products into 16 bits.
+    """
+    graph = onnx.load(path).graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    activations = [tensors[node.input[2]].dtype == np.uint8 for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert activations, "no activation is quantised"
+    assert all(activations), "signed activations are computed as unsigned ones, and the weights with another zero point"
+    read = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"} & tensors.keys()
+    weights = {name: tensors[name] for name in read if tensors[name].ndim > 1}
+    assert len(weights) == 6, "five convolutions and a linear layer"
+    signed = {name: value.astype(np.int64) for name, value in weights.items() if value.dtype == np.int8}
+    assert len(signed) + sum(value.dtype == np.uint8 for value in weights.values()) == len(weights)
+    ends = np.iinfo(np.int16)
+    return [
+        name
+        for name, value in signed.items()
+        if 2 * 255 * max(value.max(), 0) > ends.max or 2 * 255 * min(value.min(), 0) < ends.min
+    ]
+
+
+def test_no_processor_saturates(tmp_path: Path, served_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize_onnx(served_model, tmp_path / "int8.onnx", IMAGES)
+    assert find_saturating(tmp_path / "int8.onnx") == []
+
+    def full_range(*args: object, **options: object) -> None:
+        quantize_static(*args, **options | {"reduce_range": False})
+
+    monkeypatch.setattr(quantization, "quantize_static", full_range)
+    quantize_onnx(served_model, tmp_path / "full.onnx", IMAGES)
+    assert len(find_saturating(tmp_path / "full.onnx")) == 6
 
 
 def test_the_second_look_is_calibrated_on_all_pictures(tmp_path: Path) -> None:

@@ -1,4 +1,12 @@
-"""A smaller, quicker variant of the exported model: 8-bit weights and activations, calibrated on pictures."""
+"""A smaller, faster variant of the exported model: 8-bit activations and 7-bit weights, calibrated on images.
+
+The file gives the same answers on every processor. On x86 without VNNI, onnxruntime multiplies unsigned activations by
+signed weights with VPMADDUBSW, which adds two products into 16 bits and saturates: 2 * 255 * 127 exceeds 32,767. With
+weights of 7 bits it cannot: 2 * 255 * 64 = 32,640. Unsigned weights (U8U8) avoid it too, by a kernel that first widens
+both to 16 bits: as accurate, and slower (BENCHMARKS.md). Signed activations do not help: x86 computes them as unsigned.
+Sources: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I need to try
+U8U8?", and onnxruntime/core/mlas/lib/platform.cpp, which picks the kernels.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +33,8 @@ _QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalisation, tem
 def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
     """Write an int8 variant of ``source`` with the same input, output and metadata, and ``precision`` ``int8``.
 
-    Weights are quantised by output channel, activations by their range on ``images``; those of the second look
-    (``model.infer``) by their range on all of them, for it may be that few are in doubt, or none.
+    Weights are quantised to 7 bits by output channel, activations to 8 by their range on ``images``; the second look's
+    (``model.infer``) by their range on all of ``images``, since few or none of them may be in doubt.
 
     Args:
         source: what ``evaluate`` wrote, float32.
@@ -45,6 +53,7 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=True,  # 7 bits
             op_types_to_quantize=_QUANTIZED,
         )
         proto = onnx.load(str(quantized))

@@ -14,7 +14,7 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     """Add ``quantize`` to the program's commands."""
     parser = commands.add_parser(
         "quantize",
-        help="make an int8 variant of the model: a quarter of the size, about twice as fast",
+        help="make an int8 variant of the model: a quarter of the size, 1.5 to 2 times as fast",
         description="Write an int8 variant of the model, calibrated on pictures, and say how far its predictions agree "
         f"with the original's. PATHs are as of `predict`; {_CALIBRATION} pictures calibrate, up to {_COMPARED:,} "
         "others are compared.",

@@ -33,7 +33,7 @@ from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, to_unit
 from gender_classifier.params import load_params
 from gender_classifier.processes import keep_freed_memory
-from gender_classifier.training import Trainer, find_precision
+from gender_classifier.training import Trainer
 
 Load = Callable[[NDArray[np.int64]], torch.Tensor]
 

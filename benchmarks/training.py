@@ -35,7 +35,7 @@ from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, compute_logits, to_unit
 from gender_classifier.params import load_params
 from gender_classifier.processes import keep_freed_memory
-from gender_classifier.training import Trainer, find_precision
+from gender_classifier.training import Trainer
 
 Curve = list[tuple[float, float]]  # seconds of training so far, accuracy
 

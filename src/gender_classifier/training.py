@@ -21,8 +21,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from gender_classifier.augment import apply_variations, draw_variations
 from gender_classifier.cpu_convolution import use_cpu_convolutions
 from gender_classifier.dataset import PackedSplit
+from gender_classifier.devices import find_device, find_precision
 from gender_classifier.distributed import World, add_up, gather_rows, wrap
-from gender_classifier.errors import ModelError, ParamsError
+from gender_classifier.errors import ModelError
 from gender_classifier.model import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
 from gender_classifier.params import TrainParams
 
@@ -284,44 +285,6 @@ def schedule(name: str, step: int, total: int, warmup_fraction: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-def find_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
-
-    Raises:
-        ParamsError: no such device, or none on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ParamsError(
-            f"params.yaml: `train.device` is {name!r}, which this machine cannot use ({reason}); choose auto or cpu"
-        ) from None
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ParamsError(f"params.yaml: `train.device` is {name!r}; choose auto, cpu, cuda, cuda:N or mps")
-    return device
-
-
-def find_precision(name: str, device: torch.device) -> str:
-    """Turn ``auto`` into ``bf16`` where the device multiplies it in hardware, else ``fp32``."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    # Public API tells only whether bf16 runs, emulated or not; emulated it is slower than fp32.
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:

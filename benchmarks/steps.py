@@ -2,6 +2,7 @@
 
     dvc repro preprocess                       (with the source to measure on)
     python benchmarks/steps.py                 4 minutes on 2 cores
+    python benchmarks/steps.py --precision fp32    without the rows of bf16, where the processor has it
     python benchmarks/steps.py --profile       and the operators that take the time of ours
 
 Each row has all changes above it, and is the median of rounds in which all take turns. The last rows are
@@ -29,9 +30,10 @@ from torch.profiler import ProfilerActivity, profile
 from gender_classifier.archive import Archive
 from gender_classifier.cpu_convolution import use_cpu_convolutions
 from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
+from gender_classifier.devices import find_precision
 from gender_classifier.layout import Layout
 from gender_classifier.model import ModelSpec, build_model, to_unit
-from gender_classifier.params import load_params
+from gender_classifier.params import TrainParams, load_params
 from gender_classifier.processes import keep_freed_memory
 from gender_classifier.training import Trainer
 
@@ -42,18 +44,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=4096, help="a row")
     parser.add_argument("--rounds", type=int, default=3, help="of which each row is the median")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     layout = Layout(Path.cwd())
     train = open_split(layout.images_path("train"), layout.labels_path("train"))
     members = read_index(layout.index_path("train"))
-    bf16 = find_precision("auto", torch.device("cpu")) == "bf16"
+    precision = find_precision(options.precision, torch.device("cpu"))
+    bf16 = precision == "bf16"
 
     def unpack(rows: NDArray[np.int64]) -> torch.Tensor:
         return to_unit(torch.from_numpy(np.asarray(train.images[rows])))
 
-    own = load_params(layout.params_path).train
+    own = replace(load_params(layout.params_path).train, precision=precision)  # type: ignore[arg-type]
+    ours = partial(time_ours, layout, train, own, options.images)
     plain = partial(time_loop, train, unpack, options.images, own.batch_size)
     quick = partial(plain, fused=True, bf16=bf16)
     with Archive(layout.raw_archive_path) as archive:
@@ -65,19 +70,19 @@ def main() -> None:
             "packed arrays": partial(time_loop, train, unpack, options.images),
             f"batch {own.batch_size}": plain,
             "fused optimizer": partial(plain, fused=True),
-            "bf16" if bf16 else "bf16, which this processor has not": quick,
+            **({"bf16": quick} if bf16 else {}),
             "channels last": partial(quick, channels_last=True),
-            "weights learn by convolutions": partial(quick, channels_last=True, own_convolutions=bf16),
-            "params.yaml: augmentation, mixup, averaging": partial(time_ours, layout, train, options.images),
+            "own convolutions": partial(quick, channels_last=True, own_convolutions=True),
+            "params.yaml: augmentation, mixup, averaging": ours,
         }
         speeds: dict[str, list[float]] = {name: [] for name in changes}
         for _ in range(options.rounds):  # in turn: a shared machine is quicker in one minute than in the next
             for name, measure in changes.items():
                 speeds[name].append(measure())
     keep_freed_memory()  # from here on, as in the stage: there is no way back
-    speeds["freed memory kept"] = [time_ours(layout, train, options.images) for _ in range(options.rounds)]
+    speeds["freed memory kept"] = [ours() for _ in range(options.rounds)]
     began = time.perf_counter()
-    speed = time_ours(layout, train, options.images, compiled=True)
+    speed = ours(compiled=True)
     compiling = time.perf_counter() - began - 2 * options.images / speed
     speeds[f"torch.compile ({compiling:.0f} s for compiling)"] = [speed]
     rows = {name: float(np.median(found)) for name, found in speeds.items()}
@@ -88,7 +93,7 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.profile:
         with profile(activities=[ProfilerActivity.CPU]) as found:
-            time_ours(layout, train, options.images)
+            ours()
         print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
 
 
@@ -134,11 +139,11 @@ def time_loop(
     return images / (time.perf_counter() - began)
 
 
-def time_ours(layout: Layout, train: PackedSplit, images: int, *, compiled: bool = False) -> float:
+def time_ours(layout: Layout, train: PackedSplit, params: TrainParams, images: int, *, compiled: bool = False) -> float:
     """Return images/s of the second epoch over some images."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train.images))[:images])
     part = PackedSplit(np.asarray(train.images[rows]), train.labels[rows])
-    own, info = replace(load_params(layout.params_path).train, epochs=2), read_info(layout.dataset_path)
+    own, info = replace(params, epochs=2), read_info(layout.dataset_path)
     spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
     one = PackedSplit(part.images[:1], part.labels[:1])
     trainer = Trainer(build_model("linear", 2, info.image_size), spec, part, one, own)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 import torch
@@ -8,8 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gender_classifier.cpu_convolution import CpuConv2d, use_cpu_convolutions
+from gender_classifier import cpu_convolution
+from gender_classifier.cpu_convolution import CpuConv2d, convolve_by_images, convolve_by_taps, use_cpu_convolutions
 from gender_classifier.model import build_model
+
+Convolve = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
+
+
+@contextmanager
+def swap_in(convolve: Convolve) -> Iterator[None]:
+    """Have float64 take either way."""
+    with mock.patch.object(cpu_convolution, "convolve_by_taps", convolve):
+        yield
 
 
 def make_pair(
@@ -33,15 +46,16 @@ def run(layer: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
     return [output.detach(), *(one.grad for one in (images, *layer.parameters()) if one.grad is not None)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=80)
 @given(
+    convolve=st.sampled_from([convolve_by_taps, convolve_by_images]),
     count=st.integers(0, 4), sides=st.tuples(*[st.integers(3, 7)] * 2), inputs=st.integers(1, 3),
     outputs=st.integers(1, 3), kernel=st.tuples(*[st.integers(1, 5)] * 2), padding=st.tuples(*[st.integers(0, 2)] * 2),
     is_planar=st.booleans(),
 )  # fmt: skip
 def test_output_and_gradients_are_those_of_torchs_convolution(
     count: int, sides: tuple[int, int], inputs: int, outputs: int, kernel: tuple[int, int], padding: tuple[int, int],
-    is_planar: bool,
+    is_planar: bool, convolve: Convolve,
 ) -> None:  # fmt: skip
     results = [side + 2 * width - length + 1 for side, width, length in zip(sides, padding, kernel, strict=True)]
     assume(min(results) > 0 and padding[0] < kernel[0] and padding[1] < kernel[1])
@@ -49,15 +63,47 @@ def test_output_and_gradients_are_those_of_torchs_convolution(
     order = torch.contiguous_format if is_planar else torch.channels_last
     images = torch.randn(count, inputs, *sides, dtype=torch.float64).contiguous(memory_format=order)
     gradient = torch.randn(count, outputs, *results, dtype=torch.float64)
-    for theirs, ours in zip(run(plain, images, gradient), run(own, images, gradient), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    with swap_in(convolve):
+        for theirs, ours in zip(run(plain, images, gradient), run(own, images, gradient), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("convolve", [convolve_by_taps, convolve_by_images])
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 3), (3, 2)])
-def test_gradients_are_those_of_finite_differences(inputs: int, outputs: int) -> None:
+def test_gradients_are_those_of_finite_differences(inputs: int, outputs: int, convolve: Convolve) -> None:
     _, own = make_pair(inputs, outputs)
-    images = torch.randn(2, inputs, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(own, (images,))
+    images = torch.randn(2, inputs, 3, 3, dtype=torch.float64)
+    parts = [one.detach().requires_grad_() for one in (images, own.weight, own.bias) if one is not None]
+    assert torch.autograd.gradcheck(lambda *tensors: convolve(*tensors, (1, 1)), parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(torch.float32, "convolve_by_taps"), (torch.bfloat16, "convolve_by_images")], ids=str
+)
+def test_the_type_alone_chooses_the_way(kind: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor does not: bf16 takes its way where it is emulated too."""
+    taken = []
+    for name in ("convolve_by_taps", "convolve_by_images"):
+        original = getattr(cpu_convolution, name)
+        monkeypatch.setattr(
+            cpu_convolution, name, lambda *rest, name=name, original=original: taken.append(name) or original(*rest)
+        )
+    _, own = make_pair(2, 3, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind is torch.bfloat16):
+        assert own(torch.randn(2, 2, 3, 3)).dtype == kind
+    assert taken == [expected]
+
+
+@pytest.mark.parametrize("inputs", [3, 5])
+def test_float32_is_no_further_from_the_exact_result_than_torchs_convolution(inputs: int) -> None:
+    plain, own = make_pair(64, 48, kernel=(inputs, inputs), padding=(inputs // 2, inputs // 2))
+    images, gradient = torch.randn(16, 64, 4, 4, dtype=torch.float64), torch.randn(16, 48, 4, 4, dtype=torch.float64)
+    exact = run(plain, images, gradient)
+    for layer in (plain, own):
+        found = run(copy.deepcopy(layer).float(), images.float(), gradient.float())
+        for one, want in zip(found, exact, strict=True):
+            assert one.dtype == torch.float32
+            assert float((one.double() - want).norm() / want.norm()) < 1e-6
 
 
 def test_images_of_another_type_are_cast_under_autocast() -> None:

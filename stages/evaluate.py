@@ -18,10 +18,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
@@ -79,6 +79,9 @@ from gender_classifier.robustness import (
 from gender_classifier.stage import run_stage
 from gender_classifier.tracking import TrackedRun, track
 from gender_classifier.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The figures that `dvc metrics` and `dvc exp show` print; metrics/test_report.json has all.
 _HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from conftest import draw_pixels
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gender_classifier import plots
 from gender_classifier.evaluation import reliability_points, roc_points
+from gender_classifier.figure_style import one_line, own_style
 
 COUNTS = {split: {"female": {"ok": 1234, "rejected": 3}, "male": {"ok": 1200, "rejected": 0}}
           for split in ("Training", "Validation")}  # fmt: skip
@@ -37,6 +46,23 @@ CORRUPTED = [
     ),
 ]
 
+PEOPLE = [
+    {"attribute": name, "value": value, "n": 20, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95,
+     "recalls": [(10, 0.9, 0.8, 0.95), (10, None, None, None)]}
+    for name, value in (("all", ""), ("income", "$0_-$20k"), ("age", "20-29"))
+]  # fmt: skip
+
+
+def compared(categories: tuple[str, ...] = ("female", "male")) -> Figure:
+    counts = {"train": np.array([4, 9]), "new": np.array([5, 2])}
+    edges = np.array([0.0, 0.5, 1.0])
+    panels = [
+        plots.Panel("brightness: stable", "mean level", edges, (), counts),
+        plots.Panel("class: drift", "predicted class", edges, categories, counts),
+    ]
+    return plots.compare_histograms(panels, "New pictures")
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "class_balance": lambda: plots.class_balance(COUNTS),
     "image_sizes": lambda: plots.image_sizes([60, 80, 80, 100], [80, 100, 101, 140]),
@@ -53,6 +79,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "sheet": lambda: plots.contact_sheet(
         [draw_pixels(1), None, draw_pixels(2, 300, 40)], ["a", "b\nempty", "c"], "Three"
     ),
+    "attributes": lambda: plots.attribute_table(PEOPLE, ("female", "male"), "Further set new"),
+    "histograms": compared,
     "empty sheet": lambda: plots.contact_sheet([], [], "0 of 0 rejected images"),
 }
 
@@ -118,3 +146,136 @@ def test_a_corruptions_accuracies_are_written_beside_its_bars() -> None:
     assert "0.850  1 px" in texts
     assert "clean 0.950" in texts
     assert max(axes.get_xticks()) <= 1
+
+
+HOSTILE = {
+    "text.usetex": True,
+    "text.parse_math": True,
+    "axes.formatter.use_mathtext": True,
+    "font.family": ["serif"],
+    "font.size": 22,
+    "axes.facecolor": "black",
+    "axes.grid": True,
+    "axes.prop_cycle": mpl.cycler(color=["red"]),
+    "figure.dpi": 40,
+    "figure.facecolor": "pink",
+    "figure.constrained_layout.use": True,
+    "image.cmap": "gray",
+    "image.interpolation": "bicubic",
+    "legend.frameon": True,
+    "lines.linewidth": 9,
+    "savefig.bbox": "tight",
+    "savefig.dpi": 30,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "xtick.labelsize": 30,
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_users_settings_change_no_byte_and_are_kept(name: str, tmp_path: Path) -> None:
+    plots.save_figure(FIGURES[name](), tmp_path / "default.png")
+    with mpl.rc_context(HOSTILE):
+        before = dict(mpl.rcParams.copy())
+        plots.save_figure(FIGURES[name](), tmp_path / "hostile.png")
+        assert dict(mpl.rcParams.copy()) == before
+    assert (tmp_path / "default.png").read_bytes() == (tmp_path / "hostile.png").read_bytes()
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "qtagg", ""])
+def test_the_users_backend_and_settings_files_do_no_harm(backend: str, tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: nothing\nno such key: 1\n")
+    (tmp_path / "read-only").touch()
+    environment = os.environ | {
+        "MPLBACKEND": backend,
+        "MPLCONFIGDIR": str(tmp_path / "read-only" if backend else tmp_path),
+        "PYTHONPATH": str(Path(plots.__file__).parents[1]),
+    }
+    code = (
+        "import os, gender_classifier.plots as plots; from pathlib import Path\n"
+        "plots.save_figure(plots.contact_sheet([], ['$1_$2'], 'Sheet of $x'), Path('sheet.png'))\n"
+        "assert os.environ['MPLBACKEND'] == " + repr(backend)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    plots.save_figure(plots.contact_sheet([], ["$1_$2"], "Sheet of $x"), tmp_path / "here.png")
+    assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "here.png").read_bytes()
+    assert logging.getLogger("matplotlib").level in (logging.NOTSET, logging.WARNING)
+
+
+def test_nothing_imports_matplotlib_but_the_figures() -> None:
+    """The first import decides whether the user's backend ends the process."""
+    root = Path(plots.__file__).parents[2]
+    found = set()
+    for path in (*root.glob("src/*/*.py"), *root.parent.glob("stages/*.py"), *root.glob("../stages/*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        guarded = {node for outer in ast.walk(tree) if isinstance(outer, ast.If) for node in ast.walk(outer)}
+        for node in set(ast.walk(tree)) - guarded:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {path.name for name in names if name.split(".")[0] == "matplotlib"}
+    assert found == {"plots.py", "figure_style.py"}
+
+
+ODD_NAMES = [
+    "$1_$2",
+    "$\\frac{",
+    "a\nb\rc\td",
+    "\u5973\u6027",
+    "\U0001f9d4",
+    "\u202egpj.exe",
+    "\x00\x1b[31m",
+    "\udce9",
+    "W" * 300,
+    "",
+    "\\$",
+    "_{x}^",
+]
+
+
+@pytest.mark.parametrize("odd", ODD_NAMES)
+def test_any_name_is_drawn_as_text(odd: str, tmp_path: Path) -> None:
+    """Warnings are errors here: a missing glyph, or a layout without room, would be one."""
+    names = (odd, f"{odd}2")
+    counts = {name: {"ok": 3, "rejected": 1} for name in names}
+    figures = [
+        plots.class_balance({"Training": counts}),
+        plots.split_balance({"train": dict.fromkeys(names, 3)}),
+        plots.confusion_matrix(CONFUSION, names, f"Further set {odd}"),
+        plots.roc_curve(roc_points(PROBS, LABELS), 0.9, odd),
+        plots.attribute_table([{**row, "value": odd} for row in PEOPLE], names, odd),
+        compared(names),
+    ]
+    for figure in figures:
+        plots.save_figure(figure, tmp_path / "figure.png")
+    sheet = plots.contact_sheet([draw_pixels(1)], [f"Training/{odd}\n{odd}\nempty"], odd)
+    plots.save_figure(sheet, tmp_path / "sheet.png")
+
+
+def test_a_dollar_is_no_formula() -> None:
+    figure = plots.contact_sheet([None], ["female\n$1_$2.jpg"], "Costs of $5 to $6")
+    assert {"female\n$1_$2.jpg", "Costs of $5 to $6"} <= texts(figure)
+    assert not any(text.get_parse_math() for axes in figure.axes for text in axes.texts)
+    labels = plots.attribute_table(PEOPLE, ("a$b$", "c"), "Set").axes[0].get_yticklabels()
+    assert "income: $0_-$20k  (n 20)" in [label.get_text() for label in labels]
+    with own_style():
+        figure = FIGURES["reliability"]()
+        figure.canvas.draw()
+    for axes in figure.axes:
+        assert not any("$" in label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels()))
+
+
+@given(st.text(st.characters(codec=None), max_size=60), st.integers(8, 40))
+def test_one_line_fits_and_can_be_drawn(text: str, most: int) -> None:
+    shown = one_line(text, most)
+    assert shown.isprintable()
+    assert len(shown) <= most
+    assert one_line(shown, most) == shown
+
+
+def test_names_keep_both_ends_and_say_what_the_font_lacks() -> None:
+    assert one_line("0123456789.jpg", 9) == "0123….jpg"
+    assert one_line("a\r\u5973\u202e.jpg", 40) == "a\\r\\u5973\\u202e.jpg"
+    assert one_line("na\u00efve caf\u00e9", 40) == "na\u00efve caf\u00e9"

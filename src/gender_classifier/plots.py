@@ -1,19 +1,22 @@
-"""Pictures of what the reports say. Each function returns a figure; nothing here touches matplotlib's global state."""
+"""Figures of the reports: one function each, drawn in the project's own style under any Matplotlib settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from gender_classifier.figure_style import one_line, own_style  # before Matplotlib, whose import it guards
 from gender_classifier.files import replacing
+
+# isort: split
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 if TYPE_CHECKING:
     from gender_classifier.evaluation import ReliabilityBin
@@ -24,14 +27,17 @@ _OK, _REJECTED = "#009E73", "#D55E00"
 _LABELS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # a colour a class
 _SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 _DPI = 120
+_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 28, 4  # most characters that have room, and most lines
 
 
+@own_style()
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` as PNG, whole or not at all; equal figures give equal bytes."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None}, backend="agg")
 
 
+@own_style()
 def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the accuracy of each corruption at its strengths; the first of ``rows`` is that of the clean images."""
     clean, names = rows[0]["accuracy"], list(dict.fromkeys(row["corruption"] for row in rows[1:]))
@@ -53,6 +59,7 @@ def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@own_style()
 def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], title: str) -> Figure:
     """Draw accuracy and the recall of each class with 95 % intervals, a line an attribute's value; the first is all.
 
@@ -61,24 +68,27 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
         classes: whose recalls.
         title: of the figure.
     """
-    figure, axes = _start(f"{title}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows))
-    spans = {"accuracy": [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows]}
-    spans |= {f"recall of {name}": [row["recalls"][place][1:] for row in rows] for place, name in enumerate(classes)}
+    figure, axes = _start(f"{one_line(title)}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows))
+    spans = [("accuracy", [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows])]
+    for place, name in enumerate(_shorten(classes)):
+        spans.append((f"recall of {name}", [row["recalls"][place][1:] for row in rows]))
     lowest = 1.0
-    for number, ((name, triples), color) in enumerate(zip(spans.items(), (_MARK, *_LABELS), strict=False)):
+    for number, ((name, triples), color) in enumerate(zip(spans, (_MARK, *_LABELS), strict=False)):
         shift = (number - (len(spans) - 1) / 2) * 0.22
         drawn = [
             (place + shift, value, value - low, high - value)
             for place, (value, low, high) in enumerate(triples)
             if value is not None  # the class has no image there
         ]
+        if not drawn:
+            continue
         lowest = min(lowest, *(value - below for _, value, below, _ in drawn))
         places, values, below, above = zip(*drawn, strict=True)
         axes.errorbar(values, places, xerr=(below, above), fmt="o", color=color, label=name, markersize=4, capsize=2)
     axes.axvline(rows[0]["accuracy"], color=_MARK, linestyle=":", linewidth=1)
     axes.axhline(0.5, color=_MARK, linewidth=0.6)
-    names = [f"{row['attribute']}: {row['value']}".removesuffix(": ") for row in rows]
-    axes.set_yticks(range(len(rows)), [f"{name[:40]}  (n {row['n']:,})" for name, row in zip(names, rows, strict=True)])
+    names = [one_line(f"{row['attribute']}: {row['value']}".removesuffix(": "), 40) for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{name}  (n {row['n']:,})" for name, row in zip(names, rows, strict=True)])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(max(0.0, lowest - 0.02), 1.005)
     axes.grid(axis="y", visible=False)
@@ -102,12 +112,13 @@ class Panel:
     counts: Mapping[str, NDArray[np.int64]]
 
 
+@own_style()
 def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
     """Draw each panel's two histograms over one another, as shares."""
     columns = min(3, max(len(panels), 1))
     rows = max(-(-len(panels) // columns), 1)
     figure = Figure(figsize=(4 * columns, 3.1 * rows + 0.9), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(one_line(title))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -118,7 +129,7 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
             if panel.categories:
                 places = np.arange(len(panel.categories)) + (number - 0.5) * 0.38
                 axes.bar(places, counts / total, 0.36, color=color, label=label)
-                axes.set_xticks(range(len(panel.categories)), panel.categories)
+                axes.set_xticks(range(len(panel.categories)), _shorten(panel.categories))
             else:
                 shares = np.diff(np.interp(edges, panel.edges, np.cumsum([0, *counts]) / total))
                 axes.stairs(shares, edges, color=color, fill=not number, alpha=1 if number else 0.45, label=label)
@@ -143,10 +154,11 @@ def _span_edges(panel: Panel, *, most: int = 30) -> NDArray[np.float64]:
     return edges
 
 
+@own_style()
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
     """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with their numbers."""
     figure, axes = _start("Images per class folder", width=6.4)
-    names = [f"{split}/\n{label}" for split, labels in counts.items() for label in labels]
+    names = [f"{split}/\n{label}" for split, labels in counts.items() for label in _shorten(labels)]
     ok = [verdicts["ok"] for labels in counts.values() for verdicts in labels.values()]
     rejected = [verdicts["rejected"] for labels in counts.values() for verdicts in labels.values()]
     places = np.arange(len(names))
@@ -162,6 +174,7 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
     return figure
 
 
+@own_style()
 def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
     """Draw how wide and how high the images are, in pixels."""
     figure, axes = _start(f"Sizes of {len(widths):,} decoded images", width=6.4)
@@ -179,6 +192,7 @@ def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
     return figure
 
 
+@own_style()
 def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw ``{split: {label: count}}`` as grouped bars with their numbers."""
     figure, axes = _start("Images per split after verification", width=6.4)
@@ -186,7 +200,8 @@ def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     width = 0.8 / len(labels)
     for number, (label, color) in enumerate(zip(labels, _LABELS, strict=False)):
         places = np.arange(len(counts)) + (number - (len(labels) - 1) / 2) * width
-        bars = axes.bar(places, [split[label] for split in counts.values()], width * 0.95, color=color, label=label)
+        heights = [split[label] for split in counts.values()]
+        bars = axes.bar(places, heights, width * 0.95, color=color, label=_name_in_legend(label))
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
     axes.set_xticks(np.arange(len(counts)), list(counts))
     axes.set_ylabel("images")
@@ -195,6 +210,7 @@ def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     return figure
 
 
+@own_style()
 def contact_sheet(
     images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
 ) -> Figure:
@@ -204,7 +220,7 @@ def contact_sheet(
     width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6
     # A layout of our own: to find one for dozens of panels takes Matplotlib longer than to draw them.
     figure = Figure(figsize=(width, height))
-    figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
+    figure.suptitle(one_line(title), fontsize=11, y=1 - 0.1 / height, va="top")
     edges = {"left": 0.01, "right": 0.99, "bottom": 0.55 / height, "top": 1 - 0.45 / height}
     grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.12, "hspace": 0.42})
     for axes in grid.flat:
@@ -217,10 +233,12 @@ def contact_sheet(
             axes.text(0.5, 0.5, "cannot be\ndecoded", ha="center", va="center", fontsize=8, transform=axes.transAxes)
         else:
             axes.imshow(image, interpolation="nearest")
-        axes.text(0.5, -0.04, caption, fontsize=7, ha="center", va="top", transform=axes.transAxes)
+        text = "\n".join(one_line(line, _CAPTION) for line in caption.split("\n")[:_CAPTION_LINES])
+        axes.text(0.5, -0.04, text, fontsize=7, ha="center", va="top", transform=axes.transAxes)
     return figure
 
 
+@own_style()
 def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
     """Draw loss and accuracy of train and val against the epoch, the kept epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -242,10 +260,11 @@ def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
     return figure
 
 
+@own_style()
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
     """Draw counts, and beside them the share of each actual class; confusion (C, C), rows actual."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    figure.suptitle(f"{title}: {confusion.sum():,} images")
+    figure.suptitle(f"{one_line(title)}: {confusion.sum():,} images")
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     panels = figure.subplots(1, 2)
     _draw_matrix(panels[0], shares, [[f"{count:,}" for count in row] for row in confusion], classes, "Counts")
@@ -254,9 +273,10 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
     return figure
 
 
+@own_style()
 def roc_curve(points: Sequence[tuple[float, float, float]], area: float, positive: str) -> Figure:
     """Draw the ROC curve with its area, ``positive`` being the class whose probability is the score."""
-    figure, axes = _start(f"ROC, positive class: {positive}", width=5)
+    figure, axes = _start(f"ROC, positive class: {one_line(positive, _CLASS_NAME)}", width=5)
     axes.plot([0, 1], [0, 1], color=_MARK, linestyle=":", label="chance")
     false_positive, true_positive = [point[0] for point in points], [point[1] for point in points]
     axes.plot(false_positive, true_positive, color=_TRAIN, label=f"area {area:.4f}")
@@ -267,6 +287,7 @@ def roc_curve(points: Sequence[tuple[float, float, float]], area: float, positiv
     return figure
 
 
+@own_style()
 def reliability(bins: Sequence[ReliabilityBin], error: float) -> Figure:
     """Draw accuracy against confidence, and below it how many images each bin holds."""
     figure = Figure(figsize=(5, 5.6), layout="constrained")
@@ -281,6 +302,8 @@ def reliability(bins: Sequence[ReliabilityBin], error: float) -> Figure:
     widths = [one.bin_high - one.bin_low for one in bins]
     lower.bar([one.bin_low for one in bins], [one.count for one in bins], widths, align="edge", color=_TRAIN, alpha=0.6)
     lower.set_yscale("log")
+    lower.yaxis.set_major_formatter("{x:,.0f}")  # Matplotlib's own writes powers as formulas
+    lower.yaxis.set_minor_formatter(NullFormatter())
     lower.set_ylabel("images (log)")
     lower.set_xlabel("confidence in the predicted class")
     for axes in (upper, lower):
@@ -294,6 +317,15 @@ def _start(title: str, width: float, height: float = 4.2) -> tuple[Figure, Axes]
     axes.set_title(title)
     _tidy(axes)
     return figure, axes
+
+
+def _shorten(names: Iterable[str]) -> list[str]:
+    return [one_line(name, _CLASS_NAME) for name in names]
+
+
+def _name_in_legend(name: str) -> str:
+    """Keep Matplotlib from hiding a label that begins with an underscore."""
+    return (" " if name.startswith("_") else "") + one_line(name, _CLASS_NAME)
 
 
 def _tidy(axes: Axes) -> None:
@@ -310,8 +342,9 @@ def _draw_matrix(
         for column, text in enumerate(line):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
+    names = _shorten(classes)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
     axes.set_title(title, fontsize=10)

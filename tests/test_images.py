@@ -47,8 +47,6 @@ def test_modes_become_rgb() -> None:
     assert np.abs(to_array(save(deep), 64, max_pixels=LIMIT).astype(int) - as_rgb).max() <= 1
     cmyk = to_array(save(Image.fromarray(PIXELS).convert("CMYK"), "TIFF"), 64, max_pixels=LIMIT)
     assert np.abs(cmyk.astype(int) - to_array(encode(PIXELS, "PNG"), 64, max_pixels=LIMIT)).mean() < 3
-    clear = Image.new("RGBA", (80, 100), (200, 100, 50, 0))
-    assert to_array(save(clear), 64, max_pixels=LIMIT).max() == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,16 +1,26 @@
-"""Bytes to pixels: the one way in which this project decodes and resizes a picture, in training and in use."""
+"""Bytes to pixels: the one way in which this project decodes and resizes an image, in training and in use."""
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gender_classifier.errors import ImageError
+from gender_classifier.image_files import name_unread_format, strip_metadata
+from gender_classifier.pixel_range import (
+    BAND_PIXELS,
+    check_visible,
+    has_deep_channels,
+    is_dark,
+    is_deep,
+    to_eight_bits,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is decoded; Pillow's many other readers are left alone."""
@@ -29,8 +39,7 @@ _UPRIGHT = {
 MAX_BYTES_PER_PIXEL = 20
 """What decoding may take at its peak, its own copies included; ``tests/test_fuzz_images.py`` measures it."""
 
-# Pixels that are converted at a time, so that the float64 of a deep picture stays small.
-_BAND_PIXELS = 2**20
+_BAND_PIXELS = BAND_PIXELS
 
 # 256 bits: the 16 x 16 lowest frequencies of a 64 x 64 grey picture.
 _HASH_SIDE, _GREY_SIDE = 16, 64
@@ -39,47 +48,39 @@ _HASH_SIDE, _GREY_SIDE = 16, 64
 def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     """Decode a whole picture (of an animation, its first frame), upright as its EXIF orientation says.
 
+    Metadata is no reason to refuse an image: where text, a colour profile or another part around the pixels keeps
+    them from being decoded, they are decoded without it.
+
     Args:
         data: the file's content, in one of :data:`FORMATS`.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
-        The picture in its own mode.
+        The image in its own mode; in mode ``L``, if its one channel has more than 8 bits (see
+        :mod:`~gender_classifier.pixel_range`).
 
     Raises:
-        ImageError: for any bytes that are not one whole picture; no other error comes out.
+        ImageError: for any bytes that are not one whole image with something to see; no other error comes out.
     """
     if not data:
         raise ImageError("empty", "the file is empty")
-    image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} x {height} px is more than {max_pixels} px")
-    _check_tiles(image, max_pixels)
-    try:
-        image.load()
-    except MemoryError:
-        raise ImageError("too_large", _no_memory(image)) from None
-    except Exception as error:
-        reason = "truncated" if _is_truncation(error) else "unreadable"
-        raise ImageError(reason, f"cannot be decoded to its end ({_first_line(error)})") from None
-    return _upright(image)
+    image = _load_pixels(data, max_pixels)
+    turn = _find_turn(image)
+    with _only_image_errors(image):
+        image = _limit_depth(image, data)
+        return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: 16-bit greys are scaled to 8 bits, transparency is laid on black.
+    """Convert to RGB: more than 8 bits are scaled to 8 bits, transparency is laid on black.
 
     Raises:
-        ImageError: there is no way from its mode to RGB.
+        ImageError: there is no way from its mode to RGB, or nothing to see in the result.
     """
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    try:
+    with _only_image_errors(image):
         return _convert(image)
-    except MemoryError:
-        raise ImageError("too_large", _no_memory(image)) from None
-    except Exception as error:
-        raise ImageError("unreadable", f"mode {image.mode} cannot be made RGB ({_first_line(error)})") from None
 
 
 def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -130,10 +131,41 @@ def _integer_cosines() -> NDArray[np.float64]:
 _COSINES = _integer_cosines()
 
 
+def _load_pixels(data: bytes, max_pixels: int) -> Image.Image:
+    try:
+        return _load(data, max_pixels)
+    except ImageError as error:
+        if error.reason == "too_large":
+            raise
+        with suppress(MemoryError):
+            for bare in strip_metadata(data):
+                with suppress(ImageError):
+                    return _load(bare, max_pixels)
+        raise
+
+
+def _load(data: bytes, max_pixels: int) -> Image.Image:
+    image = _open(data)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width} x {height} px is more than {max_pixels} px")
+    _check_tiles(image, max_pixels)
+    try:
+        image.load()
+    except MemoryError:
+        raise ImageError("too_large", _no_memory(image)) from None
+    except Exception as error:
+        reason = "truncated" if _is_truncation(error) else "unreadable"
+        raise ImageError(reason, f"cannot be decoded to its end ({_first_line(error)})") from None
+    return image
+
+
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if name := name_unread_format(data):
+            raise ImageError("not_an_image", f"{name} is not read; convert the file to JPEG or PNG") from None
         raise ImageError("not_an_image", f"not a picture in a format that is read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", _first_line(error)) from None
@@ -155,49 +187,60 @@ def _read_number(image: Image.Image, tag: int) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _upright(image: Image.Image) -> Image.Image:
+@contextmanager
+def _only_image_errors(image: Image.Image) -> Iterator[None]:
     try:
-        method = _UPRIGHT.get(image.getexif().get(0x0112, 1))
-    except Exception:
-        return image  # damaged EXIF says nothing about orientation; the pixels are whole
-    if method is None:  # the common case, without a copy
-        return image
-    try:
-        return image.transpose(method)
+        yield
+    except ImageError:
+        raise
     except MemoryError:
         raise ImageError("too_large", _no_memory(image)) from None
+    except Exception as error:
+        raise ImageError("unreadable", f"mode {image.mode} cannot be made RGB ({_first_line(error)})") from None
+
+
+def _find_turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what makes the image upright; None for the common case, which needs no copy."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
+    except Exception:
+        return None  # damaged EXIF says nothing about orientation; the pixels are whole
+
+
+def _limit_depth(image: Image.Image, data: bytes) -> Image.Image:
+    """Bring one channel of more than 8 bits to 8, and check colours that Pillow has brought there."""
+    if is_deep(image):
+        return to_eight_bits(image)
+    if has_deep_channels(image, data):
+        image.info.pop("transparency", None)  # in 16 bits: no 8-bit pixel compares with it
+        check_visible(image, "16-bit samples")
+    return image
 
 
 def _convert(image: Image.Image) -> Image.Image:
-    """Convert in bands of whole rows: the result is that of the whole picture, and what lies between stays small."""
-    if image.mode.startswith(("I", "F")):
-        # Pillow opens 16-bit greys as I or I;16, and would clip them at 255.
-        scale = 255 / 65535 if _max(image) > 255 else 1.0
-        return _in_bands(image, lambda band: _scale(band, scale))
+    if is_deep(image):
+        return to_eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return _in_bands(image, _lay_on_black)
+        result = _in_bands(image, _lay_on_black)
+        if is_dark(result) and not _is_opaque(image):
+            raise ImageError("unreadable", "transparent, with nothing to see on black; save it without transparency")
+        return result
     return image.convert("RGB")
 
 
+def _is_opaque(image: Image.Image) -> bool:
+    alpha = image.convert("RGBA").getchannel("A")
+    return alpha.histogram()[255] == image.width * image.height
+
+
 def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert bands of whole rows: the result is that of the whole image, and what lies between stays small."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // width)
     result = Image.new("RGB", image.size)
     for top in range(0, height, rows):
         result.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
     return result
-
-
-def _max(image: Image.Image) -> float:
-    width, height = image.size
-    rows = max(1, _BAND_PIXELS // width)
-    bands = (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
-    return max(float(np.asarray(band, dtype=np.float64).max()) for band in bands)
-
-
-def _scale(band: Image.Image, scale: float) -> Image.Image:
-    values = np.nan_to_num(np.asarray(band, dtype=np.float64) * scale)
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _lay_on_black(band: Image.Image) -> Image.Image:

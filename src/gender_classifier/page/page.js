@@ -22,7 +22,7 @@ function describe(reason, message) {
     empty: "The file is empty.",
     not_an_image: `This is no picture that can be read here. These can: ${formats}.`,
     truncated: "The file breaks off before the picture ends.",
-    unreadable: "The file is damaged.",
+    unreadable: `The picture cannot be shown: ${message}`,
     too_large: model
       ? `The picture has too many pixels; up to ${Math.round(model.accepts.max_pixels / 1e6)} million are taken.`
       : "The picture has too many pixels.",

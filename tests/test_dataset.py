@@ -14,6 +14,7 @@ from gender_classifier.dataset import (
     ChannelSums,
     DatasetInfo,
     open_split,
+    read_digests,
     read_index,
     read_info,
     sum_channels,
@@ -108,3 +109,10 @@ def test_damaged_index_and_info_are_refused(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text('{"classes": []}')
     with pytest.raises(DataError, match="not a description"):
         read_info(tmp_path / "d.json")
+
+
+def test_an_index_gives_back_any_name(tmp_path: Path) -> None:
+    names = ["Training/male/Icon\r", "a\r\nb", "\n", ' "a", ', "na\u00efve.jpg"]
+    write_index(tmp_path / "i.csv", [(name, "male", str(number) * 64) for number, name in enumerate(names)])
+    assert read_index(tmp_path / "i.csv") == names
+    assert read_digests(tmp_path / "i.csv") == [str(number) * 64 for number in range(len(names))]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from gender_classifier.errors import DataError
-from gender_classifier.files import read_json, replacing, write_csv, write_json
+from gender_classifier.files import build_csv_writer, read_json, replacing, write_csv, write_json, write_text
+
+ROWS = st.lists(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), min_size=2, max_size=2),
+    max_size=5,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -45,6 +54,35 @@ def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
 def test_csv_has_a_header_and_unix_line_ends(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", ["x", "name"], [[1, "a,b"], [2, "c"]])
     assert (tmp_path / "a.csv").read_bytes() == b'x,name\n1,"a,b"\n2,c\n'
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS)
+@example([["Icon\r", " b "], ["\r\n", "\n\r"], ["a\rb", '"'], ['","', "'\t"], ["\u2028", "\x85\x0c"], ["", "\ufeff"]])
+def test_any_text_survives_csv(tmp_path: Path, rows: list[list[str]]) -> None:
+    write_csv(tmp_path / "a.csv", ["x", "y"], rows)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["x", "y"], *rows]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([["x", "y"], *rows])
+    if not any("\r" in field for row in rows for field in row):
+        assert (tmp_path / "a.csv").read_bytes() == buffer.getvalue().encode()
+
+
+def test_csv_rows_are_written_one_at_a_time() -> None:
+    buffer = io.StringIO()
+    writer = build_csv_writer(buffer)
+    writer.writerow(["a\r", 1])
+    assert buffer.getvalue() == '"a\r",1\n'
+    writer.writerow(["a\r\n", None])
+    assert buffer.getvalue() == '"a\r",1\n"a\r\n",\n'
+
+
+def test_names_that_are_no_text_are_escaped_in_files(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["name"], [["caf\udce9.jpg"]])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "name\ncaf\\udce9.jpg\n"
+    write_text(tmp_path / "a.md", "caf\udce9, caf\u00e9\n")
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == "caf\\udce9, caf\u00e9\n"
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from gender_classifier.predictor import Predictor
+from gender_classifier.predict_command import _choose_writer
+from gender_classifier.predictor import Prediction, Predictor
+from gender_classifier.tally import _read_log
 
 SRC = str(Path(__file__).parents[1] / "src")
 COMMAND = [sys.executable, "-m", "gender_classifier.cli", "predict"]
@@ -241,3 +245,59 @@ def test_progress_is_for_a_terminal_that_the_rows_do_not_go_to(folder: Path, row
     assert process.wait(30) == 0
     assert (b"images/s" in seen or b"s/ images" in seen) == (not rows_on_terminal)
     assert (b"photos/0.jpg" in seen) == rows_on_terminal
+
+
+def write_log(monkeypatch: pytest.MonkeyPatch, names: list[str], format: str, encoding: str = "utf-8") -> bytes:
+    """Return what the command writes to standard output about images of these names."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        write = _choose_writer(format, ("female", "male"), faces=False)
+        for name in names:
+            write(Prediction(name, "male", 0.75, (0.25, 0.75)), "male")
+    stream.flush()
+    return stream.buffer.getvalue()
+
+
+# Bytes that are no UTF-8 among them, as the surrogates that Python makes of them.
+FILE_NAMES = st.lists(
+    st.binary(min_size=1, max_size=12).map(lambda name: os.fsdecode(name.replace(b"\0", b"\r"))), max_size=6
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(FILE_NAMES)
+@example(["dir/Icon\r", "a\rb.jpg", "\r", "\r\n", '"', "a,\rb", " ", "\udcff\r"])
+def test_monitor_reads_any_name_that_predict_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    for format in ("csv", "json"):
+        path = tmp_path / f"log.{format}"
+        path.write_bytes(write_log(monkeypatch, names, format))
+        assert list(_read_log(path, ("female", "male"))) == [(name, [0.25, 0.75], "") for name in names]
+
+
+@pytest.mark.parametrize("format", ["table", "json", "csv"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_any_encoding_of_standard_output_will_do(format: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = write_log(monkeypatch, ["na\u00efve \u5973.jpg", "\ud800.jpg"], format, encoding)
+    text = shown.decode(encoding)
+    assert text.count("male") >= 2
+    assert ("\u5973" in text) == (encoding == "utf-8" and format != "json")
+    assert "\\ud800.jpg" in text
+
+
+def test_a_log_of_earlier_versions_with_cut_names_is_read(tmp_path: Path) -> None:
+    """They wrote a carriage return in a name as it was."""
+    header, rest = "name,label,prob,prob_female,prob_male,error", ",male,0.75,0.25,0.75,"
+    names = ["dir/Icon\r.jpg", "a\rb\r\rc.jpg", "plain.jpg", '"q,\rr.jpg"']
+    (tmp_path / "log.csv").write_bytes(
+        "".join(f"{line}\n" for line in (header, *(name + rest for name in names))).encode()
+    )
+    read = [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))]
+    assert read == [*names[:3], "q,\rr.jpg"]
+    for ending in ("\r", "\r\n"):  # other programs end their lines so
+        (tmp_path / "log.csv").write_bytes(
+            "".join(f"{line}{ending}" for line in (header, "a" + rest, "b" + rest)).encode()
+        )
+        assert [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))] == ["a", "b"]

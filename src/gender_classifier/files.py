@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 from gender_classifier.errors import DataError
 
@@ -40,9 +40,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8."""
+    r"""Write ``text`` as UTF-8; a surrogate, as of a name that is not UTF-8, as its ``\u`` escape."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -57,11 +57,50 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a header and ``rows``, comma-separated, a line each."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    r"""Write a header and ``rows``, comma-separated, a line each.
+
+    Any text survives reading with ``csv`` and ``newline=""``, except surrogates: they become ``\u`` escapes, so that
+    the file is UTF-8.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = build_csv_writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+class CsvWriter(Protocol):
+    """What ``csv.writer`` returns, which has no public type."""
+
+    def writerow(self, row: Iterable[object], /) -> object:
+        """Write one row."""
+
+    def writerows(self, rows: Iterable[Iterable[object]], /) -> None:
+        """Write several rows."""
+
+
+def build_csv_writer(file: TextIO) -> CsvWriter:
+    """Return a ``csv.writer`` of lines that end with a line feed, and quote any field with a line break.
+
+    Args:
+        file: open for text, with ``newline=""``.
+    """
+    return csv.writer(_UnixLines(file), lineterminator="\r\n")
+
+
+class _UnixLines:
+    """Ends each row with a line feed.
+
+    Told to do that itself, ``csv.writer`` leaves a carriage return unquoted before Python 3.13.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

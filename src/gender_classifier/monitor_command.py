@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gender_classifier.terminal import make_output_safe, printable
+
 if TYPE_CHECKING:
     from gender_classifier.monitoring import Comparison, Histogram, Reference
     from gender_classifier.predictor import Predictor
@@ -76,6 +78,7 @@ def run_monitor(options: argparse.Namespace) -> int:
     from gender_classifier.predictor import Predictor
 
     warnings.filterwarnings("ignore", module="PIL")
+    make_output_safe()
     predictor = Predictor(find_model(options.model, Path.cwd()).path, threads=1)
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
     tally = _tally(options.files, predictor, reference)
@@ -120,8 +123,7 @@ def _complainer() -> Callable[[str, str], None]:
         nonlocal count
         count += 1
         if count <= _MOST_COMPLAINTS:
-            line = f"gender-classifier monitor: {name}: {reason}"
-            print("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line), file=sys.stderr)
+            print(printable(f"gender-classifier monitor: {name}: {reason}"), file=sys.stderr)
         elif count == _MOST_COMPLAINTS + 1:
             print("gender-classifier monitor: further ones are counted only", file=sys.stderr)
 

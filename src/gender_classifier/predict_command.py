@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -11,6 +10,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gender_classifier.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -142,8 +143,9 @@ Writer = Callable[["Prediction", str], None]
 def _choose_writer(format: str, classes: tuple[str, ...], *, faces: bool) -> Writer:
     # A line at a time also into a pipe: whoever reads it sees results as they come.
     if hasattr(sys.stdout, "reconfigure"):
-        # File names may be no text in any encoding; CSV gives their bytes back, a table shows them escaped.
-        sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape" if format == "csv" else "backslashreplace")
+        sys.stdout.reconfigure(line_buffering=True)
+    # File names may be no text in any encoding; CSV gives their bytes back, a table shows them escaped.
+    make_output_safe(errors=BYTES_OR_ESCAPES if format == "csv" else "backslashreplace")
     if format == "json":
         return _build_json_writer(classes, faces=faces)
     return _build_csv_writer(classes, faces=faces) if format == "csv" else _build_table_writer(classes, faces=faces)
@@ -164,7 +166,7 @@ def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
             header = ""
         prob = f"{prediction.prob:.4f}" if prediction.probs else ""
         box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
-        print(f"{label or _NO_FACE:{width}}  {prob:>11}  {box}{_printable(prediction.name)}")
+        print(f"{label or _NO_FACE:{width}}  {prob:>11}  {box}{printable(prediction.name)}")
 
     return write
 
@@ -187,7 +189,9 @@ def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
 
 
 def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    from gender_classifier.files import build_csv_writer
+
+    writer = build_csv_writer(sys.stdout)
     edges = ["left", "top", "right", "bottom"] if faces else []
     writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), *edges, "error"])
 
@@ -201,12 +205,7 @@ def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
 
 
 def _complain(prediction: Prediction) -> None:
-    print(f"gender-classifier predict: {_printable(prediction.name)}: {_printable(prediction.error)}", file=sys.stderr)
-
-
-def _printable(text: str) -> str:
-    """Escape what would break a line or speak to the terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    print(f"gender-classifier predict: {printable(prediction.name)}: {printable(prediction.error)}", file=sys.stderr)
 
 
 def _show_progress(predictions: Iterable[Prediction]) -> Iterator[Prediction]:

@@ -149,7 +149,7 @@ def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[fl
 def _read_csv(
     path: Path, file: Iterable[str], classes: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:
-    reader = csv.DictReader(file)
+    reader = csv.DictReader(_quote_cut_names(file))
     wanted = [f"prob_{name}" for name in classes]
     if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
         raise DataError(
@@ -158,6 +158,22 @@ def _read_csv(
         )
     for row in reader:
         yield reader.line_num, row, [row[name] for name in wanted]
+
+
+def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:
+    """Quote names with a carriage return, which earlier versions wrote as they were: each cuts a row in two."""
+    cut, is_quoted, is_header = "", False, True
+    for line in lines:
+        is_quoted ^= line.count('"') % 2 == 1
+        if line.endswith("\r") and not is_quoted and not is_header:
+            cut += line
+            continue
+        name, comma, rest = line.partition(",")
+        yield f'"{cut}{name}"{comma}{rest}' if cut else line
+        # Where the header itself ends with a carriage return, so does every row.
+        cut, is_header = "", is_header and line.endswith("\r")
+    if cut:
+        yield cut
 
 
 def _read_json(

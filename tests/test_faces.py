@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from gender_classifier.archive import Archive
 from gender_classifier.cli import main
 from gender_classifier.errors import ImageError, InputError, ModelError
-from gender_classifier.faces import Box, FaceFinder, draw_faces, predict_faces, save_drawn
+from gender_classifier.faces import Box, FaceFinder, draw_faces, place_drawn, predict_faces, save_drawn
 from gender_classifier.images import decode, to_rgb, to_square
 from gender_classifier.predictor import Prediction, Predictor
 from gender_classifier.sample import draw_sample
@@ -180,6 +182,31 @@ def test_boxes_are_drawn_on_a_copy(group: Image.Image) -> None:
 def test_drawn_pictures_stay_in_their_folder(tmp_path: Path, name: str, expected: str) -> None:
     save_drawn(tmp_path / "out", name, Image.new("RGB", (20, 20)))
     assert [str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.jpg")] == [expected]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("aA./\\:\0\r-\u00e9\udcff"), max_size=8), unique=True, max_size=8))
+def test_pictures_of_any_names_have_paths_of_their_own_in_the_folder(names: list[str]) -> None:
+    taken = dict[str, str]()
+    paths = [place_drawn(name, taken) for name in names]
+    assert [place_drawn(name, taken) for name in names] == paths
+    assert len({str(path).casefold() for path in paths}) == len(names)
+    for path in paths:
+        assert not path.is_absolute()
+        assert ".." not in path.parts
+        assert not {"\0", "\r", ":", "\\"} & set(str(path))
+
+
+def test_equal_names_of_two_folders_and_long_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    taken = dict[str, str]()
+    names = ["a/x.jpg", "../a/x.jpg", "b/x.jpg", "A/X.jpg", "-", "stdin", "w" * 250 + "1", "w" * 250 + "2"]
+    for level, name in enumerate(names):
+        save_drawn(tmp_path / "out", name, Image.new("RGB", (20, 20), (level, level, level)), taken)
+    levels = [Image.open(path).getpixel((0, 0))[0] for path in (tmp_path / "out").rglob("*.faces.jpg")]
+    assert sorted(levels) == list(range(len(names)))
+    assert {"a/x.jpg.faces.jpg", "b/x.jpg.faces.jpg", "stdin.faces.jpg"} <= {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

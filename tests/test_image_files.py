@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import draw_pixels
 from fuzz_images import build_pictures, chunk, png_with_text, save, tiled_tiff
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -142,6 +142,7 @@ def test_cut_pixels_are_refused_with_and_without_metadata(name: str) -> None:
     assert any(word in name for word in ("animated", "two pictures", "tiff"))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([PNG, JPEG, WEBP, tiled_tiff(16), b"RIFF", b"MM\0*", b"\xff\xd8", b"II*\0"]),
     st.binary(max_size=60),

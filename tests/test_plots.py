@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from conftest import draw_pixels
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
@@ -267,6 +267,7 @@ def test_a_dollar_is_no_formula() -> None:
         assert not any("$" in label.get_text() for label in (*axes.get_xticklabels(), *axes.get_yticklabels()))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec=None), max_size=60), st.integers(8, 40))
 def test_one_line_fits_and_can_be_drawn(text: str, most: int) -> None:
     shown = one_line(text, most)

@@ -116,6 +116,77 @@ def test_a_name_is_only_a_name(client: TestClient, name: str) -> None:
         assert found["name"] == name[:200]
 
 
+def send_named(client: TestClient, disposition: str) -> str:
+    part = f'--b\r\nContent-Disposition: form-data; name="images"; {disposition}\r\n\r\n'.encode()
+    answer = client.post(
+        "/predict",
+        content=part + grey(240) + b"\r\n--b--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+    name: str = answer.json()[0]["name"]
+    return name
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("filename*=UTF-8''na%C3%AFve%20%E5%A5%B3.png", "na\u00efve \u5973.png"),
+        ("filename*=utf-8'en'%e2%82%ac%20rates.png", "\u20ac rates.png"),
+        ("filename*=\"UTF-8''quoted%22.png\"", 'quoted".png'),
+        ("filename*=iso-8859-1''%A3%20rates.png", "\u00a3 rates.png"),
+        ("filename=\"naive.png\"; filename*=UTF-8''na%C3%AFve.png", "na\u00efve.png"),
+        ("FileName*=UTF-8''na%C3%AFve.png ; filename=\"naive.png\"", "na\u00efve.png"),
+        ("filename*=UTF-8''..%2F..%2Fetc%2Fpasswd", "../../etc/passwd"),
+        ("filename*=UTF-8''cut%E5%A5.png", "cut\ufffd.png"),
+        ("filename*=UTF-8''" + "a" * 300, "a" * 200),
+        # Not of that form: what the plain parameter says counts.
+        ('filename="plain.png"; filename*=na%C3%AFve.png', "plain.png"),
+        ("filename=\"plain.png\"; filename*=klingon''a.png", "plain.png"),
+        ("filename=\"plain.png\"; filename*=UTF-8''50%.png", "plain.png"),
+        ("filename=\"x; filename*=UTF-8''inside.png\"", "x; filename*=UTF-8''inside.png"),
+        ('filename="100%25 sure.png"', "100%25 sure.png"),
+        ('filename="say \\"hi\\".png"', 'say "hi".png'),
+        ("x=1", ""),
+    ],
+)
+def test_names_are_understood_as_clients_write_them(client: TestClient, disposition: str, name: str) -> None:
+    """curl escapes quotes with backslashes; others send the extended form of RFC 8187."""
+    assert send_named(client, disposition) == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/page.js",
+        "/page.css",
+        "/icon.svg",
+        "/docs",
+        "/docs.js",
+        "/model",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/no",
+    ],
+)
+def test_head_answers_as_get_without_the_body(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert get.content
+    if path != "/metrics":  # counts the request before
+        assert head.headers == get.headers
+
+
+def test_head_is_allowed_where_get_is_and_asks_for_the_key(client: TestClient, predictor: Predictor) -> None:
+    assert client.head("/predict").status_code == 405
+    assert client.head("/predict").headers["allow"] == "POST"
+    assert client.post("/model").headers["allow"] == "GET, HEAD"
+    keyed = TestClient(build_app(predictor, Settings(api_key="secret")))
+    assert keyed.head("/metrics").status_code == 401
+    assert keyed.head("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
 def test_the_heat_map_shows_the_quarter_that_decides(client: TestClient) -> None:
     pixels = np.full((40, 40, 3), 20, np.uint8)
     pixels[:20, :20] = 250

@@ -6,7 +6,7 @@ import io
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gender_classifier.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
@@ -37,12 +37,14 @@ def test_streams_that_cannot_be_reconfigured_are_left_alone(monkeypatch: pytest.
         make_output_safe()
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_printable_text_is_one_line_of_visible_characters(text: str) -> None:
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, st.sampled_from(ENCODINGS[:5]))
 def test_any_text_can_be_encoded(text: str, encoding: str) -> None:
     text.encode(encoding, BYTES_OR_ESCAPES)

@@ -6,8 +6,11 @@ compiled into the package, so nothing is fetched. Install the project with its e
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
+import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -33,6 +36,9 @@ _SMALLEST_FACE = 80
 # What the training crops show around the detector's box, in widths and heights of that box: medians over crops of the
 # data set (it is narrower than the crops at the sides, and lower at the top, where the crops show the hair).
 _LEFT, _TOP, _RIGHT, _BOTTOM = 0.03, -0.19, -0.035, 0.02
+
+# A file's name has at most 255 bytes on most systems; this leaves room for suffixes.
+_MAX_PART = 200
 
 _COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167))  # told apart by colour-blind people too
 _GREY = (110, 110, 110)
@@ -139,23 +145,50 @@ def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]])
     return drawn
 
 
-def save_drawn(folder: Path, name: str, drawn: Image.Image) -> None:
+def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str] | None = None) -> None:
     """Write ``drawn`` as ``folder``/NAME.faces.jpg, NAME without what would lead out of ``folder``.
+
+    Args:
+        folder: made where it is missing.
+        name: of the picture; not trusted.
+        drawn: RGB.
+        taken: as in :func:`place_drawn`.
 
     Raises:
         InputError: it cannot be written.
     """
-    parts = [part for part in PurePath(name.replace("\\", "/")).parts if part.strip("./:\\")] or ["picture"]
-    if parts == ["-"]:
-        parts = ["stdin"]
-    path = folder.joinpath(*(part.replace(":", "_") for part in parts))
+    path = folder / place_drawn(name, {} if taken is None else taken)
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=90)
     try:
-        write_bytes(path.with_name(f"{path.name}.faces.jpg"), buffer.getvalue())
+        write_bytes(path, buffer.getvalue())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}.faces.jpg: cannot be written ({reason}); give --draw another folder") from None
+        raise InputError(f"{path}: cannot be written ({reason}); give --draw another folder") from None
+
+
+def place_drawn(name: str, taken: dict[str, str]) -> PurePath:
+    """Return the relative path of the drawing of ``name``, which stays below any folder it is joined to.
+
+    Args:
+        name: of the picture; not trusted.
+        taken: paths that this run has given out, and the names they are for; updated. Of two names that would share a
+            path, the later one's gets a hash of the name.
+    """
+    parts = _split_safely(name)
+    # Some file systems do not tell capitals apart.
+    if taken.setdefault("/".join(parts).casefold(), name) != name:
+        parts[-1] += "." + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return PurePath(*parts[:-1], f"{parts[-1]}.faces.jpg")
+
+
+def _split_safely(name: str) -> list[str]:
+    """Return the folders and the file of ``name``, relative, each of at most ``_MAX_PART`` bytes."""
+    if name == "-":
+        return ["stdin"]
+    parts = [part for part in re.split(r"[/\\]", name) if part.strip("./:\\")] or ["picture"]
+    clean = (re.sub(r"[:\x00-\x1f]", "_", part) for part in parts)
+    return [os.fsdecode(os.fsencode(part)[:_MAX_PART]) for part in clean]
 
 
 def _crop_box(left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Box:

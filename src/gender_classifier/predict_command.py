@@ -119,6 +119,8 @@ def _predict(options: argparse.Namespace) -> int:
 def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
     from gender_classifier.faces import FaceFinder, draw_faces, predict_faces, save_drawn
 
+    taken = dict[str, str]()
+
     def show(image: Image.Image, predictions: list[Prediction]) -> None:
         boxes = []
         for one in predictions:
@@ -126,7 +128,7 @@ def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argpar
                 label = _judge(one, options.threshold)
                 colour = None if label == _UNCERTAIN else predictor.classes.index(one.label)
                 boxes.append((one.box, f"{label} {one.prob:.2f}", colour))
-        save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes))
+        save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)
 
     return predict_faces(predictor, pictures, FaceFinder(), show=show if options.draw else None)
 

@@ -361,9 +361,10 @@ def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def answer(request: Request, error: HTTPException) -> Response:
         message = f"{request.method} {request.url.path[:100]}: {error.detail}; the endpoints are listed at /docs"
-        return _failure(
-            error.status_code, "not_found" if error.status_code == 404 else "refused", message, error.headers
-        )
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
+        return _failure(error.status_code, "not_found" if error.status_code == 404 else "refused", message, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def drop(_: Request, __: ClientDisconnect) -> Response:

@@ -1,4 +1,4 @@
-"""What is around every answer of the service: security headers, and figures for Prometheus."""
+"""What is around every answer of the service: HEAD, security headers, and figures for Prometheus."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Metrics:
 
 
 class Frame:
-    """Around every answer: security headers, and its time and status for Prometheus."""
+    """ASGI middleware: HEAD wherever GET works, security headers, and time and status for Prometheus."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         """Wrap ``app``; requests are counted by path, those outside ``paths`` together as ``other``."""
@@ -62,10 +62,11 @@ class Frame:
         self._headers = [(name.encode(), value.encode()) for name, value in _SECURITY.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request; HEAD as GET, without the body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        is_head = scope["method"] == "HEAD"
         began = time.perf_counter()
         status = 500
 
@@ -74,10 +75,12 @@ class Frame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._headers]
+            elif is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_framed)
+            await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_framed)
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()

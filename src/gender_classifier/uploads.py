@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 _MAX_NAME = 200  # characters of a file's name that are given back
 _MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
+_MAX_DISPOSITION = 8192  # characters of a part's header that are searched
+
+# One parameter of a header; quoted values are matched whole, so that nothing inside them is taken for a parameter.
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+# RFC 8187: charset, language, then percent-encoded bytes.
+_EXTENDED_VALUE = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)")
 
 
 class RequestError(Exception):
@@ -178,13 +186,22 @@ class _Form:
             raise RequestError(
                 422, "unknown_field", f"the field `{name[:_MAX_NAME]}` is not known; send pictures in `{self._name}`"
             )
-        part.name = _decode(options.get(b"filename", b""))[:_MAX_NAME]
+        extended = _find_extended_name(part.disposition.decode("latin-1"))
+        part.name = (_decode(options.get(b"filename", b"")) if extended is None else extended)[:_MAX_NAME]
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
         self.parts[-1].data += data[start:end]
 
     def end(self) -> None:
         self.is_whole = True
+
+
+def _find_extended_name(disposition: str) -> str | None:
+    """Return the file name in ``filename*=``, which goes before ``filename=``; None if there is no valid one."""
+    for name, value in _PARAMETER.findall(disposition[:_MAX_DISPOSITION]):
+        if name.lower() == "filename*" and (found := _EXTENDED_VALUE.fullmatch(value.strip().strip('"'))):
+            return unquote_to_bytes(found[2]).decode(found[1], "replace")
+    return None
 
 
 def _find_boundary(content_type: str) -> bytes:

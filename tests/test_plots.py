@@ -243,7 +243,7 @@ ODD_NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("odd", "other"), zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True))
+@pytest.mark.parametrize(("odd", "other"), list(zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True)))
 def test_any_name_is_drawn_as_text(odd: str, other: str, tmp_path: Path) -> None:
     """Warnings are errors here: a missing glyph, or a layout without room, would be one."""
     names = (odd, other)

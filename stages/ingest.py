@@ -33,8 +33,9 @@ def main(layout: Layout, params: Params) -> None:
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
         run.log_artifact(layout.snapshot_path)
     print(f"ingest: {snapshot.num_images:,} images from {own.source}, SHA-256 {short_digest(snapshot.sha256)}…")
-    if snapshot.note:
-        print(f"ingest: {snapshot.note}")
+    for line in (snapshot.note, *snapshot.remarks):
+        if line:
+            print(f"ingest: {line}")
 
 
 if __name__ == "__main__":

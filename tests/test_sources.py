@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import stat
 import sys
 import types
 import zipfile
@@ -10,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_folders import refuse_folder
 
 from gender_classifier.archive import Archive
 from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
@@ -83,7 +87,17 @@ def without(*prefixes: str) -> dict[str, bytes]:
         (without("Training/male", "Validation/male"), "Training/male, Validation/male missing or empty"),
         (FILES | {"Training/other/1.jpg": b""}, "class folder 'other'"),
         (FILES | {"Training/male/more/1.jpg": b""}, "Training/male/more/1.jpg lies in a folder below its class"),
-        (FILES | {"second/Training/male/1.jpg": b""}, "holds 2 data sets"),
+        (FILES | {"second/Training/male/1.jpg": b""}, "holds 2 data sets; give the path of one: .*/., .*/second"),
+        (FILES | {"Training/Female/1.jpg": b""}, "'Female'; the classes are female and male, rename it to 'female'"),
+        (
+            {name.replace("Training/", "Training/Training/"): data for name, data in FILES.items()},
+            "lies in Training/Training, the folder is doubled; move the contents of Training/Training one level up",
+        ),
+        (
+            {name.replace("Validation/", "Training/Validation/"): data for name, data in FILES.items()},
+            "lies in Training/Validation, one is inside the other",
+        ),
+        ({"train/female/1.jpg": b"", "a.txt": b""}, "with pictures, and holds a.txt, train/"),
     ],
 )
 def test_other_layouts_are_refused_by_name(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
@@ -93,6 +107,114 @@ def test_other_layouts_are_refused_by_name(tmp_path: Path, files: dict[str, byte
         assert str(source) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_one_of_several_data_sets_is_chosen_by_its_path(tmp_path: Path, kind: str) -> None:
+    copy = {f"copy/x/{name}": data + b"2" for name, data in FILES.items()}
+    both = FILES | copy
+    source = fill(tmp_path / "set", both) if kind == "folder" else pack(tmp_path / "set.zip", both)
+    assert take(f"{source}/.", tmp_path)[1] == FILES
+    for inner in ("copy", "copy/x", "copy/x/."):
+        assert sorted(take(f"{source}/{inner}", tmp_path)[1].values()) == sorted(copy.values())
+    snapshot, _ = take(f"{source}/.", tmp_path)
+    assert (snapshot.ignored, snapshot.kind) == (12, kind)
+    with pytest.raises(GenderClassifierError, match=r"no folder 'nope'|no such folder"):
+        take(f"{source}/nope", tmp_path)
+
+
+def test_two_names_of_one_data_set_are_no_choice(tmp_path: Path) -> None:
+    fill(tmp_path / "set" / "v2")
+    (tmp_path / "set" / "current").symlink_to("v2")
+    assert take(tmp_path / "set", tmp_path)[1] == FILES
+
+
+def test_any_name_comes_through(tmp_path: Path) -> None:
+    names = {"a\\b.jpg": "a%5Cb.jpg", "c\rd\n$.jpg": "c\rd\n$.jpg", "e:%.jpg": "e:%.jpg"}
+    if sys.platform == "linux":
+        names[os.fsdecode(b"\xff.jpg")] = "%FF.jpg"
+    folder = fill(tmp_path / "folder", FILES | {f"Training/male/{name}": b"x" for name in names})
+    fill(folder, {"Training/male/Icon\r": b"", "Training/male/Thumbs.db": b""})
+    snapshot, members = take(folder, tmp_path)
+    assert set(members) - set(FILES) == {f"Training/male/{name}" for name in names.values()}
+    assert snapshot.ignored == 2
+    fill(folder, {"Training/male/a%5Cb.jpg": b"y"})
+    with pytest.raises(SourceError, match=re.escape("would both become Training/male/a%5Cb.jpg; rename one of them")):
+        take(folder, tmp_path)
+
+
+def test_a_zip_of_windows_is_read(tmp_path: Path) -> None:
+    _, members = take(pack(tmp_path / "a.zip", {f"x\\{n}".replace("/", "\\"): d for n, d in FILES.items()}), tmp_path)
+    assert members == FILES
+
+
+def test_bystanders_in_a_zip_are_ignored_and_counted(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", FILES | {"README.txt": b"1", "x.mp4": bytes(64 * 2**20 + 1), "../up.txt": b""})
+    link = zipfile.ZipInfo("Training/female/latest.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("README.txt", b"2")
+        archive.writestr(link, b"1.jpg.jpg")
+    snapshot, members = take(path, tmp_path)
+    assert members == FILES
+    assert snapshot.ignored == 4
+    assert len(snapshot.remarks) == 1
+    assert "4 not readable and not named as an image, left out: " in snapshot.remarks[0]
+    assert "Training/female/latest.jpg (is a symbolic link)" in snapshot.remarks[0]
+
+
+@pytest.mark.parametrize("name", ["Training/male/9.jpg", "Training/male/9.HEIC", "Training/male/9"])
+def test_an_image_in_a_zip_that_must_not_be_read_stops(tmp_path: Path, name: str) -> None:
+    path = pack(tmp_path / "a.zip", FILES | {name: bytes(64 * 2**20 + 1)})
+    with pytest.raises(ArchiveError, match=f"'{name}' would unpack to"):
+        take(path, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_a_folder_that_cannot_be_read_stop_by_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder")
+    for number in range(7):
+        (folder / "Training" / "male" / f"gone{number}.jpg").symlink_to("nothing")
+    os.mkfifo(folder / "Validation" / "male" / "batch")  # no suffix: it might be an image
+    with pytest.raises(SourceError, match="8 files cannot be read: ") as caught:
+        take(folder, tmp_path)
+    assert "Training/male/gone0.jpg (a link to nothing)" in str(caught.value)
+    assert "and 3 more; check their permissions" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_entered_stops_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "folder", FILES | {"lost+found/x": b""})
+    for name, stops in (("lost+found", False), ("female", True)):
+        with monkeypatch.context() as patch:
+            refuse_folder(patch, name)
+            if stops:
+                with pytest.raises(SourceError, match="2 folders cannot be read: Training/female .Permission denied"):
+                    take(folder, tmp_path)
+            else:
+                take(folder, tmp_path)
+
+
+def test_other_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder", FILES | {"cover.jpg": b"x", "Training/male/x.avif": b"x"})
+    (folder / "loop").symlink_to(".")
+    (folder / "Training" / "male" / "notes.txt").symlink_to("nothing")
+    snapshot, members = take(folder, tmp_path)
+    assert set(members) == {*FILES, "Training/male/x.avif"}
+    assert snapshot.remarks == (
+        "1 of a format that is not decoded, by the name (AVIF), to be rejected by verify; convert them: "
+        "Training/male/x.avif",
+        "1 images outside the class folders, left out: cover.jpg",
+        "1 not readable and not named as an image, left out: Training/male/notes.txt (a link to nothing)",
+        "1 links to a folder around them, not followed: loop",
+    )
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", {"1.jpg": b"1"})
+    folder = fill(tmp_path / "folder", without("Validation/male"))
+    (folder / "Validation" / "male").symlink_to(tmp_path / "elsewhere")
+    assert take(folder, tmp_path)[1]["Validation/male/1.jpg"] == b"1"
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tqdm import tqdm
 
-from gender_classifier.archive import Archive, write_archive
+from gender_classifier.archive import Archive, split_archive_path, write_archive
+from gender_classifier.contents import Contents, list_archive, list_folder
 from gender_classifier.errors import SourceError
-from gender_classifier.layout import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
+from gender_classifier.file_names import OTHER_FORMATS, find_suffix, has_image_suffix, list_first
+from gender_classifier.layout import SAMPLE, SAMPLE_NOTE
 from gender_classifier.params import IngestParams
 from gender_classifier.sample import draw_sample
+from gender_classifier.source_layout import find_layout
 
 KAGGLE_HANDLE = "cashutosh/gender-classification-dataset"
-
-_LAYOUT = "Training/female, Training/male, Validation/female and Validation/male with pictures"
-_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,27 @@ class Snapshot:
     """What was taken.
 
     ``counts`` is images a class folder, ``ignored`` the files outside the layout, ``note`` what a reader of any
-    figure must know of the data.
+    figure must know of the data, ``remarks`` what was noticed about the source, a line each.
     """
 
     source: str
     kind: str
-    num_images: int
-    counts: dict[str, int]
-    ignored: int
-    sha256: str
+    num_images: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    ignored: int = 0
+    sha256: str = ""
     note: str = ""
-
-
-Contents = Mapping[str, Callable[[], bytes]]
-"""Member name to a function that reads it."""
+    remarks: tuple[str, ...] = ()
 
 
 def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snapshot:
     """Read the source that ``params`` names once and write it as one archive.
+
+    A source is ``sample``, ``kaggle``, a folder, a zip, or a folder in a zip (``faces.zip/copy``). Where several
+    folders in it hold a data set, the path must name one; ``faces.zip/.`` names the one at the top.
+
+    A snapshot holds every image or is not made: an image file, or any folder, that cannot be read is an error, since
+    figures of a set that silently lacks images mislead. Other files are ignored and counted, whatever they are.
 
     Args:
         params: the source and its settings.
@@ -58,31 +63,78 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
     if params.source == SAMPLE:
         total = params.sample_train + params.sample_val
         drawn = draw_sample(params.sample_seed, num_train=params.sample_train, num_val=params.sample_val)
-        return _store(params.source, SAMPLE, drawn, total, 0, archive_path)
-    kind, path = "kaggle", Path()
-    if params.source == "kaggle":
-        path = _fetch_kaggle(params.kaggle_version)
-    else:
-        path = (base_dir / Path(params.source).expanduser()).resolve()
-        kind = "folder" if path.is_dir() else "zip"
+        return _store(Snapshot(SAMPLE, SAMPLE, note=SAMPLE_NOTE), drawn, total, archive_path)
+    given = _fetch_kaggle(params.kaggle_version) if params.source == "kaggle" else params.source
+    path, folder = split_archive_path(Path(os.path.realpath(base_dir / os.path.expanduser(given))))  # noqa: PTH111
+    _check_source(path, archive_path)
+    with ExitStack() as stack:
+        kind, contents = _open(path, folder, stack)
+        found = _find_images(contents, path / folder, at_top=given.rstrip("/").endswith("/."))
+        kind = "kaggle" if params.source == "kaggle" else kind
+        ignored = len(contents.problems) - len(found)
+        snapshot = Snapshot(params.source, kind, ignored=ignored, remarks=_remark(contents, set(found.values())))
+        members = ((member, _read(path, contents, name)) for member, name in sorted(found.items()))
+        return _store(snapshot, members, len(found), archive_path)
+
+
+def _check_source(path: Path, archive_path: Path) -> None:
     if path == archive_path.resolve():
         raise SourceError(f"source {path}: is the pipeline's own archive, which ingest replaces; give another")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(
+            f"source {path}: no such folder or file; choose sample, kaggle, or a path that exists"
+        ) from None
+    except OSError as error:
+        raise SourceError(f"source {path}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def _open(path: Path, folder: str, stack: ExitStack) -> tuple[str, Contents]:
     if path.is_dir():
-        found = _find_layout({name: _reader(file) for name, file in _walk(path)}, path)
-        return _store_found(params.source, kind, found, archive_path)
-    if not path.exists():
-        raise SourceError(f"source {path}: no such folder or file; choose sample, kaggle, or a path that exists")
-    with Archive(path) as archive:
-        contents = {name: _member_reader(archive, name) for name in archive.members}
-        return _store_found(params.source, kind, _find_layout(contents, path), archive_path)
+        return "folder", list_folder(path)
+    return "zip", list_archive(stack.enter_context(Archive(path)), folder)
 
 
-def _fetch_kaggle(version: int) -> Path:
+def _find_images(contents: Contents, path: Path, *, at_top: bool) -> dict[str, str]:
+    """Return the images of the data set: the name that each gets, to the one that it has."""
+    names = contents.list_tidy()
+    found = find_layout(names, path, at_top=at_top, identify=lambda root: os.path.realpath(path / root))
+    contents.check(found.values())
+    return found
+
+
+def _read(path: Path, contents: Contents, name: str) -> bytes:
+    try:
+        return contents.read(name)
+    except OSError as error:
+        raise SourceError(
+            f"source {path}: {list_first([name])} cannot be read ({error.strerror}); check its permissions"
+        ) from None
+
+
+def _remark(contents: Contents, taken: set[str]) -> tuple[str, ...]:
+    """Return a line for each kind of file of which a reader should know; ``taken`` are in the snapshot."""
+    tidy = contents.list_tidy()
+    formats = [name for name in tidy if name in taken and find_suffix(name) in OTHER_FORMATS]
+    named = ", ".join(sorted({OTHER_FORMATS[find_suffix(name)] for name in formats}))
+    kinds = {
+        f"of a format that is not decoded, by the name ({named}), to be rejected by verify; convert them": formats,
+        "images outside the class folders, left out": [
+            name for name in tidy if name not in taken and has_image_suffix(name)
+        ],
+        "not readable and not named as an image, left out": contents.list_bystanders(),
+        "links to a folder around them, not followed": contents.loops,
+    }
+    return tuple(f"{len(names):,} {kind}: {list_first(names)}" for kind, names in kinds.items() if names)
+
+
+def _fetch_kaggle(version: int) -> str:
     handle = f"{KAGGLE_HANDLE}/versions/{version}"
     try:
         import kagglehub  # noqa: PLC0415  a slow import that other sources do not need
 
-        return Path(kagglehub.dataset_download(handle))
+        return str(kagglehub.dataset_download(handle))
     except ImportError:
         raise SourceError("source kaggle: the package kagglehub is not installed; pip install kagglehub") from None
     except Exception as error:  # requests', urllib3's and kagglehub's own, none of them promised
@@ -93,15 +145,8 @@ def _fetch_kaggle(version: int) -> Path:
         ) from None
 
 
-def _store_found(source: str, kind: str, found: tuple[Contents, int], archive_path: Path) -> Snapshot:
-    contents, ignored = found
-    members = ((name, contents[name]()) for name in sorted(contents))
-    return _store(source, kind, members, len(contents), ignored, archive_path)
-
-
-def _store(
-    source: str, kind: str, members: Iterable[tuple[str, bytes]], total: int, ignored: int, archive_path: Path
-) -> Snapshot:
+def _store(snapshot: Snapshot, members: Iterable[tuple[str, bytes]], total: int, archive_path: Path) -> Snapshot:
+    """Write the archive and return ``snapshot`` with its figures."""
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[tuple[str, bytes]]:
@@ -114,79 +159,5 @@ def _store(
         digest = hashlib.sha256()
         while block := file.read(2**20):
             digest.update(block)
-    note = SAMPLE_NOTE if kind == SAMPLE else ""
-    return Snapshot(source, kind, num_images, dict(sorted(counts.items())), ignored, digest.hexdigest(), note)
-
-
-def _find_layout(contents: Contents, path: Path) -> tuple[Contents, int]:
-    """Find the one folder that holds the layout; return its files under canonical names, and how many lie outside."""
-    tidy = {name: read for name, read in contents.items() if not _is_clutter(name)}
-    placed = {name: _place(name) for name in tidy}
-    roots = sorted({place[0] for place in placed.values() if place is not None})
-    if not roots:
-        raise SourceError(f"source {path}: is no data set of this layout; it must hold {_LAYOUT}")
-    if len(roots) > 1:
-        raise SourceError(
-            f"source {path}: holds {len(roots)} data sets (in {', '.join(repr(root or '.') for root in roots[:3])}); "
-            "give the path of one"
-        )
-    found = {}
-    for name, place in placed.items():
-        if place is None:
-            continue
-        _check_place(path, name, place[1])
-        found["/".join(place[1])] = tidy[name]
-    _check_complete(path, found)
-    return found, len(contents) - len(found)
-
-
-def _place(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """Split a name into the folder that holds the layout and the path within it; None outside any layout."""
-    parts = PurePosixPath(name).parts
-    for depth, part in enumerate(parts[:-1]):
-        if part in RAW_SPLITS:
-            inner = parts[depth:]
-            return ("/".join(parts[:depth]), inner) if len(inner) > 2 else None
-    return None
-
-
-def _check_place(path: Path, name: str, inner: tuple[str, ...]) -> None:
-    if inner[1] not in CLASSES:
-        raise SourceError(
-            f"source {path}: {name} lies in a class folder {inner[1]!r}; the classes are {' and '.join(CLASSES)}, "
-            "take the other folder out"
-        )
-    if len(inner) > 3:
-        raise SourceError(f"source {path}: {name} lies in a folder below its class; put the pictures straight into it")
-
-
-def _check_complete(path: Path, found: Iterable[str]) -> None:
-    present = {name.rpartition("/")[0] for name in found}
-    missing = [f"{split}/{label}" for split in RAW_SPLITS for label in CLASSES if f"{split}/{label}" not in present]
-    if missing:
-        raise SourceError(f"source {path}: {', '.join(missing)} missing or empty; the data set needs {_LAYOUT}")
-
-
-def _is_clutter(name: str) -> bool:
-    return any(part.startswith(".") or part in _CLUTTER for part in PurePosixPath(name).parts)
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield every file below ``folder`` as (name from there, path); links to folders are not followed."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), path
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise SourceError(f"source {path}: cannot be read ({error.strerror}); mend its permissions") from None
-
-    return read
-
-
-def _member_reader(archive: Archive, name: str) -> Callable[[], bytes]:
-    return lambda: archive.read(name)
+    counted_classes = dict(sorted(counts.items()))
+    return replace(snapshot, num_images=num_images, counts=counted_classes, sha256=digest.hexdigest())

@@ -45,13 +45,13 @@ from gender_classifier.evaluation import (
 )
 from gender_classifier.export import check_export, export_onnx
 from gender_classifier.files import read_json, short_digest, write_csv, write_json, write_text
+from gender_classifier.labelled_files import open_labelled_set
 from gender_classifier.labelled_sets import (
     AttributeRow,
     attribute_columns,
     describe_set,
     flatten_row,
     list_predictions,
-    open_labelled_set,
     prediction_columns,
     score_set,
     tabulate_attributes,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
+import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +16,13 @@ import numpy as np
 import pytest
 from conftest import picture
 from matplotlib.figure import Figure
+from test_folders import refuse_folder
 
 from gender_classifier import plots
 from gender_classifier.errors import ArchiveError, DataError
 from gender_classifier.evaluation import wilson_interval
+from gender_classifier.files import write_csv
+from gender_classifier.labelled_files import open_labelled_set
 from gender_classifier.labelled_sets import (
     Reading,
     ScoredSet,
@@ -25,7 +30,6 @@ from gender_classifier.labelled_sets import (
     describe_set,
     flatten_row,
     list_predictions,
-    open_labelled_set,
     prediction_columns,
     read_batches,
     score_set,
@@ -103,6 +107,89 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_text("x")
     with pytest.raises(ArchiveError, match="not a whole zip"):
         listed(tmp_path / "set.zip")
+
+
+@pytest.mark.parametrize("name", ["set.tar.gz", "set.7z", "set.zip"])
+def test_other_archives_are_refused_by_their_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ArchiveError, match="is a gzip file .*; unpack it and give the folder"):
+        listed(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "set.csv")
+    with pytest.raises(DataError, match="neither a folder nor a regular file"):
+        listed(tmp_path / "set.csv")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_bystanders_are_ignored_and_counted(tmp_path: Path, kind: str) -> None:
+    names = (
+        "x/female/a.jpg",
+        "x/male/b.jpg",
+        "README.txt",
+        "x/female/more/notes.md",
+        "LICENSE",
+        "male/Icon\r",
+        "c.mp4",
+    )
+    path = write_files(tmp_path / "set", *names) if kind == "folder" else write_zip(tmp_path / "set.zip", *names)
+    assert listed(path) == [("x/female/a.jpg", 0), ("x/male/b.jpg", 1)]
+    with open_labelled_set("new", path, CLASSES) as labelled:
+        assert labelled.ignored == 5
+
+
+def test_a_set_in_a_folder_of_a_zip_is_named_by_a_path(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", "one/female/a.jpg", "one/male/b.jpg", "two/female/a.jpg", "two/male/b.jpg")
+    assert listed(path / "two") == [("female/a.jpg", 0), ("male/b.jpg", 1)]
+    with pytest.raises(ArchiveError, match="has no folder 'three'; at its top are one/, two/"):
+        listed(path / "three")
+
+
+def test_linked_folders_are_followed_and_odd_files_are_counted_when_read(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "set", *(f"female/{number}.jpg" for number in range(30)))
+    write_files(tmp_path / "elsewhere", *(f"{number}.jpg" for number in range(30)))
+    (folder / "male").symlink_to(tmp_path / "elsewhere")
+    (folder / "male" / "gone.jpg").symlink_to("nothing")
+    os.mkfifo(folder / "female" / "pipe.jpg")
+    scored = score(folder, wrong=set())
+    assert describe_set(scored, "", CLASSES)["left_out"] == {"missing or damaged file": 2}
+    rows = list(list_predictions(scored, CLASSES))
+    assert {row[1] for row in rows if row[2] != "ok"} == {"male/gone.jpg", "female/pipe.jpg"}
+
+
+def test_a_folder_that_cannot_be_entered_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_files(tmp_path / "set", "female/a.jpg", "male/b.jpg")
+    refuse_folder(monkeypatch, "male")
+    with pytest.raises(
+        DataError, match=r"^evaluate.extra.new: .*1 of its folders cannot be read: male .Permission denied"
+    ):
+        listed(folder)
+
+
+def test_any_name_is_scored_and_written(tmp_path: Path) -> None:
+    names = ["a\\b.jpg", "c\rd\n$.jpg"] + ([os.fsdecode(b"\xff.jpg")] if sys.platform == "linux" else [])
+    folder = write_files(tmp_path / "set", "male/1.jpg", *(f"female/{name}" for name in names))
+    expected = {"female/a%5Cb.jpg", "female/c\rd\n$.jpg", "male/1.jpg"}
+    expected |= {"female/%FF.jpg"} if sys.platform == "linux" else set()
+    assert {name for name, _ in listed(folder)} == expected
+    scored = score(folder)
+    write_csv(tmp_path / "extra.csv", prediction_columns(CLASSES), list_predictions(scored, CLASSES))
+    assert len(scored.rows) == len(expected)
+    write_files(folder, "female/a%5Cb.jpg")
+    with pytest.raises(DataError, match=re.escape("would both become female/a%5Cb.jpg; rename one of them")):
+        listed(folder)
+
+
+def test_a_table_of_windows_names_files_with_backslashes(tmp_path: Path) -> None:
+    write_files(tmp_path, "x/a.jpg", "x\\b.jpg")
+    path = write_table(tmp_path, "path,label\nx\\a.jpg,male\nx\\b.jpg,female\n")
+    with open_labelled_set("new", path, CLASSES) as labelled:
+        assert [(one.name, one.read()) for one in labelled.images] == [
+            ("x\\a.jpg", PICTURES[0]),
+            ("x\\b.jpg", PICTURES[1]),
+        ]
 
 
 def write_table(folder: Path, text: str | bytes) -> Path:

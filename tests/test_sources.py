@@ -159,7 +159,7 @@ def test_bystanders_in_a_zip_are_ignored_and_counted(tmp_path: Path) -> None:
     assert members == FILES
     assert snapshot.ignored == 4
     assert len(snapshot.remarks) == 1
-    assert "4 not readable and not named as an image, left out: " in snapshot.remarks[0]
+    assert "not readable and not named as an image, left out (4): " in snapshot.remarks[0]
     assert "Training/female/latest.jpg (is a symbolic link)" in snapshot.remarks[0]
 
 
@@ -176,7 +176,7 @@ def test_files_of_a_folder_that_cannot_be_read_stop_by_name(tmp_path: Path) -> N
     for number in range(7):
         (folder / "Training" / "male" / f"gone{number}.jpg").symlink_to("nothing")
     os.mkfifo(folder / "Validation" / "male" / "batch")  # no suffix: it might be an image
-    with pytest.raises(SourceError, match="8 files cannot be read: ") as caught:
+    with pytest.raises(SourceError, match="8 of its files cannot be read: ") as caught:
         take(folder, tmp_path)
     assert "Training/male/gone0.jpg (a link to nothing)" in str(caught.value)
     assert "and 3 more; check their permissions" in str(caught.value)
@@ -189,7 +189,9 @@ def test_a_folder_that_cannot_be_entered_stops_by_name(tmp_path: Path, monkeypat
         with monkeypatch.context() as patch:
             refuse_folder(patch, name)
             if stops:
-                with pytest.raises(SourceError, match="2 folders cannot be read: Training/female .Permission denied"):
+                with pytest.raises(
+                    SourceError, match="2 of its folders cannot be read: Training/female .Permission denied"
+                ):
                     take(folder, tmp_path)
             else:
                 take(folder, tmp_path)
@@ -202,11 +204,10 @@ def test_other_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     snapshot, members = take(folder, tmp_path)
     assert set(members) == {*FILES, "Training/male/x.avif"}
     assert snapshot.remarks == (
-        "1 of a format that is not decoded, by the name (AVIF), to be rejected by verify; convert them: "
-        "Training/male/x.avif",
-        "1 images outside the class folders, left out: cover.jpg",
-        "1 not readable and not named as an image, left out: Training/male/notes.txt (a link to nothing)",
-        "1 links to a folder around them, not followed: loop",
+        "images named as of a format that is not decoded (AVIF), to be converted (1): Training/male/x.avif",
+        "images outside the class folders, left out (1): cover.jpg",
+        "not readable and not named as an image, left out (1): Training/male/notes.txt (a link to nothing)",
+        "links to a folder around them, not followed (1): loop",
     )
 
 

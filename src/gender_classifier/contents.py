@@ -87,6 +87,6 @@ def list_archive(archive: Archive, folder: str = "") -> Contents:
 def _explain(path: Path, problems: Mapping[str, str], what: str) -> str:
     listed = list_first(f"{name} ({problem})" for name, problem in sorted(problems.items()))
     return (
-        f"{path}: {len(problems):,} {what} cannot be read: {listed}; check their permissions and where links lead, or "
-        "remove them"
+        f"{path}: {len(problems):,} of its {what} cannot be read: {listed}; check their permissions and where links "
+        "lead, or remove them"
     )

@@ -1,70 +1,28 @@
-"""Further labelled pictures: a folder, a zip or a CSV, with or without attributes, read a batch at a time."""
+"""Further labelled sets: read a batch at a time, measured, and tabulated by attribute."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.archive import MAX_MEMBER_BYTES, Archive
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.evaluation import Report, evaluate, wilson_interval
 from gender_classifier.images import to_array
-from gender_classifier.layout import RAW_SPLITS
+from gender_classifier.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.predictions import tabulate_confusion
 
 MAX_UNREADABLE = 0.05
 """Share of a set's pictures; with more unreadable its figures would be of what happened to survive."""
 
-MOST_VALUES = 50
-"""Of an attribute; a column with more, such as a person's number, is no attribute to tabulate."""
-
 _BATCH = 256  # pictures in memory at a time
-_CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
-_REQUIRED = ("path", "label")
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """One picture of a set, unread; ``attributes`` are in the order of the set's."""
-
-    name: str
-    label: int
-    attributes: tuple[str, ...]
-    read: Callable[[], bytes]
-
-
-@dataclass
-class LabelledSet:
-    """A set opened for reading; ``left_out`` are columns with too many values to be attributes."""
-
-    name: str
-    images: Sequence[LabelledImage]
-    attributes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    _open: ExitStack = field(default_factory=ExitStack)
-
-    def __enter__(self) -> LabelledSet:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the zip, if it is one."""
-        self._open.close()
 
 
 @dataclass(frozen=True)
@@ -89,38 +47,6 @@ class Reading:
     def count(self) -> dict[str, int]:
         """Return how many images have which status, sorted by status."""
         return dict(sorted(Counter(self.status).items()))
-
-
-def open_labelled_set(name: str, path: Path, classes: Sequence[str]) -> LabelledSet:
-    """List the pictures of a set; none is read yet.
-
-    A folder or zip holds a folder a class at its top, or in ``Training/`` and ``Validation/``, with pictures straight
-    in it; one folder around all that may be there. A CSV has the columns ``path``, relative to the CSV, and ``label``;
-    every further column is an attribute.
-
-    Args:
-        name: what ``evaluate.extra`` calls it.
-        path: of the folder, .zip or .csv.
-        classes: names in label order.
-
-    Raises:
-        DataError: there is no such set, or it is laid out otherwise.
-        ArchiveError: it is a zip that must not be read.
-    """
-    where = f"evaluate.extra.{name}: {path}"
-    if path.is_dir():
-        contents = {one.relative_to(path).as_posix(): _reader(one) for one in sorted(path.rglob("*")) if one.is_file()}
-        return LabelledSet(name, _place_all(where, contents, classes))
-    if not path.exists():
-        raise DataError(f"{where}: no such folder or file; mend the path in params.yaml, or take the set out")
-    if path.suffix.lower() == ".csv":
-        return _read_table(where, name, path, classes)
-    if path.suffix.lower() != ".zip":
-        raise DataError(f"{where}: is neither a folder nor a .zip nor a .csv; give one of them")
-    with ExitStack() as stack:
-        archive = stack.enter_context(Archive(path))
-        contents = {member: _member_reader(archive, member) for member in archive.members}
-        return LabelledSet(name, _place_all(where, contents, classes), _open=stack.pop_all())
 
 
 def read_batches(
@@ -258,6 +184,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
         "num_images": len(scored.labelled.images),
         "num_scored": statuses.get("ok", 0),
         "left_out": {status: count for status, count in statuses.items() if status != "ok"},
+        "ignored": scored.labelled.ignored,
         "columns_left_out": list(scored.labelled.left_out),
         "metrics": scored.report.metrics,
         "confusion": tabulate_confusion(scored.report.confusion, classes),
@@ -335,86 +262,3 @@ def _measure(
         recalls.append((total, hits / total, *wilson_interval(hits, total)) if total else (0, None, None, None))
     hits, total = int(correct.sum()), len(labels)
     return AttributeRow(attribute, value, total, hits / total, *wilson_interval(hits, total), tuple(recalls))
-
-
-def _place_all(
-    where: str, contents: Mapping[str, Callable[[], bytes]], classes: Sequence[str]
-) -> Sequence[LabelledImage]:
-    names = [name for name in sorted(contents) if not _is_clutter(name)]
-    parts = {name: PurePosixPath(name).parts for name in names}
-    tops = {one[0] for one in parts.values()}
-    if len(tops) == 1 and not tops & {*classes, *RAW_SPLITS}:  # one folder around everything, as zips often have
-        parts = {name: one[1:] for name, one in parts.items()}
-    images = []
-    for name, one in parts.items():
-        inner = one[1:] if one and one[0] in RAW_SPLITS else one
-        if len(inner) != 2 or inner[0] not in classes:
-            raise DataError(
-                f"{where}: {name} lies in no class folder; pictures must lie straight in {'/ or '.join(classes)}/, and "
-                f"these at the top or in {'/ or '.join(RAW_SPLITS)}/"
-            )
-        images.append(LabelledImage(name, classes.index(inner[0]), (), contents[name]))
-    if not images:
-        raise DataError(f"{where}: holds no picture; it needs folders {' and '.join(classes)}")
-    return images
-
-
-def _read_table(where: str, name: str, path: Path, classes: Sequence[str]) -> LabelledSet:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = list(reader.fieldnames or ())
-            missing = [column for column in _REQUIRED if column not in header]
-            if missing or len(set(header)) < len(header) or "" in header:
-                raise DataError(
-                    f"{where}: line 1 names the columns {','.join(header)[:120]!r}; it needs path and label, each "
-                    "column once and with a name"
-                )
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: not a readable CSV file in UTF-8 ({error}); save it anew") from None
-    columns = [column for column in header if column not in _REQUIRED]
-    left_out = tuple(one for one in columns if len({row[one] for _, row in rows}) > MOST_VALUES)
-    attributes = tuple(one for one in columns if one not in left_out)
-    images, lines = [], dict[str, int]()
-    for line, row in rows:
-        _check_row(where, line, row, classes, lines)
-        values = tuple(row[one].strip() or "(empty)" for one in attributes)
-        images.append(
-            LabelledImage(row["path"], classes.index(row["label"]), values, _reader(path.parent / row["path"]))
-        )
-    if not images:
-        raise DataError(f"{where}: holds no row below its header; list at least an image of each class")
-    return LabelledSet(name, images, attributes, left_out)
-
-
-def _check_row(
-    where: str, line: int, row: Mapping[str | None, object], classes: Sequence[str], lines: dict[str, int]
-) -> None:
-    if None in row or None in row.values():
-        raise DataError(f"{where}: line {line} has more or fewer cells than the header; mend that line")
-    if row["label"] not in classes:
-        raise DataError(f"{where}: line {line} has the label {row['label']!r}; the labels are {' and '.join(classes)}")
-    path = str(row["path"])
-    if not path or "\0" in path:
-        raise DataError(f"{where}: line {line} has the path {path!r}; give that of a picture, relative to the CSV")
-    if path in lines:
-        raise DataError(f"{where}: line {line} lists {path}, as line {lines[path]} does; list each picture once")
-    lines[path] = line
-
-
-def _is_clutter(name: str) -> bool:
-    return any(part.startswith(".") or part in _CLUTTER for part in PurePosixPath(name).parts)
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if not path.is_file() or path.stat().st_size > MAX_MEMBER_BYTES:  # a pipe would be waited for
-            raise OSError(f"no file, or more than {MAX_MEMBER_BYTES:,} bytes")
-        return path.read_bytes()
-
-    return read
-
-
-def _member_reader(archive: Archive, name: str) -> Callable[[], bytes]:
-    return lambda: archive.read(name)

@@ -119,14 +119,14 @@ def _remark(contents: Contents, taken: set[str]) -> tuple[str, ...]:
     formats = [name for name in tidy if name in taken and find_suffix(name) in OTHER_FORMATS]
     named = ", ".join(sorted({OTHER_FORMATS[find_suffix(name)] for name in formats}))
     kinds = {
-        f"of a format that is not decoded, by the name ({named}), to be rejected by verify; convert them": formats,
+        f"images named as of a format that is not decoded ({named}), to be converted": formats,
         "images outside the class folders, left out": [
             name for name in tidy if name not in taken and has_image_suffix(name)
         ],
         "not readable and not named as an image, left out": contents.list_bystanders(),
         "links to a folder around them, not followed": contents.loops,
     }
-    return tuple(f"{len(names):,} {kind}: {list_first(names)}" for kind, names in kinds.items() if names)
+    return tuple(f"{kind} ({len(names):,}): {list_first(names)}" for kind, names in kinds.items() if names)
 
 
 def _fetch_kaggle(version: int) -> str:

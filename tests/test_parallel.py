@@ -114,3 +114,15 @@ with Archive(Path({str(raw)!r})) as archive, map_members(archive, NAMES, tell_pr
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ImportError("no sem_open here")])
+def test_without_semaphores_one_process_does_it_and_says_so(
+    raw: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gender_classifier.parallel.ProcessPoolExecutor", fail)
+    assert set(apply(raw, NAMES, tell_process, 2)) == {os.getpid()}
+    assert "one process decodes, on one core: more need a writable /dev/shm (" in capsys.readouterr().err

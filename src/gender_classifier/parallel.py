@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from typing import TypeVar
 from loky import ProcessPoolExecutor
 
 from gender_classifier.archive import Archive
+from gender_classifier.cores import count_cores
 
 T = TypeVar("T")
 
@@ -50,13 +52,13 @@ def map_members(
         ArchiveError: the archive or a member is damaged.
     """
     if workers is None:
-        workers = _count_cores() if len(members) >= _WORTHWHILE else 0
-    if workers < 1:
+        workers = count_cores() if len(members) >= _WORTHWHILE else 0
+    pool = _start_pool(archive, workers) if workers else None
+    if pool is None:
         yield (function(name, archive.read(name)) for name in members)
         return
     size = max(min(_CHUNK, ahead // (2 * workers)), 1)
     chunks = (members[start : start + size] for start in range(0, len(members), size))
-    pool = ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
     waiting: deque[Future[list[T]]] = deque()
 
     def submit(count: int) -> None:
@@ -75,6 +77,16 @@ def map_members(
     finally:
         # Workers that are not done are not waited for.
         pool.shutdown(wait=True, kill_workers=bool(waiting))
+
+
+def _start_pool(archive: Archive, workers: int) -> ProcessPoolExecutor | None:
+    """Return the processes; None, and a line on standard error, where the machine does not let them have semaphores."""
+    try:
+        return ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
+    except (OSError, ImportError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        print(f"one process decodes, on one core: more need a writable /dev/shm ({reason})", file=sys.stderr)
+        return None
 
 
 _archive: Archive | None = None  # of a worker process
@@ -96,7 +108,3 @@ def _end_with(parent: int, period: float = 0.5) -> None:
     while os.getppid() == parent:
         time.sleep(period)
     os._exit(1)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

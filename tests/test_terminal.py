@@ -32,9 +32,17 @@ def test_standard_output_escapes_what_its_encoding_lacks(encoding: str, monkeypa
 def test_streams_that_cannot_be_reconfigured_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.TextIOWrapper(io.BytesIO())
     closed.close()
-    for stream in (None, io.StringIO(), closed):
+    for stream in (io.StringIO(), closed):
         monkeypatch.setattr(sys, "stdout", stream)
         make_output_safe()
+        assert sys.stdout is stream
+
+
+def test_a_stream_that_the_caller_has_closed_takes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    make_output_safe()
+    with sys.stdout:
+        print("\U0001f600 \udcff")
 
 
 @settings(deadline=None)

@@ -22,7 +22,8 @@ def make_output_safe(*, errors: str = "backslashreplace") -> None:
     for name, handler in (("stdout", errors), ("stderr", "backslashreplace")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  open to the end
+            null = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123  open to the end
+            setattr(sys, name, null)
         elif hasattr(stream, "reconfigure") and not stream.closed:
             stream.reconfigure(errors=handler)
 

@@ -42,7 +42,7 @@ exps: setup  ## Show the experiments in the terminal: what differs, and how good
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
-test: setup  ## Run the tests (8 minutes on 2 cores)
+test: setup  ## Run the tests (6 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)

@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gender_classifier import cpu_convolution
-from gender_classifier.cpu_convolution import CpuConv2d, convolve_by_images, convolve_by_taps, use_cpu_convolutions
+from gender_classifier.cpu_convolution import CpuConv2d, convolve_by_images, use_cpu_convolutions
 from gender_classifier.model import build_model
+from gender_classifier.winograd import convolve_by_points
 
 Convolve = Callable[[Tensor, Tensor, Tensor, tuple[int, int]], Tensor]
 
 
 @contextmanager
 def swap_in(convolve: Convolve) -> Iterator[None]:
-    """Have float64 take either way."""
-    with mock.patch.object(cpu_convolution, "convolve_by_taps", convolve):
+    """Have float64 take either way, whatever the kernel and the channels."""
+    always = mock.patch.object(CpuConv2d, "_saves_products", return_value=True)
+    with always, mock.patch.object(cpu_convolution, "convolve_by_points", convolve):
         yield
 
 
@@ -48,7 +50,7 @@ def run(layer: nn.Module, images: Tensor, gradient: Tensor) -> list[Tensor]:
 
 @settings(deadline=None, max_examples=80)
 @given(
-    convolve=st.sampled_from([convolve_by_taps, convolve_by_images]),
+    convolve=st.sampled_from([convolve_by_points, convolve_by_images]),
     count=st.integers(0, 4), sides=st.tuples(*[st.integers(3, 7)] * 2), inputs=st.integers(1, 3),
     outputs=st.integers(1, 3), kernel=st.tuples(*[st.integers(1, 5)] * 2), padding=st.tuples(*[st.integers(0, 2)] * 2),
     is_planar=st.booleans(),
@@ -68,7 +70,7 @@ def test_output_and_gradients_are_those_of_torchs_convolution(
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("convolve", [convolve_by_taps, convolve_by_images])
+@pytest.mark.parametrize("convolve", [convolve_by_points, convolve_by_images])
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 3), (3, 2)])
 def test_gradients_are_those_of_finite_differences(inputs: int, outputs: int, convolve: Convolve) -> None:
     _, own = make_pair(inputs, outputs)
@@ -78,32 +80,44 @@ def test_gradients_are_those_of_finite_differences(inputs: int, outputs: int, co
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [(torch.float32, "convolve_by_taps"), (torch.bfloat16, "convolve_by_images")], ids=str
+    ("kind", "expected"), [(torch.float32, "convolve_by_points"), (torch.bfloat16, "convolve_by_images")], ids=str
 )
 def test_the_type_alone_chooses_the_way(kind: torch.dtype, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor does not: bf16 takes its way where it is emulated too."""
     taken = []
-    for name in ("convolve_by_taps", "convolve_by_images"):
+    for name in ("convolve_by_points", "convolve_by_images"):
         original = getattr(cpu_convolution, name)
         monkeypatch.setattr(
             cpu_convolution, name, lambda *rest, name=name, original=original: taken.append(name) or original(*rest)
         )
-    _, own = make_pair(2, 3, torch.float32)
+    _, own = make_pair(32, 32, torch.float32)
     with torch.autocast("cpu", torch.bfloat16, enabled=kind is torch.bfloat16):
-        assert own(torch.randn(2, 2, 3, 3)).dtype == kind
+        assert own(torch.randn(2, 32, 3, 3)).dtype == kind
     assert taken == [expected]
 
 
-@pytest.mark.parametrize("inputs", [3, 5])
-def test_float32_is_no_further_from_the_exact_result_than_torchs_convolution(inputs: int) -> None:
-    plain, own = make_pair(64, 48, kernel=(inputs, inputs), padding=(inputs // 2, inputs // 2))
-    images, gradient = torch.randn(16, 64, 4, 4, dtype=torch.float64), torch.randn(16, 48, 4, 4, dtype=torch.float64)
-    exact = run(plain, images, gradient)
-    for layer in (plain, own):
-        found = run(copy.deepcopy(layer).float(), images.float(), gradient.float())
-        for one, want in zip(found, exact, strict=True):
-            assert one.dtype == torch.float32
-            assert float((one.double() - want).norm() / want.norm()) < 1e-6
+@pytest.mark.parametrize(
+    ("shape", "kernel", "is_saving"),
+    [
+        ((2, 32, 7, 7), 5, True),
+        ((2, 32, 3, 16), 3, True),
+        ((2, 32, 3, 17), 3, False),  # a large image: the transforms would cost too much
+        ((2, 31, 7, 7), 3, False),  # few channels
+        ((2, 32, 7, 7), 1, False),  # nothing to save
+    ],
+)
+def test_float32_takes_fewer_products_where_that_saves_time(
+    shape: tuple[int, ...], kernel: int, is_saving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, own = make_pair(shape[1], 32, torch.float32, (kernel,) * 2, (kernel // 2,) * 2)
+    taken = []
+    monkeypatch.setattr(
+        cpu_convolution, "convolve_by_points", lambda *rest: taken.append(rest) or convolve_by_points(*rest)
+    )
+    images, gradient = torch.randn(shape), torch.randn(2, 32, *shape[2:])
+    for ours, theirs in zip(run(own, images, gradient), run(plain, images, gradient), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert bool(taken) == is_saving
 
 
 def test_images_of_another_type_are_cast_under_autocast() -> None:

@@ -99,7 +99,7 @@ class Trainer:
         self._spec, self._params, self._world = spec, params, world or World()
         self._train, self._val = _Images(train, self.device), _Images(val, self.device)
         if self.device.type == "cpu":
-            use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.3 times in fp32
+            use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = wrap(self.model, self._world)
         self.averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model

@@ -9,7 +9,9 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import encode
 
 from gender_classifier import inputs
 from gender_classifier.errors import ArchiveError, InputError
@@ -25,6 +27,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     return tmp_path
+
+
+def make_file(path: Path, data: bytes = b"x") -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
 
 
 def names(*arguments: str) -> list[str]:
@@ -93,10 +100,46 @@ def test_links_are_followed_to_files_and_never_round(folder: Path) -> None:
     assert set(errors("photos")) == {"photos/broken.jpg", "photos/self.jpg"}
 
 
+def test_links_to_folders_are_followed(folder: Path) -> None:
+    (folder / "photos" / "linked").symlink_to(folder / "elsewhere")
+    make_file(folder / "elsewhere" / "f.jpg")
+    (folder / "elsewhere" / "back").symlink_to(folder / "photos")
+    (folder / "elsewhere" / "self").symlink_to(".")
+    assert names("photos")[-1] == "photos/linked/f.jpg"
+    assert len(names("photos")) == 5
+
+
+@pytest.mark.parametrize("pattern", ["photos/**", "**/*.*", "photos/**/*.*", "./**"])
+def test_patterns_go_round_no_loop(folder: Path, pattern: str) -> None:
+    before = names(pattern)
+    (folder / "photos" / "loop").symlink_to(".")
+    (folder / "photos" / "deep" / "up").symlink_to("..")
+    assert names(pattern) == before
+    assert names("photos/../photos/**") == [f"photos/../{name}" for name in names("photos/**")]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_a_pipe_in_a_folder_is_not_waited_for(folder: Path) -> None:
+@pytest.mark.parametrize("argument", ["photos", "photos/*", "photos/**"])
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(folder: Path, argument: str) -> None:
     os.mkfifo(folder / "photos" / "pipe.jpg")
-    assert "photos/pipe.jpg" not in names("photos")
+    assert "a pipe, not a file" in errors(argument)["photos/pipe.jpg"]
+
+
+@pytest.mark.parametrize(
+    "argument", ["photos", "photos/*", "photos/IMG*", "photos/**", "faces.zip", "photos/IMG_3.HEIC"]
+)
+def test_formats_that_are_not_decoded_are_named(folder: Path, argument: str) -> None:
+    found = {"IMG_2.avif": "AVIF", "IMG_3.HEIC": "HEIC", "IMG_4.NEF": "camera raw", "IMG_5.jxl": "JPEG XL"}
+    for name in found:
+        make_file(folder / "photos" / name, b"II*\0")
+    make_file(folder / "photos" / "IMG_6.heic", encode(np.zeros((4, 4, 3), np.uint8)))  # a JPEG, whatever its name
+    with zipfile.ZipFile(folder / "faces.zip", "w") as archive:
+        for name in (*found, "IMG_6.heic"):
+            archive.write(folder / "photos" / name, name)
+    reasons = {name.rpartition("/")[2]: reason for name, reason in errors(argument).items()}
+    expected = {name: f"{kind} images are not decoded; convert it to JPEG or PNG" for name, kind in found.items()}
+    assert reasons == {name: expected[name] for name in reasons}
+    assert set(reasons) == ({"IMG_3.HEIC"} if argument.endswith("HEIC") else set(found))
 
 
 def test_a_folder_that_cannot_be_listed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +153,25 @@ def test_a_folder_that_cannot_be_listed_is_named(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(inputs.os, "scandir", refuse)
     assert list(errors("photos")) == ["photos/deep"]
     assert len(names("photos")) == 4
+    for pattern in ("photos/**", "photos/deep/*", "photos/*/*/*.webp", "photos/**/er/*"):
+        assert list(errors(pattern)) == ["photos/deep"]
+
+
+def test_a_path_that_cannot_be_asked_for_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat_file = os.stat
+
+    def refuse(path: object, **options: object) -> object:
+        if path == "closed/a.jpg":
+            raise PermissionError(13, "Permission denied", path)
+        return stat_file(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inputs.os, "stat", refuse)
+    assert "Permission denied" in errors("closed/a.jpg")["closed/a.jpg"]
+
+
+def test_a_closed_standard_input_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert errors("-") == {"-": "standard input is closed; give a file, or pipe one in"}
 
 
 def make_zip(path: Path, *members: str) -> None:
@@ -130,9 +192,29 @@ def test_an_archive_that_must_not_be_read_is_refused(folder: Path) -> None:
     (folder / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
     make_zip(folder / "texts.zip", "a.txt")
     found = errors("evil.zip", "torn.zip", "texts.zip")
-    assert "points outside the archive" in found["evil.zip"]
+    assert "points outside the archive" in found["evil.zip/../../a.jpg"]
     assert "not a whole zip file" in found["torn.zip"]
     assert "holds no picture" in found["texts.zip"]
+
+
+def test_a_path_goes_on_inside_an_archive(folder: Path) -> None:
+    make_zip(folder / "faces.zip", "in/a.png", "in/more/b.png", "c.png")
+    assert names("faces.zip/in") == ["faces.zip/in/a.png", "faces.zip/in/more/b.png"]
+    ((name, read),) = find_pictures(["faces.zip/in/more/b.png"])
+    assert (name, read()) == ("faces.zip/in/more/b.png", b"in/more/b.png")
+    assert "has no folder 'out'; at its top are in/" in errors("faces.zip/out")["faces.zip"]
+
+
+@pytest.mark.parametrize("argument", ["set.tar.gz", "set.*", "set.tar.g*"])
+def test_other_archives_are_named_as_such(folder: Path, argument: str) -> None:
+    make_file(folder / "set.tar.gz")
+    assert errors(argument) == {"set.tar.gz": "archives of this kind (.gz) are not read; unpack it, give the folder"}
+
+
+def test_one_unreadable_member_harms_no_other(folder: Path) -> None:
+    make_zip(folder / "mixed.zip", "../a.jpg", "b.jpg")
+    assert names("mixed.zip") == ["mixed.zip/../a.jpg", "mixed.zip/b.jpg"]
+    assert list(errors("mixed.zip")) == ["mixed.zip/../a.jpg"]
 
 
 def test_a_huge_file_is_not_read_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 
 from gender_classifier.terminal import printable
 
@@ -53,7 +52,9 @@ _UNPORTABLE = re.compile("[\ud800-\udfff\\\\\0]")
 
 def find_suffix(name: str) -> str:
     """Return the suffix of ``name`` in lower case, with its dot; an empty one where there is none."""
-    return PurePosixPath(name).suffix.lower()
+    last = name.rpartition("/")[2]
+    place = last.rfind(".")
+    return last[place:].lower() if 0 < place < len(last) - 1 else ""
 
 
 def has_image_suffix(name: str) -> bool:
@@ -64,8 +65,8 @@ def has_image_suffix(name: str) -> bool:
 
 def is_clutter(name: str) -> bool:
     """Return True if a part of the path ``name`` is hidden, or what an operating system leaves beside files."""
-    parts = PurePosixPath(name).parts
-    return any((part.startswith(".") and part != "..") or part.lower() in _CLUTTER for part in parts)
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
 
 def escape_name(name: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -52,6 +53,7 @@ from gender_classifier.labelled_sets import (
     describe_set,
     flatten_row,
     list_predictions,
+    list_unreadable,
     prediction_columns,
     score_set,
     tabulate_attributes,
@@ -291,6 +293,8 @@ def _evaluate_extra(
             f"evaluate: {name}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
             f"{len(labelled.images):,} images"
         )
+        if unreadable := list_unreadable(labelled, scored.reading):
+            print(f"evaluate: {name}: cannot be read: {unreadable}", file=sys.stderr)
     write_json(layout.extra_report_path, reports)
     write_csv(layout.extra_attributes_path, ["set", *attribute_columns(spec.classes)], table)
     write_csv(layout.extra_predictions_path, prediction_columns(spec.classes), predictions)

@@ -301,6 +301,18 @@ def test_other_compressions_are_named(tmp_path: Path, method: int, name: str) ->
         check(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_every_compression_is_named(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr("a.jpg", bytes(range(256)) * 10)
+    data = bytearray(path.read_bytes())
+    data[44:80] = bytes(36)
+    path.write_bytes(data)
+    with Archive(path) as archive, pytest.raises(ArchiveError, match="member 'a.jpg' is damaged"):
+        archive.read("a.jpg")
+
+
 def test_encrypted_members_are_refused(tmp_path: Path) -> None:
     path = make(tmp_path / "bad.zip", "a.jpg")
     data = bytearray(path.read_bytes())

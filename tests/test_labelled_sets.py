@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import draw_pixels, encode, picture
 from matplotlib.figure import Figure
 from test_folders import refuse_folder
 
@@ -30,6 +30,7 @@ from gender_classifier.labelled_sets import (
     describe_set,
     flatten_row,
     list_predictions,
+    list_unreadable,
     prediction_columns,
     read_batches,
     score_set,
@@ -157,6 +158,16 @@ def test_linked_folders_are_followed_and_odd_files_are_counted_when_read(tmp_pat
     assert describe_set(scored, "", CLASSES)["left_out"] == {"missing or damaged file": 2}
     rows = list(list_predictions(scored, CLASSES))
     assert {row[1] for row in rows if row[2] != "ok"} == {"male/gone.jpg", "female/pipe.jpg"}
+    assert list_unreadable(scored.labelled, scored.reading) == "female/pipe.jpg, male/gone.jpg"
+
+
+def test_formats_that_are_not_decoded_are_named(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "set", "female/a.jpg", "female/b.heic", "male/c.jpg")  # b is a JPEG all the same
+    (folder / "male" / "d.dng").write_bytes(encode(draw_pixels(1), "TIFF"))
+    (folder / "male" / "e.avif").write_bytes(b"\0\0\0\x18ftypavif")
+    message = "2 not_an_image (male/d.dng, male/e.avif); replace or remove them"
+    with pytest.raises(DataError, match=re.escape(message)):
+        score(folder)
 
 
 def test_a_folder_that_cannot_be_entered_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

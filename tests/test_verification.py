@@ -52,6 +52,14 @@ def test_facts_of_one_image() -> None:
     assert len(record.sha256) == len(record.phash) == 64
 
 
+def test_a_camera_raw_file_is_not_taken_for_its_preview() -> None:
+    # Most raw formats are TIFF files whose first image is a thumbnail.
+    tiff = encode(draw_pixels(1), "TIFF")
+    assert verdict(inspect(f"{F}1.NEF", tiff, max_pixels=10**6)) == ("rejected", "not_an_image")
+    assert verdict(inspect(f"{F}1.tif", tiff, max_pixels=10**6)) == ("ok", "")
+    assert verdict(inspect(f"{F}1.heic", picture(1), max_pixels=10**6)) == ("ok", "")
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

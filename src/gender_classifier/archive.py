@@ -172,7 +172,7 @@ class Archive:
             data = self._read(info)
         except NotImplementedError as error:
             raise ArchiveError(f"{self.path}: member {name!r} cannot be read ({error}); {_REPACK}") from None
-        except _DAMAGED as error:
+        except Exception as error:  # each decompressor raises its own, such as lzma.LZMAError
             raise ArchiveError(f"{self.path}: member {name!r} is damaged ({error}); get the archive again") from None
         if len(data) != info.file_size:
             raise ArchiveError(

@@ -63,6 +63,20 @@ def has_image_suffix(name: str) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in OTHER_FORMATS
 
 
+# JPEG, PNG, GIF, BMP, WebP. A TIFF named as of a camera's raw format is that, and holds little but a preview.
+_DECODED_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
+
+
+def find_other_format(name: str, data: bytes) -> str | None:
+    """Return the format that is not decoded of which the file is, by its name unless the content is another; or None.
+
+    Args:
+        name: of the file.
+        data: its content, or the first 8 bytes.
+    """
+    return None if data.startswith(_DECODED_STARTS) else OTHER_FORMATS.get(find_suffix(name))
+
+
 def is_clutter(name: str) -> bool:
     """Return True if a part of the path ``name`` is hidden, or what an operating system leaves beside files."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]

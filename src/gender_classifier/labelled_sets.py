@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.evaluation import Report, evaluate, wilson_interval
+from gender_classifier.file_names import find_other_format, list_first
 from gender_classifier.images import to_array
 from gender_classifier.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.predictions import tabulate_confusion
@@ -73,6 +74,8 @@ def read_batches(
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in seen:
             return f"seen in {seen[sha256]}", sha256, None
+        if find_other_format(image.name, data):
+            return "not_an_image", sha256, None
         try:
             return "ok", sha256, to_array(data, size, max_pixels=max_pixels)
         except ImageError as error:
@@ -99,7 +102,7 @@ def check_reading(labelled: LabelledSet, reading: Reading) -> None:
     """Refuse a set of which too little could be read, or nothing is left to score.
 
     Raises:
-        DataError: names the counts.
+        DataError: names the counts, and the first images that cannot be read.
     """
     unreadable = count_unreadable(reading)
     total, counts = len(labelled.images), reading.count()
@@ -107,7 +110,8 @@ def check_reading(labelled: LabelledSet, reading: Reading) -> None:
     if unreadable > MAX_UNREADABLE * total:
         raise DataError(
             f"evaluate.extra.{labelled.name}: {unreadable} of {total} images cannot be read "
-            f"({unreadable / total:.2%}), more than the tolerated {MAX_UNREADABLE:.0%}: {listed}; mend the set"
+            f"({unreadable / total:.2%}), more than the tolerated {MAX_UNREADABLE:.0%}: {listed} ("
+            f"{list_unreadable(labelled, reading)}); replace or remove them"
         )
     if not counts.get("ok"):
         raise DataError(
@@ -118,7 +122,17 @@ def check_reading(labelled: LabelledSet, reading: Reading) -> None:
 
 def count_unreadable(reading: Reading) -> int:
     """Return how many images could not be read."""
-    return sum(status != "ok" and not status.startswith("seen in ") for status in reading.status)
+    return sum(map(_is_unreadable, reading.status))
+
+
+def list_unreadable(labelled: LabelledSet, reading: Reading) -> str:
+    """Return the names of the first images that could not be read, on one line; empty if there are none."""
+    pairs = zip(labelled.images, reading.status, strict=True)
+    return list_first(image.name for image, status in pairs if _is_unreadable(status))
+
+
+def _is_unreadable(status: str) -> bool:
+    return status != "ok" and not status.startswith("seen in ")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gender_classifier.errors import DataError, ImageError
+from gender_classifier.file_names import find_other_format
 from gender_classifier.files import write_csv
 from gender_classifier.images import decode, perceptual_hash
 from gender_classifier.layout import CLASSES, RAW_SPLITS
@@ -49,6 +50,8 @@ def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
     """Decode one image completely and note what it shows by itself; ``reason`` says why it cannot be decoded."""
     split, label = member.split("/")[:2]
     record = Record(member, split, label, hashlib.sha256(data).hexdigest())
+    if find_other_format(member, data):
+        return replace(record, status="rejected", reason="not_an_image")
     try:
         image = decode(data, max_pixels=max_pixels)
     except ImageError as error:

@@ -159,7 +159,7 @@ def test_bystanders_in_a_zip_are_ignored_and_counted(tmp_path: Path) -> None:
     assert members == FILES
     assert snapshot.ignored == 4
     assert len(snapshot.remarks) == 1
-    assert "not readable and not named as an image, left out (4): " in snapshot.remarks[0]
+    assert "not readable, left out (4): " in snapshot.remarks[0]
     assert "Training/female/latest.jpg (is a symbolic link)" in snapshot.remarks[0]
 
 
@@ -206,7 +206,7 @@ def test_other_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert snapshot.remarks == (
         "images named as of a format that is not decoded (AVIF), to be converted (1): Training/male/x.avif",
         "images outside the class folders, left out (1): cover.jpg",
-        "not readable and not named as an image, left out (1): Training/male/notes.txt (a link to nothing)",
+        "not readable, left out (1): Training/male/notes.txt (a link to nothing)",
         "links to a folder around them, not followed (1): loop",
     )
 
@@ -232,6 +232,31 @@ def test_a_file_that_is_no_archive_leaves_the_old_snapshot(tmp_path: Path, data:
     with Archive(tmp_path / "out" / "raw.zip") as archive:
         assert {name: archive.read(name) for name in archive.members} == before
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["raw.zip"]
+
+
+def test_links_to_nothing_are_named_wherever_they_lie(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder")
+    for name in ("album", "gone.jpg", "Training/more", "Training/notes.txt", ".#lock"):
+        (folder / name).symlink_to("nothing")
+    snapshot, members = take(folder, tmp_path)
+    assert members == FILES
+    assert snapshot.remarks == (
+        "not readable, left out (4): Training/more (a link to nothing), Training/notes.txt (a link to nothing), album (a "
+        "link to nothing), gone.jpg (a link to nothing)",
+    )
+
+
+def test_a_link_to_the_data_set_beside_it_leaves_nothing_out(tmp_path: Path) -> None:
+    fill(tmp_path / "sets" / "v2", FILES | {"extra/1.jpg": b"1"})
+    (tmp_path / "sets" / "latest").symlink_to("v2")
+    snapshot, members = take(tmp_path / "sets", tmp_path)
+    assert members == FILES
+    assert snapshot.remarks == ("images outside the class folders, left out (2): latest/extra/1.jpg, v2/extra/1.jpg",)
+
+
+def test_a_folder_named_like_a_split_without_images_is_no_data_set(tmp_path: Path) -> None:
+    snapshot, members = take(pack(tmp_path / "a.zip", FILES | {"docs/Training/notes/readme.txt": b""}), tmp_path)
+    assert (members, snapshot.ignored, snapshot.remarks) == (FILES, 1, ())
 
 
 def test_the_pipelines_own_archive_is_no_source(tmp_path: Path) -> None:

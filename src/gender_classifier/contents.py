@@ -34,9 +34,9 @@ class Contents:
         """Return the files, sorted, but for clutter and for what neither can be read nor has the name of an image."""
         return [name for name in sorted(self.problems) if not is_clutter(name) and not self._is_bystander(name)]
 
-    def list_bystanders(self) -> list[str]:
-        """Return what :meth:`list_tidy` leaves out because it cannot be read, with the reasons."""
-        found = [name for name in sorted(self.problems) if not is_clutter(name) and self._is_bystander(name)]
+    def list_unreadable(self) -> list[str]:
+        """Return what cannot be read, sorted, each name with the reason; no clutter."""
+        found = [name for name, problem in sorted(self.problems.items()) if problem and not is_clutter(name)]
         return [f"{name} ({self.problems[name].partition(';')[0]})" for name in found]
 
     def _is_bystander(self, name: str) -> bool:

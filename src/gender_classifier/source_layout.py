@@ -35,9 +35,11 @@ def find_layout(
         SourceError: there is no such folder or more than one, or it is laid out otherwise.
     """
     placed = {name: place for name in names if (place := _place(name)) is not None}
-    roots = {identify(root): root for root in sorted({root for root, _ in placed.values()}, reverse=True)}
+    # A manual in `docs/Training/` makes no data set of `docs`.
+    holders = {root for name, (root, inner) in placed.items() if inner[1] in CLASSES or may_be_image(name)}
+    roots = {identify(root): root for root in sorted(holders, reverse=True)}
     chosen = {""} if at_top else set(roots.values())
-    if not chosen & {root for root, _ in placed.values()}:
+    if not chosen & holders:
         tops = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in names})
         held = list_first(tops) or "no file"
         raise SourceError(f"source {path}: is no data set of this layout; it must hold {_LAYOUT}, and holds {held}")

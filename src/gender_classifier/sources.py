@@ -72,7 +72,8 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
         found = _find_images(contents, path / folder, at_top=given.rstrip("/").endswith("/."))
         kind = "kaggle" if params.source == "kaggle" else kind
         ignored = len(contents.problems) - len(found)
-        snapshot = Snapshot(params.source, kind, ignored=ignored, remarks=_remark(contents, set(found.values())))
+        remarks = _remark(contents, set(found.values()), path / folder)
+        snapshot = Snapshot(params.source, kind, ignored=ignored, remarks=remarks)
         members = ((member, _read(path, contents, name)) for member, name in sorted(found.items()))
         return _store(snapshot, members, len(found), archive_path)
 
@@ -113,20 +114,27 @@ def _read(path: Path, contents: Contents, name: str) -> bytes:
         ) from None
 
 
-def _remark(contents: Contents, taken: set[str]) -> tuple[str, ...]:
+def _remark(contents: Contents, taken: set[str], path: Path) -> tuple[str, ...]:
     """Return a line for each kind of file of which a reader should know; ``taken`` are in the snapshot."""
     tidy = contents.list_tidy()
+    left_out = [name for name in tidy if name not in taken and has_image_suffix(name) and not contents.problems[name]]
     formats = [name for name in tidy if name in taken and find_suffix(name) in OTHER_FORMATS]
     named = ", ".join(sorted({OTHER_FORMATS[find_suffix(name)] for name in formats}))
     kinds = {
         f"images named as of a format that is not decoded ({named}), to be converted": formats,
-        "images outside the class folders, left out": [
-            name for name in tidy if name not in taken and has_image_suffix(name)
-        ],
-        "not readable and not named as an image, left out": contents.list_bystanders(),
+        "images outside the class folders, left out": _drop_second_names(left_out, taken, path),
+        "not readable, left out": contents.list_unreadable(),
         "links to a folder around them, not followed": contents.loops,
     }
     return tuple(f"{kind} ({len(names):,}): {list_first(names)}" for kind, names in kinds.items() if names)
+
+
+def _drop_second_names(names: list[str], taken: Iterable[str], path: Path) -> list[str]:
+    """Return those of ``names`` that are not an image of ``taken`` reached through a link to a folder."""
+    if not names:
+        return []
+    real = {os.path.realpath(path / name) for name in taken}
+    return [name for name in names if os.path.realpath(path / name) not in real]
 
 
 def _fetch_kaggle(version: int) -> str:

@@ -104,10 +104,12 @@ def test_the_command_writes_it_and_says_how_far_it_agrees(
 ) -> None:
     for seed in range(40):
         (tmp_path / f"{seed}.jpg").write_bytes(picture(seed))
+    (tmp_path / "0.heic").write_bytes(b"")
     arguments = ["quantize", str(tmp_path / "int8.onnx"), *[str(tmp_path)] * 13, "--model", str(served_model)]
     assert main(arguments) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "of 264 predictions agree" in out
+    assert err.count(f"quantize: {tmp_path / '0.heic'}: HEIC images are not decoded; convert it") == 13
     assert out.startswith(f"{tmp_path / 'int8.onnx'}: 2.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from gender_classifier.archive import Archive
 from gender_classifier.errors import DataError
+from gender_classifier.file_names import escape_name
 from gender_classifier.params import VerifyParams, load_params
+from gender_classifier.sources import ingest
 from gender_classifier.verification import (
     Record,
     check_fitness,
@@ -239,3 +244,27 @@ def test_damaged_manifests_are_refused(tmp_path: Path, change: object, message: 
 def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dvc repro verify"):
         read_manifest(tmp_path / "m.csv")
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from('\r\n",$ ;\t\\'), max_size=8), max_size=4))
+def test_any_name_survives_the_manifest(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    records = [Record(f"{F}{name}", "Training", "female", "0" * 64, reason=name) for name in names]
+    path = tmp_path_factory.mktemp("m") / "m.csv"
+    write_manifest(path, records)
+    assert read_manifest(path) == records
+
+
+def test_any_name_of_a_folder_reaches_the_manifest_and_leads_back_to_its_image(tmp_path: Path) -> None:
+    odd = ["a\\b.jpg", "c\rd\n$x$.jpg", ' e,".jpg'] + ([os.fsdecode(b"\xff.jpg")] if sys.platform == "linux" else [])
+    names = [f"{F}{name}" for name in odd] + [f"{M}1.jpg", f"{VF}1.jpg", "Validation/male/1.jpg"]
+    images = {name: picture(number) for number, name in enumerate(names)}
+    for name, data in images.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(data)
+    params = load_params(Path(__file__).parents[1] / "params.yaml").ingest
+    ingest(replace(params, source=str(tmp_path / "set")), tmp_path / "raw.zip", base_dir=tmp_path)
+    with Archive(tmp_path / "raw.zip") as archive:
+        found = look({name: archive.read(name) for name in archive.members})
+        write_manifest(tmp_path / "m.csv", found.values())
+        read = {record.member: archive.read(record.member) for record in read_manifest(tmp_path / "m.csv")}
+    assert read == {escape_name(name): data for name, data in images.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from gender_classifier.errors import GenderClassifierError, InputError
@@ -34,8 +35,9 @@ def run_quantize(options: argparse.Namespace) -> None:
 
     from gender_classifier.inputs import find_pictures
     from gender_classifier.model_source import find_model
-    from gender_classifier.predictor import Predictor
+    from gender_classifier.predictor import Predictor, explain
     from gender_classifier.quantization import quantize_onnx
+    from gender_classifier.terminal import printable
 
     source = options.model or find_model(None, Path.cwd()).path
     original = Predictor(source)
@@ -43,11 +45,11 @@ def run_quantize(options: argparse.Namespace) -> None:
     pictures = list(find_pictures(options.paths))
     random.Random(0).shuffle(pictures)
     images = []
-    for _, read in islice(pictures, _CALIBRATION + _COMPARED):
+    for name, read in islice(pictures, _CALIBRATION + _COMPARED):
         try:
             images.append(original.prepare(read()))
-        except (GenderClassifierError, OSError):
-            continue
+        except (GenderClassifierError, OSError) as error:
+            print(printable(f"gender-classifier quantize: {name}: {explain(error)}"), file=sys.stderr)
     if len(images) < 2 * _CALIBRATION:
         raise InputError(f"quantize: {len(images)} readable pictures are too few; give at least {2 * _CALIBRATION}")
     quantize_onnx(source, options.output, np.stack(images[:_CALIBRATION]))

@@ -109,6 +109,22 @@ def test_links_to_folders_are_followed(folder: Path) -> None:
     assert len(names("photos")) == 5
 
 
+@pytest.mark.parametrize("argument", ["photos", "photos/*", "photos/**", "photos/deep/../*"])
+def test_links_that_lead_nowhere_are_named(folder: Path, argument: str) -> None:
+    for name in ("album", "gone.jpg", "lost.txt", ".hidden"):
+        (folder / "photos" / name).symlink_to("nothing")
+    found = {name.rpartition("/")[2]: error for name, error in errors(argument).items()}
+    assert set(found) == {"album", "gone.jpg"}
+    assert "a link to nothing" in found["album"]
+
+
+def test_folders_that_a_pattern_finds_at_any_depth_are_searched(folder: Path) -> None:
+    (folder / "photos" / "er.jpg").mkdir()
+    make_file(folder / "photos" / "er.jpg" / "er" / "g.jpg")
+    assert names("**/er") == ["photos/deep/er/c.webp", "photos/er.jpg/er/g.jpg"]
+    assert names("**/er*") == ["photos/deep/er/c.webp", "photos/er.jpg/er/g.jpg"]
+
+
 @pytest.mark.parametrize("pattern", ["photos/**", "**/*.*", "photos/**/*.*", "./**"])
 def test_patterns_go_round_no_loop(folder: Path, pattern: str) -> None:
     before = names(pattern)

@@ -18,8 +18,8 @@ from gender_classifier.errors import ArchiveError, InputError
 from gender_classifier.file_names import (
     IMAGE_SUFFIXES,
     OTHER_ARCHIVES,
-    OTHER_FORMATS,
     escape_name,
+    find_other_format,
     find_suffix,
     has_image_suffix,
     is_clutter,
@@ -115,7 +115,7 @@ def _walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Itera
         yield _failing(folder, error)
 
 
-_FOLDER, _FILE, _ODD = "folder", "file", "odd"
+_FOLDER, _FILE, _LOST, _ODD = "folder", "file", "link that leads nowhere", "odd"
 
 
 def _sort_entries(folder: str) -> Iterator[tuple[str, str]]:
@@ -125,18 +125,31 @@ def _sort_entries(folder: str) -> Iterator[tuple[str, str]]:
     """
     with os.scandir(folder) as scanned:
         kinds = ((entry.name, _find_kind(entry)) for entry in scanned if not is_clutter(entry.name))
-        wanted = ((name, kind) for name, kind in kinds if kind == _FOLDER or has_image_suffix(name))
+        wanted = ((name, kind) for name, kind in kinds if _is_wanted(name, kind))
         runs: list[Iterable[tuple[str, str]]] = []
         while run := sorted(islice(wanted, _RUN)):
             runs.append(run if len(run) < _RUN and not runs else _spill(run))
     return iter(heapq.merge(*runs))
 
 
+def _is_wanted(name: str, kind: str) -> bool:
+    # A lost link without a suffix may have led to a folder of pictures.
+    return kind == _FOLDER or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
+
+
 def _find_kind(entry: os.DirEntry[str]) -> str:
     try:
-        return _FOLDER if entry.is_dir() else _FILE if entry.is_file() else _ODD
+        if entry.is_dir():
+            return _FOLDER
+        if entry.is_file():
+            return _FILE
     except OSError:  # a link that leads where this user must not look
-        return _ODD
+        return _LOST
+    return _LOST if _is_lost(entry.path) else _ODD
+
+
+def _is_lost(path: str) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
 
 
 def _spill(run: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -158,16 +171,25 @@ def _match(pattern: str) -> Iterator[Named]:
     from gender_classifier.patterns import expand_pattern  # noqa: PLC0415  as above
 
     found, closed = expand_pattern(pattern)
+    listed = set(found)
+    everything = "**" in pattern and pattern.rpartition("/")[2] in ("*", "**")  # what lies in folders is listed as well
     for name in found:
         if os.path.isdir(name):  # noqa: PTH112
-            if "**" not in pattern:  # which lists what lies in folders by itself
-                yield from _walk(name)
-        elif has_image_suffix(name):
+            yield from () if everything else _walk_unlisted(name, listed)
+        elif has_image_suffix(name) or (_is_lost(name) and not find_suffix(name)):
             yield name, _odd_reader(name) if find_problem(name) else _reader(name)
         elif find_suffix(name) in (".zip", *OTHER_ARCHIVES):
             yield from _open_file(name)
     for folder, error in closed.items():
         yield _failing(folder, error)
+
+
+def _walk_unlisted(folder: str, listed: set[str]) -> Iterator[Named]:
+    """Yield the pictures below ``folder`` that are not ``listed``, and add them: patterns match folders in folders."""
+    for name, read in _walk(folder):
+        if name not in listed:
+            listed.add(name)
+            yield name, read
 
 
 def _unzip(name: str, folder: str = "") -> Iterator[Named]:
@@ -205,14 +227,10 @@ def _odd_reader(name: str) -> Callable[[], bytes]:
     return lambda: _check_format(name, read_file(Path(name)))
 
 
-# JPEG, PNG, GIF, BMP, WebP. A TIFF named as of a camera's format is that, and holds little but a preview.
-_DECODED = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF")
-
-
 def _check_format(name: str, data: bytes) -> bytes:
     """Return ``data``, unless the name is of a format that is not decoded and the content is no other."""
-    other = OTHER_FORMATS.get(find_suffix(name))
-    if other and not data.startswith(_DECODED):
+    other = find_other_format(name, data)
+    if other:
         raise InputError(f"{other} images are not decoded; convert it to JPEG or PNG")
     return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,11 @@ def clone(repository: Path, changes: dict[str, Any], inside: str = "") -> Checko
     checkout.run("git", "add", "-A", str(repository))
     checkout.run("git", "commit", "-q", "-m", "start")
     return checkout
+
+
+def copy_checkout(checkout: Checkout, repository: Path) -> Checkout:
+    """Copy a whole repository, with its runs, to the new folder ``repository``."""
+    shutil.copytree(checkout.repository, repository, symlinks=True)
+    copied = Checkout(repository / checkout.folder.relative_to(checkout.repository), repository)
+    copied.run("gender-classifier", "sync")  # the artifacts are those of the copy from here on
+    return copied

@@ -15,6 +15,8 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from checkout import SMALL, Checkout, clone
+from filelock import FileLock
 from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
@@ -30,7 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What takes longest, first: two workers then end at about the same time.
-_LONGEST = ("test_end_to_end.py", "test_distributed.py", "test_stages.py")
+_LONGEST = (
+    "test_experiments.py", "test_distributed.py", "test_stages.py", "test_repeatability.py", "test_resume.py", "test_services.py", "test_sweep.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,6 +67,28 @@ def root(tmp_path: Path, empty_store: Path) -> Path:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     (tmp_path / "dvc.yaml").touch()
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def repro(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Return a clone in which `dvc repro` has run once and its results are committed; not to be changed.
+
+    The first worker that wants it makes it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    repository, inside = shared / "repro", "teams/100% faces?"
+    with FileLock(shared / "repro.lock"):
+        if not repository.exists():
+            checkout = clone(shared / "unfinished", SMALL, inside)
+            done = checkout.run("dvc", "repro")
+            assert "train: best of 1 epochs is 1" in done.stdout
+            assert "img/s" not in done.stderr  # no progress bar without a terminal
+            checkout.run("git", "add", "-A")
+            checkout.run("git", "commit", "-q", "-m", "results")
+            checkout.repository.rename(repository)  # and it keeps its runs
+            Checkout(repository / inside, repository).run("gender-classifier", "sync")
+    return Checkout(repository / inside, repository)
 
 
 def client(root: Path) -> MlflowClient:

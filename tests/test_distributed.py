@@ -107,7 +107,9 @@ def test_two_processes_give_the_figures_of_one(folder: Path) -> None:
     np.testing.assert_allclose(read_curves(folder), alone, atol=2e-5)
     together = load_file(folder / "models" / "model.safetensors")
     for name, value in weights.items():
-        torch.testing.assert_close(together[name], value, atol=2e-4, rtol=0)
+        # Adam takes steps of one size: a weight whose gradient is nearly 0 may go another way by rounding.
+        torch.testing.assert_close(together[name], value, atol=1e-3, rtol=0)
+        assert float((together[name] - value).abs().mean()) < 1e-5
     assert printed.count("train: best of 3 epochs") == 1
     store = client(folder)
     runs = store.search_runs([store.get_experiment_by_name("gender-classifier").experiment_id])  # type: ignore[union-attr]

@@ -7,45 +7,15 @@ equal bytes is a repository of its own.
 from __future__ import annotations
 
 import csv
-import re
 from dataclasses import replace
-from pathlib import Path
-from urllib.request import url2pathname
 
 import mlflow.pyfunc
 import numpy as np
 import pytest
-import yaml
-from checkout import SMALL, Checkout, clone
-from closure import ROOT
-from scipy.special import softmax
+from checkout import Checkout
 
 from gender_classifier.model import compute_logits, load_model
 from gender_classifier.params import load_params
-
-FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
-
-
-@pytest.fixture(scope="module")
-def repro(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A clone in which `dvc repro` has run once and its results are committed."""
-    checkout = clone(tmp_path_factory.mktemp("repro"), SMALL, inside="teams/100% faces?")
-    done = checkout.run("dvc", "repro")
-    assert "train: best of 1 epochs is 1" in done.stdout
-    assert "img/s" not in done.stderr  # no progress bar without a terminal
-    checkout.run("git", "add", "-A")
-    checkout.run("git", "commit", "-q", "-m", "results")
-    return checkout
-
-
-@pytest.fixture(scope="module")
-def experiments(repro: Checkout) -> Checkout:
-    """The same clone after two experiments: one in the workspace, one in a folder that vanishes."""
-    repro.run("dvc", "exp", "run", "-n", "two-epochs", "-S", "epochs=2", "-S", "lr=1e-4")
-    repro.run("git", "stash", "-q")
-    repro.run("dvc", "checkout", "-q")
-    repro.run("dvc", "exp", "run", "--temp", "-n", "from-temp", "-S", "epochs=2", "-S", "seed=5")
-    return repro
 
 
 def test_a_second_repro_does_nothing_but_say_so(repro: Checkout) -> None:
@@ -162,122 +132,3 @@ def test_the_registered_version_predicts_what_the_pipeline_did(
 def test_no_pickle_among_models_and_artifacts(repro: Checkout) -> None:
     for path in (repro.folder / "models", repro.folder / "mlartifacts"):
         assert not [file for file in path.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")]
-
-
-def test_another_clone_pulls_and_has_nothing_to_do(repro: Checkout, tmp_path: Path) -> None:
-    """Push to a DVC remote, pull in a clone elsewhere: `dvc repro` does nothing there, the model predicts the same."""
-    repro.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
-    repro.run("dvc", "push")
-    repro.run("git", "clone", "-q", str(repro.repository), str(tmp_path / "other"))
-    other = Checkout(tmp_path / "other" / repro.folder.relative_to(repro.repository))
-    # The remote is not committed here: each clone says where its own is.
-    other.run("dvc", "remote", "add", "--default", "team", str(tmp_path / "remote"))
-    other.run("dvc", "pull")
-    assert "Data and pipelines are up to date." in other.run("dvc", "repro").stdout
-    assert not (other.folder / "mlflow.db").exists()
-    images = np.load(other.folder / "data/processed/test_images.npy")
-    model, spec = load_model(other.folder / "models/model.safetensors")
-    probs = softmax(compute_logits(model, spec, images) / spec.temperature, axis=1)
-    with (repro.folder / "data/predictions/test.csv").open() as file:
-        expected = [[float(row["prob_female"]), float(row["prob_male"])] for row in csv.DictReader(file)]
-    np.testing.assert_allclose(probs, expected, atol=1e-5)
-    repro.run("git", "checkout", "-q", str(repro.repository))
-
-
-def test_experiments_are_rows_that_compare(experiments: Checkout) -> None:
-    rows = {run.info.run_name: run for run in experiments.runs()}
-    assert {"two-epochs", "from-temp"} <= set(rows)
-    baseline = experiments.run("git", "rev-parse", "HEAD").stdout.strip()
-    for name in ("two-epochs", "from-temp"):
-        run = rows[name]
-        assert run.info.status == "FINISHED"
-        assert (run.data.tags["dvc.exp"], run.data.tags["dvc.baseline"]) == (name, baseline)
-        assert run.data.params["epochs"] == "2"
-        for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
-            history = experiments.client.get_metric_history(run.info.run_id, key)
-            assert [point.step for point in history] == [1, 2]
-        assert "test/accuracy" in run.data.metrics
-        for picture in ("test_confusion.png", "curves.png"):
-            local = experiments.client.download_artifacts(run.info.run_id, picture)
-            assert Path(local).read_bytes().startswith(b"\x89PNG")
-    assert float(rows["two-epochs"].data.params["lr"]) == 1e-4
-
-
-def test_artifacts_of_a_temp_run_lie_in_the_main_checkout(experiments: Checkout) -> None:
-    run = next(run for run in experiments.runs() if run.info.run_name == "from-temp")
-    assert (
-        run.info.artifact_uri
-        == (experiments.folder / "mlartifacts/gender-classifier" / run.info.run_id / "artifacts").as_uri()
-    )
-    found = {path.parent for name in ("mlflow.db", "mlartifacts") for path in experiments.repository.rglob(name)}
-    assert found == {experiments.folder}
-
-
-def test_going_back_restores_from_the_run_cache_without_training(experiments: Checkout) -> None:
-    before = len(experiments.runs())
-    done = experiments.run("dvc", "repro")
-    assert "stages/train.py" not in done.stdout.replace("Stage 'train' is cached", "")
-    assert len(experiments.runs()) == before
-
-
-def test_dvcs_own_commands_read_well(experiments: Checkout) -> None:
-    assert "accuracy" in experiments.run("dvc", "metrics", "diff", "HEAD", "two-epochs").stdout
-    assert re.search(r"epochs\s+1\s+2", experiments.run("dvc", "params", "diff", "HEAD", "two-epochs").stdout)
-    page = experiments.run("dvc", "plots", "diff", "HEAD", "two-epochs", "--out", "plots_page").stdout.strip()
-    html = Path(url2pathname(page.removeprefix("file://"))).read_text()
-    for title in ("Loss, train", "Accuracy, train", "true positive rate", "predicted"):
-        assert title in html
-    (experiments.folder / "plots_page").exists()
-
-
-def test_shown_experiments_have_the_metrics(experiments: Checkout) -> None:
-    shown = experiments.run("dvc", "exp", "show", "--csv").stdout
-    header = next(csv.reader(shown.splitlines()))
-    assert {"test.accuracy", "best_val_accuracy", "epochs", "lr"} <= set(header)
-
-
-def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
-    again = clone(tmp_path / "again", SMALL)
-    again.run("dvc", "repro")
-    lock = yaml.safe_load((again.folder / "dvc.lock").read_text())["stages"]
-    first = yaml.safe_load(repro.run("git", "show", "HEAD:./dvc.lock").stdout)["stages"]
-    hashes = [
-        {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]} for stages in (first, lock)
-    ]
-    changed = {path for path in hashes[0] if hashes[0][path] != hashes[1][path]}
-    assert changed == {"models/mlflow_run.json"}
-
-
-@pytest.mark.parametrize(
-    ("settings", "stage", "message"),
-    [
-        (["epochs=0"], "train", "`epochs` is int 0, out of range; it must be at least 1"),
-        (["source=nowhere.zip"], "ingest", "no such folder or file; choose sample, kaggle, or a path"),
-        (["source=README.md"], "ingest", "not a whole zip file"),
-        (["verify.max_rejected=0"], "verify", "images rejected"),
-        (["train.device=cuda:7"], "train", "`train.device` is 'cuda:7', which this machine cannot use"),
-    ],
-)
-def test_bad_input_is_one_line_and_loses_nothing(
-    experiments: Checkout, settings: list[str], stage: str, message: str
-) -> None:
-    checkout = experiments
-    done = checkout.run("dvc", "exp", "run", *(part for one in settings for part in ("-S", one)), check=False)
-    checkout.run("git", "checkout", "-q", ".")
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: error: ")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert "Traceback" not in done.stderr
-    checkout.run("dvc", "checkout", "-q")  # what the stage would have replaced is still in the cache
-    assert "up to date" in checkout.run("dvc", "repro").stdout
-
-
-@pytest.mark.skipif(not FACES.is_file(), reason=f"{FACES.name} with real faces is not beside the checkout")
-def test_real_faces(tmp_path: Path) -> None:
-    """One epoch on 10,000 real pictures learns: chance is 0.5, one epoch gives about 0.9."""
-    checkout = clone(tmp_path / "faces", {"epochs": 1, "source": str(FACES)})
-    checkout.run("dvc", "repro", OMP_NUM_THREADS="2")
-    assert checkout.read("data/raw.json")["num_images"] == 12_000
-    assert checkout.read("metrics/evaluate.json")["test"]["accuracy"] > 0.8
-    assert checkout.runs()[0].data.metrics["test/accuracy"] > 0.8

@@ -38,6 +38,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
         profile = str(tmp_path_factory.mktemp("profile"))
         context = playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
         context.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         yield context
         context.close()
 
@@ -108,7 +109,7 @@ def test_chosen_pictures_are_answered_each_with_its_own(page: Page) -> None:
     expect(results.nth(2).locator(".answer")).to_have_text("uncertain, rather male: 58.8 %")
     expect(results.nth(2)).to_contain_text("take it as no answer")
     expect(results.nth(0)).not_to_contain_text("uncertain")
-    page.wait_for_timeout(400)  # the bar has grown
+    page.evaluate("Promise.all(document.getAnimations().map(growth => growth.finished)).then(() => null)")
     for place, share in ((0, 0.941), (1, 0.961), (2, 0.588)):
         bar = results.nth(place).locator(".bar")
         whole, part = bar.bounding_box(), bar.locator("div").bounding_box()

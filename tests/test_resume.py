@@ -161,7 +161,7 @@ def test_a_stop_takes_seconds_and_leaves_nothing_running(
         process.terminate()
     assert process.wait(20) != 0
     _, alive = psutil.wait_procs(stages, timeout=20)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20  # a second on a quiet machine; another suite may run beside this one
     assert not alive
     assert not stages_of(checkout)
     assert [run.info.status for run in checkout.runs()] == ["KILLED"]

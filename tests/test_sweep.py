@@ -125,6 +125,7 @@ def page(swept: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
         page = browser.new_page()
         page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         page.goto(printed[-1])
         page.wait_for_selector("text=Run Name")
         if page.get_by_role("button", name="Close").count():  # MLflow's assistant

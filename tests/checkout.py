@@ -38,7 +38,9 @@ class Checkout:
     @staticmethod
     def environment(**variables: str) -> dict[str, str]:
         """Return what a user's shell would hand on, without settings of DVC or MLflow, plus ``variables``."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "OMP_"))}
+        # Each clone compiles its modules once, not once a process.
+        dropped = ("MLFLOW_", "DVC_", "OMP_", "PYTHONDONTWRITEBYTECODE")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
         return {
             **kept,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -48,7 +48,7 @@ test: setup  ## Run the tests (6 minutes on 2 cores)
 test-rest: setup  ## Run the other three suites side by side (12 minutes, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
-test-slow: setup  ## Kill, stop and starve real trainings (6 minutes)
+test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)
 	@python -m pytest -m slow
 
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)

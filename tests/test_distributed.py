@@ -118,6 +118,7 @@ def test_two_processes_give_the_figures_of_one(folder: Path) -> None:
     assert len(store.get_metric_history(runs[0].info.run_id, "val/loss")) == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_in_both_processes(root: Path) -> None:
     """In bf16, with few images: a processor without it emulates it, at 50 ms an image."""
     folder = root

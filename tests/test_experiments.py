@@ -15,10 +15,11 @@ from checkout import Checkout, copy_checkout
 def experiments(repro: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The clone after two experiments: one in the workspace, one in a folder that vanishes."""
     checkout = copy_checkout(repro, tmp_path_factory.mktemp("experiments") / "copy")
-    checkout.run("dvc", "exp", "run", "-n", "two-epochs", "-S", "epochs=2", "-S", "lr=1e-4")
+    settings = ("-S", "epochs=2", "-S", "evaluate.robustness_images=0")
+    checkout.run("dvc", "exp", "run", "-n", "two-epochs", *settings, "-S", "lr=1e-4")
     checkout.run("git", "stash", "-q")
     checkout.run("dvc", "checkout", "-q")
-    checkout.run("dvc", "exp", "run", "--temp", "-n", "from-temp", "-S", "epochs=2", "-S", "seed=5")
+    checkout.run("dvc", "exp", "run", "--temp", "-n", "from-temp", *settings, "-S", "seed=5")
     return checkout
 
 

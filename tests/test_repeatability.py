@@ -49,6 +49,7 @@ def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
     assert changed == {"models/mlflow_run.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FACES.is_file(), reason=f"{FACES.name} with real faces is not beside the checkout")
 def test_real_faces(tmp_path: Path) -> None:
     """One epoch on 10,000 real pictures learns: chance is 0.5, one epoch gives about 0.9."""

@@ -45,7 +45,7 @@ ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 test: setup  ## Run the tests (6 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-rest: setup  ## Run the other three suites side by side (12 minutes, needs chromium and postgresql)
+test-rest: setup  ## Run the other three suites side by side (16 minutes, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)

@@ -196,6 +196,23 @@ def test_a_place_that_somebody_chose_stays(tmp_path: Path, empty_store: Path) ->
     assert (chosen / run.run_id / "artifacts" / "figure.txt").is_file()
 
 
+def test_a_shared_store_leaves_the_artifacts_of_earlier_versions_where_they_are(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, first, second = (tmp_path / name for name in ("shared", "first", "second"))
+    for folder in (shared, first, second):
+        folder.mkdir()
+    shutil.copy(empty_store, shared / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}/mlflow.db")
+    location = (first / "mlartifacts" / "gender-classifier").as_uri()
+    client(shared).create_experiment("gender-classifier", artifact_location=location)
+    run = log_figure(first)
+    with track("verify", second, params={}, data=True) as data:  # a new experiment: beside the shared file
+        data.log_artifact(first / "figure.txt")
+    assert (shared / "mlartifacts").is_dir()
+    assert read_figure(second, run) == "first"
+
+
 def test_a_moved_checkout_still_sends_what_was_held_back(tmp_path: Path, empty_store: Path) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()

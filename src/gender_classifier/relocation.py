@@ -41,7 +41,7 @@ def follow_move(uri: str, file: Path, main_root: Path) -> None:
     here = find_artifacts_dir(file, main_root)
     engine = create_engine(uri, poolclass=NullPool)
     with engine.connect() as connection:
-        known = _read_artifact_folders(connection)
+        known = _read_artifact_folders(connection, with_unmarked=file.is_relative_to(main_root))
         moved = [folder for folder in known if _has_moved(folder, here, file, main_root)]
     if not moved:
         return
@@ -51,7 +51,12 @@ def follow_move(uri: str, file: Path, main_root: Path) -> None:
     engine.dispose()
 
 
-def _read_artifact_folders(connection: Connection) -> set[str]:
+def _read_artifact_folders(connection: Connection, *, with_unmarked: bool) -> set[str]:
+    """Return the folders, as URIs, below which this project has put artifacts.
+
+    Stores of earlier versions have no tag. These put each experiment into a folder of its name, in the checkout: only
+    of a store in a checkout is it known where that folder is now.
+    """
     rows = connection.execute(
         text(
             "SELECT experiments.name, artifact_location, value FROM experiments LEFT JOIN experiment_tags "
@@ -61,9 +66,9 @@ def _read_artifact_folders(connection: Connection) -> set[str]:
     )
     folders = set()
     for name, location, tagged in rows:
-        # Stores of earlier versions have no tag; they put each experiment into a folder of its name.
         parent, _, folder = (location or "").rpartition("/")
-        if tagged or (unquote(folder) == name and parent.startswith("file:") and parent.endswith("/mlartifacts")):
+        is_ours = unquote(folder) == name and parent.startswith("file:") and parent.endswith("/mlartifacts")
+        if tagged or (with_unmarked and is_ours):
             folders.add(tagged or parent)
     return folders
 

@@ -6,9 +6,11 @@ import csv
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gender_classifier.dataset import DatasetInfo, write_images, write_index, write_info, write_labels
-from gender_classifier.distributed import World, add_up, broadcast, gather_rows
+from gender_classifier.distributed import OPTIONS_VARIABLE, World, _choose_options, add_up, broadcast, gather_rows
 from gender_classifier.layout import CLASSES, Layout
 
 
@@ -150,3 +152,46 @@ def test_what_is_wrong_is_said_and_ends_all(folder: Path) -> None:
     lines = [line for line in printed.splitlines() if line]
     assert set(lines) == {lines[0]}, printed
     assert lines[0].startswith("train: error: params.yaml: `train.device` is 'gpu'")
+
+
+def list_listeners(pid: int) -> set[str]:
+    """Return the addresses on which a process and its descendants listen."""
+    process = psutil.Process(pid)
+    found = set()
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            found |= {c.laddr.ip for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_nothing_listens_where_another_machine_could_reach_it(root: Path) -> None:
+    """Watched from the start to the end: a port of torchrun's that is open for a second is open."""
+    write_arrays(root, {"train": 40, "val": 9})
+    write_params(root, epochs=2, batch_size=4, processes=2)
+    seen: set[str] = set()
+    with train(root) as process:
+        while process.poll() is None:
+            seen |= list_listeners(process.pid)
+            time.sleep(0.02)
+        assert process.returncode == 0, process.communicate()[0]
+    assert seen  # gloo's own: the test sees sockets
+    assert seen <= {"127.0.0.1", "::1"}
+
+
+def test_the_store_of_one_machine_is_the_users_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (OPTIONS_VARIABLE, "GENDER_CLASSIFIER_STORE", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in (
+        "GENDER_CLASSIFIER_STORE",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE",
+    ):  # set in between, and forgotten after
+        monkeypatch.setenv(name, "")
+    with _choose_options() as options:
+        folder = Path(options[-1]).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert Path(os.environ["GENDER_CLASSIFIER_STORE"]).parent == folder
+        assert "--standalone" not in options
+    assert not folder.exists()
+    monkeypatch.setenv(OPTIONS_VARIABLE, "--nnodes 2 --rdzv-endpoint first.example:29500")
+    with _choose_options() as options:
+        assert options == ["--nnodes", "2", "--rdzv-endpoint", "first.example:29500"]

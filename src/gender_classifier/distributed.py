@@ -1,6 +1,9 @@
 """Several processes that train one model: PyTorch's launcher, and the few exchanges that the training needs.
 
-The launcher is ``torchrun`` (``torch.distributed.run``). Nothing is pickled on its way from one process to another.
+The launcher is ``torchrun`` (``torch.distributed.run``). It pickles its own state and unpickles what it finds in its
+store: whoever can write there runs code. On one machine the store is therefore a file in a folder that only the user
+can enter, and gloo and NCCL listen on the loopback interface alone. On several machines the user chooses the endpoint
+and must keep others away from it (docs/distributed.md). The training itself sends tensors only.
 """
 
 from __future__ import annotations
@@ -8,9 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import socket
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +28,8 @@ from gender_classifier.errors import ParamsError
 
 OPTIONS_VARIABLE = "GENDER_CLASSIFIER_TORCHRUN"
 """More options of torchrun for this machine, for a training on several: ``--nnodes 2 --rdzv-endpoint host:29500``."""
+_STORE_VARIABLE = "GENDER_CLASSIFIER_STORE"
+"""Of the processes on one machine: the file through which they find each other."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,38 @@ def launch(script: str, processes: int) -> int:
 
     # As many threads in all as there are cores; torchrun itself would give each process a single one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
-    options = shlex.split(os.environ.get(OPTIONS_VARIABLE, "--standalone"))
     # A failed process has said why; the launcher's account of it would bury that.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    try:
-        torchrun([*options, "--nproc-per-node", str(processes), script])
-    except ChildFailedError:
-        return 1
-    except SignalException as error:
-        return 128 + int(error.sigval)
+    with _choose_options() as options:
+        try:
+            torchrun([*options, "--nproc-per-node", str(processes), script])
+        except ChildFailedError:
+            return 1
+        except SignalException as error:
+            return 128 + int(error.sigval)
     return 0
+
+
+@contextmanager
+def _choose_options() -> Iterator[list[str]]:
+    """Give torchrun's options: the user's, or those for one machine, where nobody else can reach the processes."""
+    if OPTIONS_VARIABLE in os.environ:
+        yield shlex.split(os.environ[OPTIONS_VARIABLE])
+        return
+    with tempfile.TemporaryDirectory(prefix="gender-classifier-") as folder:  # mode 0700
+        os.environ[_STORE_VARIABLE] = str(Path(folder, "store"))
+        # torchrun's own TCP server for the processes, which listens on all interfaces.
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        loopback = _find_loopback()
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+        endpoint = str(Path(folder, "rendezvous"))
+        yield ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--rdzv-endpoint", endpoint]
+
+
+def _find_loopback() -> str:
+    """Return the name of the loopback interface: ``lo`` on Linux, ``lo0`` on macOS."""
+    names = {name for _, name in socket.if_nameindex()}
+    return "lo0" if "lo0" in names else "lo"
 
 
 @contextmanager
@@ -92,7 +122,9 @@ def join(device: str) -> Iterator[World]:
         )
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    path = os.environ.get(_STORE_VARIABLE)
+    store = dist.FileStore(path, world.size) if path else None
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=world.rank, world_size=world.size)
     try:
         yield world
     finally:

@@ -74,8 +74,9 @@ def stages_of(checkout: Checkout) -> list[psutil.Process]:
 
 def train_until(checkout: Checkout, epochs: int, delay: float) -> subprocess.Popen[bytes]:
     """Start ``dvc repro train`` and return it ``delay`` seconds after the MLflow run is open and ``epochs`` are done."""
-    process = checkout.start("dvc", "repro", "train")
     opened = checkout.folder / "models" / "mlflow_run.json"
+    opened.unlink(missing_ok=True)  # of an earlier start
+    process = checkout.start("dvc", "repro", "train")
     deadline = time.monotonic() + 120
     while not (opened.exists() and epochs_done(checkout) >= epochs):
         assert process.poll() is None, (checkout.folder / "started.log").read_text()
@@ -110,37 +111,33 @@ def assert_as_undisturbed(checkout: Checkout, undisturbed: Checkout) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Checkout, tmp_path: Path) -> None:
-    """Five kills in each of four epochs, the last of them while results are written; every other one hits DVC."""
+    """Four trainings, each killed in every epoch and while its results are written; every other kill hits DVC."""
     chance = random.Random(3)
-    points = [
-        (done, chance.uniform(0, 0.6 if done < EPOCHS else 0.3), victim)
-        for done in range(EPOCHS + 1)
-        for victim in ("stage", "dvc") * 2
-    ]
 
-    def kill_and_go_on(number: int) -> str:
-        done, delay, victim = points[number]
-        checkout = copy(prepared, tmp_path / str(number))
-        process = train_until(checkout, done, delay)
-        stages = stages_of(checkout)
-        reached = epochs_done(checkout)
-        for target in stages if victim == "stage" else [psutil.Process(process.pid)]:
-            target.kill()
-        assert process.wait(60) != 0, f"point {number}: over before the kill"
-        psutil.wait_procs(stages, timeout=20)
-        catch_up(checkout.client, checkout.folder)
-        (run,) = checkout.runs()
-        # While the last results are written, the run may be over a moment before its process is.
-        assert run.info.status == "KILLED" or (reached == EPOCHS and run.info.status == "FINISHED")
-        again = checkout.run("dvc", "repro", "train").stdout
-        if reached:
-            assert "going on after epoch" in again
+    def kill_and_go_on(number: int, delays: list[float]) -> list[str]:
+        checkout, lines = copy(prepared, tmp_path / str(number)), []
+        for done, delay in enumerate(delays):
+            victim = ("stage", "dvc")[(number + done) % 2]
+            process = train_until(checkout, done, delay)
+            stages = stages_of(checkout)
+            reached = epochs_done(checkout)
+            for target in stages if victim == "stage" else [psutil.Process(process.pid)]:
+                target.kill()
+            assert process.wait(60) != 0, f"training {number}, epoch {done}: over before the kill"
+            psutil.wait_procs(stages, timeout=20)
+            catch_up(checkout.client, checkout.folder)
+            (run,) = checkout.runs()
+            # While the last results are written, the run may be over a moment before its process is.
+            assert run.info.status == "KILLED" or (reached == EPOCHS and run.info.status == "FINISHED")
+            lines.append(f"{victim} killed {delay:.2f} s after epoch {done}, run {run.info.status}")
+        assert "going on after epoch" in checkout.run("dvc", "repro", "train").stdout
         assert_as_undisturbed(checkout, undisturbed)
         shutil.rmtree(checkout.folder)
-        return f"{victim} killed {delay:.2f} s after epoch {done}, run {run.info.status}: same bits, one run"
+        return lines
 
+    delays = [[chance.uniform(0, 0.6 if done < EPOCHS else 0.3) for done in range(EPOCHS + 1)] for _ in range(4)]
     with ThreadPoolExecutor(2) as pool:
-        lines = list(pool.map(kill_and_go_on, range(len(points))))
+        lines = [line for training in pool.map(kill_and_go_on, range(4), delays) for line in training]
     print(*lines, sep="\n")
     assert len(lines) == 20
 

@@ -123,7 +123,7 @@ def join(device: str) -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(world.local_rank)
     path = os.environ.get(_STORE_VARIABLE)
-    store = dist.FileStore(path, world.size) if path else None
+    store = dist.FileStore(path, world.size) if path else None  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=world.rank, world_size=world.size)
     try:
         yield world

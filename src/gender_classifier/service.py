@@ -226,7 +226,7 @@ class _Service:
                 ),
                 _BODY_SECONDS,
             )
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise RequestError(408, "slow", f"the request took more than {_BODY_SECONDS} s to arrive") from None
         except RequestError:
             if "expect" not in request.headers:  # such a client waits for the answer before it sends

@@ -59,7 +59,7 @@ test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use 
 	@python -m pytest -m ui
 
 screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
-	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/test_page.py
+	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/serve/test_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services

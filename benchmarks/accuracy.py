@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from gender_classifier.dataset import open_split, read_info
-from gender_classifier.evaluation import evaluate, fit_temperature, measure_tta
-from gender_classifier.layout import Layout
-from gender_classifier.model import ModelSpec, build_model, compute_logits
-from gender_classifier.params import AugmentParams, TrainParams, load_params
-from gender_classifier.processes import keep_freed_memory
-from gender_classifier.robustness import choose_images, mean_accuracy, measure_robustness
-from gender_classifier.training import Trainer
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.processes import keep_freed_memory
+from gender_classifier.data.dataset import open_split, read_info
+from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
+from gender_classifier.metrics.evaluation import evaluate, fit_temperature, measure_tta
+from gender_classifier.model.network import ModelSpec, build_model, compute_logits
+from gender_classifier.pipeline.params import AugmentParams, TrainParams, load_params
+from gender_classifier.train.trainer import Trainer
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "averaged weights": {"ema_epochs": 0.0},

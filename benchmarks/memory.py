@@ -100,11 +100,11 @@ class ControlGroup:
 def train(path: Path, count: int) -> dict[str, float]:
     import torch  # noqa: PLC0415 - within the limit
 
-    from gender_classifier.dataset import PackedSplit  # noqa: PLC0415
-    from gender_classifier.model import ModelSpec, build_model  # noqa: PLC0415
-    from gender_classifier.params import load_params  # noqa: PLC0415
-    from gender_classifier.processes import keep_freed_memory  # noqa: PLC0415
-    from gender_classifier.training import Trainer  # noqa: PLC0415
+    from gender_classifier.common.processes import keep_freed_memory  # noqa: PLC0415
+    from gender_classifier.data.dataset import PackedSplit  # noqa: PLC0415
+    from gender_classifier.model.network import ModelSpec, build_model  # noqa: PLC0415
+    from gender_classifier.pipeline.params import load_params  # noqa: PLC0415
+    from gender_classifier.train.trainer import Trainer  # noqa: PLC0415
 
     keep_freed_memory()  # as the stage does
     images = np.load(path, mmap_mode="r")[:count]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from gender_classifier.archive import Archive
+from gender_classifier.data.archive import Archive
 
 
 def build_decoder(archive: Archive, size: int) -> Callable[[Sequence[str]], torch.Tensor]:

@@ -25,13 +25,13 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from gender_classifier.inputs import find_pictures  # noqa: E402
-from gender_classifier.predictor import BATCH_SIZE, Predictor, count_cores, map_in_order  # noqa: E402
+from gender_classifier.predict.inputs import find_pictures  # noqa: E402
+from gender_classifier.predict.predictor import BATCH_SIZE, Predictor, count_cores, map_in_order  # noqa: E402
 
 # The command, which says at its end how much memory it has had (KiB).
 _MEASURED = (
     "import sys\n"
-    "from gender_classifier.cli import main\n"
+    "from gender_classifier.cli.main import main\n"
     "status = main(sys.argv[1:])\n"
     "sys.stdout.flush()\n"
     "peak = [line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')]\n"

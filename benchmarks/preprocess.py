@@ -21,9 +21,9 @@ from pathlib import Path
 
 from old_loop import build_decoder
 
-from gender_classifier.archive import Archive
-from gender_classifier.layout import Layout
-from gender_classifier.store import connect
+from gender_classifier.common.paths import Layout
+from gender_classifier.data.archive import Archive
+from gender_classifier.track.store import connect
 
 ROOT = Path(__file__).parents[1]
 

@@ -28,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from gender_classifier.sample import draw_sample  # noqa: E402
+from gender_classifier.ingest.sample import draw_sample  # noqa: E402
 
 BOUNDARY = "a-boundary"
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", help="more for `gender-classifier serve`, after --")
     options = parser.parse_args()
     requests = [_build_request(data) for data in _read_pictures(options.source)]
-    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--port", "0", "--model", str(options.model)]
+    command = [sys.executable, "-m", "gender_classifier", "serve", "--port", "0", "--model", str(options.model)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     service = subprocess.Popen(
         [*command, *options.arguments], env=environment, stdout=subprocess.PIPE, text=True, bufsize=1

@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from old_loop import build_decoder
 from torch.profiler import ProfilerActivity, profile
 
-from gender_classifier.archive import Archive
-from gender_classifier.cpu_convolution import use_cpu_convolutions
-from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
-from gender_classifier.devices import find_precision
-from gender_classifier.layout import Layout
-from gender_classifier.model import ModelSpec, build_model, to_unit
-from gender_classifier.params import TrainParams, load_params
-from gender_classifier.processes import keep_freed_memory
-from gender_classifier.training import Trainer
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.processes import keep_freed_memory
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.dataset import PackedSplit, open_split, read_index, read_info
+from gender_classifier.model.network import ModelSpec, build_model, to_unit
+from gender_classifier.pipeline.params import TrainParams, load_params
+from gender_classifier.train.cpu_convolution import use_cpu_convolutions
+from gender_classifier.train.devices import find_precision
+from gender_classifier.train.trainer import Trainer
 
 Load = Callable[[NDArray[np.int64]], torch.Tensor]
 

@@ -58,7 +58,7 @@ def _time_stage(checkout: Path) -> dict[str, float]:
     import torch  # noqa: F401, PLC0415
 
     began = time.perf_counter()
-    from gender_classifier import tracking  # noqa: PLC0415
+    from gender_classifier.track import run as tracking  # noqa: PLC0415
 
     imported = time.perf_counter() - began
     spent = [imported]
@@ -76,8 +76,8 @@ def _time_stage(checkout: Path) -> dict[str, float]:
     tracking.TrackedRun._send = timed(tracking.TrackedRun._send)  # type: ignore[method-assign]
     tracking._open_run = timed(tracking._open_run)
     import train  # noqa: PLC0415
-    from gender_classifier.layout import Layout  # noqa: PLC0415
-    from gender_classifier.params import load_params  # noqa: PLC0415
+    from gender_classifier.common.paths import Layout  # noqa: PLC0415
+    from gender_classifier.pipeline.params import load_params  # noqa: PLC0415
 
     layout = Layout(checkout)
     began = time.perf_counter()

@@ -30,14 +30,14 @@ from old_loop import build_decoder
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gender_classifier.archive import Archive
-from gender_classifier.dataset import PackedSplit, open_split, read_index, read_info
-from gender_classifier.devices import cpu_multiplies_bf16, find_precision
-from gender_classifier.layout import Layout
-from gender_classifier.model import ModelSpec, build_model, compute_logits, to_unit
-from gender_classifier.params import load_params
-from gender_classifier.processes import keep_freed_memory
-from gender_classifier.training import Trainer
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.processes import keep_freed_memory
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.dataset import PackedSplit, open_split, read_index, read_info
+from gender_classifier.model.network import ModelSpec, build_model, compute_logits, to_unit
+from gender_classifier.pipeline.params import load_params
+from gender_classifier.train.devices import cpu_multiplies_bf16, find_precision
+from gender_classifier.train.trainer import Trainer
 
 Curve = list[tuple[float, float]]  # seconds of training so far, accuracy
 

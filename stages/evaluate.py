@@ -27,12 +27,34 @@ from torch import nn
 from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier import plots
-from gender_classifier.checkout import find_main_root
-from gender_classifier.checkpoints import discard_checkpoints
-from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
+from gender_classifier.common import plots
+from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.files import read_json, short_digest, write_csv, write_json, write_text
+from gender_classifier.common.paths import SPLITS, Layout
+from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
+from gender_classifier.data.labelled_files import open_labelled_set
 from gender_classifier.errors import DataError
-from gender_classifier.evaluation import (
+from gender_classifier.evaluate.export import check_export, export_onnx
+from gender_classifier.evaluate.extra import (
+    AttributeRow,
+    attribute_columns,
+    describe_set,
+    flatten_row,
+    list_predictions,
+    list_unreadable,
+    prediction_columns,
+    score_set,
+    tabulate_attributes,
+)
+from gender_classifier.evaluate.model_card import describe_limits, write_card
+from gender_classifier.evaluate.robustness import (
+    CORRUPTIONS,
+    RobustnessRow,
+    choose_images,
+    mean_accuracy,
+    measure_robustness,
+)
+from gender_classifier.metrics.evaluation import (
     Floats,
     Report,
     evaluate,
@@ -44,42 +66,20 @@ from gender_classifier.evaluation import (
     threshold_points,
     worst_mistakes,
 )
-from gender_classifier.export import check_export, export_onnx
-from gender_classifier.files import read_json, short_digest, write_csv, write_json, write_text
-from gender_classifier.labelled_files import open_labelled_set
-from gender_classifier.labelled_sets import (
-    AttributeRow,
-    attribute_columns,
-    describe_set,
-    flatten_row,
-    list_predictions,
-    list_unreadable,
-    prediction_columns,
-    score_set,
-    tabulate_attributes,
-)
-from gender_classifier.layout import SPLITS, Layout
-from gender_classifier.model import ModelSpec, compute_logits, load_model
-from gender_classifier.model_card import describe_limits, write_card
-from gender_classifier.monitoring import (
+from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
+from gender_classifier.model.network import ModelSpec, compute_logits, load_model
+from gender_classifier.monitor.drift import (
     Reference,
     measure_predictions,
     parse_reference,
     start_histogram,
     to_jsonable,
 )
-from gender_classifier.params import EvaluateParams, Params, flatten_params
-from gender_classifier.predictions import tabulate_confusion, write_predictions
-from gender_classifier.registry import REGISTERED_MODEL, register_model, settle_champion
-from gender_classifier.robustness import (
-    CORRUPTIONS,
-    RobustnessRow,
-    choose_images,
-    mean_accuracy,
-    measure_robustness,
-)
-from gender_classifier.stage import run_stage
-from gender_classifier.tracking import TrackedRun, track
+from gender_classifier.pipeline.params import EvaluateParams, Params, flatten_params
+from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.track.registry import REGISTERED_MODEL, register_model, settle_champion
+from gender_classifier.track.run import TrackedRun, track
+from gender_classifier.train.checkpoints import discard_checkpoints
 from gender_classifier.version import __version__
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.checkout import find_main_root
-from gender_classifier.files import short_digest, write_json
-from gender_classifier.layout import Layout
-from gender_classifier.params import Params
-from gender_classifier.sources import ingest
-from gender_classifier.stage import run_stage
-from gender_classifier.tracking import track
+from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.files import short_digest, write_json
+from gender_classifier.common.paths import Layout
+from gender_classifier.ingest.sources import ingest
+from gender_classifier.pipeline.params import Params
+from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.track.run import track
 
 
 def main(layout: Layout, params: Params) -> None:

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.archive import Archive
-from gender_classifier.dataset import (
+from gender_classifier.common.files import hash_file, short_digest, write_json
+from gender_classifier.common.paths import CLASSES, RAW_SPLITS, SPLITS, Layout
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.dataset import (
     ChannelSums,
     DatasetInfo,
     sum_channels,
@@ -31,24 +33,22 @@ from gender_classifier.dataset import (
     write_info,
     write_labels,
 )
-from gender_classifier.files import hash_file, short_digest, write_json
-from gender_classifier.images import to_array
-from gender_classifier.layout import CLASSES, RAW_SPLITS, SPLITS, Layout
-from gender_classifier.monitoring import (
+from gender_classifier.data.images import to_array
+from gender_classifier.data.parallel import map_members
+from gender_classifier.monitor.drift import (
     PIXEL_STATISTICS,
     SIZE_STATISTICS,
     measure_pixels,
     start_histogram,
     to_jsonable,
 )
-from gender_classifier.parallel import map_members
-from gender_classifier.params import Params, PreprocessParams
-from gender_classifier.splits import assign_val
-from gender_classifier.stage import run_stage
-from gender_classifier.verification import Record, read_manifest
+from gender_classifier.pipeline.params import Params, PreprocessParams
+from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.preprocess.splits import assign_val
+from gender_classifier.verify.inspection import Record, read_manifest
 
 if TYPE_CHECKING:
-    from gender_classifier.tracking import TrackedRun
+    from gender_classifier.track.run import TrackedRun
 
 
 _AHEAD = 192 * 2**20  # bytes of pictures that may wait to be written
@@ -66,7 +66,7 @@ def main(layout: Layout, params: Params) -> None:
     ahead = _AHEAD // (3 * own.image_size**2)
     with Archive(layout.raw_archive_path) as archive, map_members(archive, members, pack, ahead=ahead) as packed:
         # Here, and below: importing MLflow and Matplotlib takes two seconds, in which the workers decode.
-        from gender_classifier.tracking import track
+        from gender_classifier.track.run import track
 
         with track("preprocess", layout.root, params=asdict(own), data=True) as run:
             _write(layout, own, splits, packed, run)
@@ -79,7 +79,7 @@ def _write(
     packed: Iterator[Packed],
     run: TrackedRun,
 ) -> None:
-    from gender_classifier import plots
+    from gender_classifier.common import plots
 
     sums, measured = ChannelSums(), defaultdict[str, list[float]](list)
 

@@ -21,23 +21,15 @@ from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
 import gender_classifier
-from gender_classifier import plots
-from gender_classifier.checkout import find_main_root
-from gender_classifier.checkpoints import (
-    Checkpoint,
-    fingerprint,
-    hold_checkpoint,
-    load_checkpoint,
-    pack_checkpoint,
-    save_checkpoint,
-    unpack_checkpoint,
-)
-from gender_classifier.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
-from gender_classifier.distributed import World, broadcast, is_launched, join, launch
-from gender_classifier.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
-from gender_classifier.files import short_digest, write_csv, write_json
-from gender_classifier.layout import SAMPLE, SAMPLE_NOTE, Layout
-from gender_classifier.model import (
+from gender_classifier.common import plots
+from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.files import short_digest, write_csv, write_json
+from gender_classifier.common.paths import SAMPLE, SAMPLE_NOTE, Layout
+from gender_classifier.common.processes import keep_freed_memory, share_threads
+from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.metrics.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
+from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
+from gender_classifier.model.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ModelSpec,
@@ -46,12 +38,20 @@ from gender_classifier.model import (
     load_initial_weights,
     save_model,
 )
-from gender_classifier.params import Params, TrainParams, flatten_params
-from gender_classifier.predictions import tabulate_confusion, write_predictions
-from gender_classifier.processes import keep_freed_memory, share_threads
-from gender_classifier.stage import run_stage
-from gender_classifier.tracking import TrackedRun, now_ms, track
-from gender_classifier.training import Best, EpochRecord, Trainer
+from gender_classifier.pipeline.params import Params, TrainParams, flatten_params
+from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.track.run import TrackedRun, now_ms, track
+from gender_classifier.train.checkpoints import (
+    Checkpoint,
+    fingerprint,
+    hold_checkpoint,
+    load_checkpoint,
+    pack_checkpoint,
+    save_checkpoint,
+    unpack_checkpoint,
+)
+from gender_classifier.train.distributed import World, broadcast, is_launched, join, launch
+from gender_classifier.train.trainer import Best, EpochRecord, Trainer
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -155,7 +155,7 @@ def _describe(run: TrackedRun, layout: Layout, info: DatasetInfo, trainer: Train
 
 def _find_checkpoint(layout: Layout, own: TrainParams, trainer: Trainer, world: World) -> Path:
     """Name the checkpoint after everything that decides the result: another name is another training."""
-    code = [Path(__file__), *sorted(Path(gender_classifier.__file__).parent.glob("*.py"))]
+    code = [Path(__file__), *sorted(Path(gender_classifier.__file__).parent.rglob("*.py"))]
     arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
     facts = asdict(own) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
     facts |= {"processes": world.size}

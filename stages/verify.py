@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.archive import Archive
+from gender_classifier.common.files import hash_file, short_digest, write_json
+from gender_classifier.common.paths import Layout
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.images import to_array
+from gender_classifier.data.parallel import map_members
 from gender_classifier.errors import ImageError
-from gender_classifier.files import hash_file, short_digest, write_json
-from gender_classifier.images import to_array
-from gender_classifier.layout import Layout
-from gender_classifier.parallel import map_members
-from gender_classifier.params import Params, VerifyParams
-from gender_classifier.stage import run_stage
-from gender_classifier.verification import (
+from gender_classifier.pipeline.params import Params, VerifyParams
+from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.verify.inspection import (
     Record,
     check_fitness,
     inspect,
@@ -41,7 +41,7 @@ from gender_classifier.verification import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gender_classifier.tracking import TrackedRun
+    from gender_classifier.track.run import TrackedRun
 
 _SHEET = 32  # pictures on a contact sheet
 _THUMBNAIL = 96  # px
@@ -56,7 +56,7 @@ def main(layout: Layout, params: Params) -> None:
         map_members(archive, archive.members, look, ahead=len(archive.members)) as found,
     ):
         # Here, and below: importing MLflow and Matplotlib takes two seconds, in which the workers decode.
-        from gender_classifier.tracking import track
+        from gender_classifier.track.run import track
 
         with track("verify", layout.root, params=asdict(own), data=True) as run:
             _judge_all(layout, own, archive, found, run)
@@ -87,7 +87,7 @@ def _tell(findings: dict[str, dict[str, int]]) -> str:
 
 
 def _draw(layout: Layout, archive: Archive, records: Sequence[Record], max_pixels: int) -> None:
-    from gender_classifier import plots
+    from gender_classifier.common import plots
 
     decoded = [record for record in records if record.width]
     fit = [record for record in records if record.status == "ok"]
@@ -110,7 +110,7 @@ def _spread(records: Sequence[Record]) -> Sequence[Record]:
 
 
 def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], title: str) -> Figure:
-    from gender_classifier import plots
+    from gender_classifier.common import plots
 
     images: list[NDArray[np.uint8] | None] = []
     captions = []

@@ -15,7 +15,7 @@ from closure import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from gender_classifier.store import find_tracking_uri
+from gender_classifier.track.store import find_tracking_uri
 
 SMALL = {
     "epochs": 1,

@@ -21,9 +21,9 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
 
-from gender_classifier.export import export_onnx
-from gender_classifier.layout import CLASSES
-from gender_classifier.model import ModelSpec, build_model
+from gender_classifier.common.paths import CLASSES
+from gender_classifier.evaluate.export import export_onnx
+from gender_classifier.model.network import ModelSpec, build_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
+from gender_classifier.data.images import MAX_BYTES_PER_PIXEL, to_array
 from gender_classifier.errors import ImageError
-from gender_classifier.images import MAX_BYTES_PER_PIXEL, to_array
 
 MAX_PIXELS = 4_000_000
 REASONS = {"empty", "not_an_image", "truncated", "too_large", "unreadable"}

@@ -88,7 +88,7 @@ class Served:
 @contextmanager
 def served(model: Path | str, folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
     """Run `gender-classifier serve` in ``folder`` until the block ends."""
-    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--model", str(model), "--port", "0", *arguments]
+    command = [sys.executable, "-m", "gender_classifier", "serve", "--model", str(model), "--port", "0", *arguments]
     variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     log = folder / "server.log"
 

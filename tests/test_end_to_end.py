@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from checkout import Checkout
 
-from gender_classifier.model import compute_logits, load_model
-from gender_classifier.params import load_params
+from gender_classifier.model.network import compute_logits, load_model
+from gender_classifier.pipeline.params import load_params
 
 
 def test_a_second_repro_does_nothing_but_say_so(repro: Checkout) -> None:

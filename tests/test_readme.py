@@ -10,7 +10,7 @@ from checkout import Checkout
 from closure import ROOT
 from conftest import client
 
-from gender_classifier.tracking import track
+from gender_classifier.track.run import track
 
 README = (ROOT / "README.md").read_text()
 

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from checkout import SMALL, Checkout, clone
 
-from gender_classifier.checkpoints import load_checkpoint
-from gender_classifier.tracking import catch_up
+from gender_classifier.track.run import catch_up
+from gender_classifier.train.checkpoints import load_checkpoint
 
 EPOCHS = 4
 PARAMS = {**SMALL, "epochs": EPOCHS, "ingest": {"sample_train": 600, "sample_val": 40}}

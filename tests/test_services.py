@@ -19,7 +19,7 @@ from checkout import SMALL, Checkout, clone
 from mlflow import MlflowClient
 from servers import PASSWORD, USER, answers, free_port, kill_session, mlflow_server, postgresql, serving
 
-from gender_classifier.tracking import track
+from gender_classifier.track.run import track
 
 pytestmark = pytest.mark.services
 

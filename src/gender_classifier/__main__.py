@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gender_classifier.cli import main
+from gender_classifier.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,63 @@
+"""The command ``gender-classifier quantize``: an int8 variant of the model, and how far it agrees."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gender_classifier.errors import GenderClassifierError, InputError
+
+_CALIBRATION, _COMPARED = 256, 4000  # images
+
+
+def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``quantize`` to the program's commands."""
+    parser = commands.add_parser(
+        "quantize",
+        help="make an int8 variant of the model: a quarter of the size, 1.5 to 2 times as fast",
+        description="Write an int8 variant of the model, calibrated on pictures, and say how far its predictions agree "
+        f"with the original's. PATHs are as of `predict`; {_CALIBRATION} pictures calibrate, up to {_COMPARED:,} "
+        "others are compared.",
+    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures such as the ones to be classified")
+    parser.add_argument("--model", metavar="MODEL", type=Path, help="default: models/model.onnx of this checkout")
+    parser.set_defaults(run=run_quantize)
+
+
+def run_quantize(options: argparse.Namespace) -> None:
+    """Do what ``options`` say."""
+    import random
+    from itertools import islice
+
+    import numpy as np
+
+    from gender_classifier.common.terminal import printable
+    from gender_classifier.predict.inputs import find_pictures
+    from gender_classifier.predict.predictor import Predictor, explain
+    from gender_classifier.predict.quantization import quantize_onnx
+    from gender_classifier.track.model_source import find_model
+
+    source = options.model or find_model(None, Path.cwd()).path
+    original = Predictor(source)
+    # Across all that is there: folders come sorted, by class perhaps.
+    pictures = list(find_pictures(options.paths))
+    random.Random(0).shuffle(pictures)
+    images = []
+    for name, read in islice(pictures, _CALIBRATION + _COMPARED):
+        try:
+            images.append(original.prepare(read()))
+        except (GenderClassifierError, OSError) as error:
+            print(printable(f"gender-classifier quantize: {name}: {explain(error)}"), file=sys.stderr)
+    if len(images) < 2 * _CALIBRATION:
+        raise InputError(f"quantize: {len(images)} readable pictures are too few; give at least {2 * _CALIBRATION}")
+    quantize_onnx(source, options.output, np.stack(images[:_CALIBRATION]))
+    compared = np.stack(images[_CALIBRATION:])
+    before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)
+    agree, gaps = float((before.argmax(axis=1) == after.argmax(axis=1)).mean()), np.abs(before - after)
+    megabytes = [path.stat().st_size / 1e6 for path in (options.output, source)]
+    print(
+        f"{options.output}: {megabytes[0]:.1f} MB instead of {megabytes[1]:.1f} MB; {agree:.2%} of {len(compared):,} "
+        f"predictions agree, probabilities differ by {gaps.mean():.4f} on average, {gaps.max():.3f} at most"
+    )

@@ -1,0 +1,116 @@
+"""What a file's name says: an image, an image of another format, clutter; and the form in which names are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from gender_classifier.common.terminal import printable
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Suffixes, in lower case, of the formats that are decoded."""
+
+_FORMATS = {
+    "HEIC": ".heic .heics .heif .heifs .hif",
+    "AVIF": ".avif .avifs",
+    "JPEG XL": ".jxl",
+    "JPEG 2000": ".jp2 .j2k .j2c .jpc .jpf .jpx .jpm",
+    "JPEG XR": ".jxr .hdp .wdp",
+    "camera raw": (
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf "
+        ".srw .x3f"
+    ),
+    "Photoshop": ".psd .psb",
+    "GIMP": ".xcf",
+    "SVG": ".svg .svgz",
+    "icon": ".ico .icns .cur",
+    "Targa": ".tga",
+    "Netpbm": ".pbm .pgm .pnm .ppm .pam",
+    "PCX": ".pcx",
+    "DDS": ".dds",
+    "OpenEXR": ".exr",
+    "Radiance HDR": ".hdr",
+    "PostScript": ".eps",
+    "animated PNG": ".apng",
+    "multi-picture": ".mpo",
+}
+
+OTHER_FORMATS: Mapping[str, str] = {
+    suffix: format_name for format_name, suffixes in _FORMATS.items() for suffix in suffixes.split()
+}
+"""Suffix, in lower case, to the name of an image format that is not decoded: reported, never passed over."""
+
+OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".7z", ".rar")
+"""Suffixes of archives and compressed files that are not read."""
+
+_CLUTTER = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "icon\uf00d", "@eadir", "$recycle.bin"}
+    | {"system volume information", "lost+found"}
+)
+_UNPORTABLE = re.compile("[\ud800-\udfff\\\\\0]")
+
+
+def find_suffix(name: str) -> str:
+    """Return the suffix of ``name`` in lower case, with its dot; an empty one where there is none."""
+    last = name.rpartition("/")[2]
+    place = last.rfind(".")
+    return last[place:].lower() if 0 < place < len(last) - 1 else ""
+
+
+def has_image_suffix(name: str) -> bool:
+    """Return True if ``name`` ends as an image's does, decoded or not."""
+    suffix = find_suffix(name)
+    return suffix in IMAGE_SUFFIXES or suffix in OTHER_FORMATS
+
+
+# JPEG, PNG, GIF, BMP, WebP. A TIFF named as of a camera's raw format is that, and holds little but a preview.
+_DECODED_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
+
+
+def find_other_format(name: str, data: bytes) -> str | None:
+    """Return the format that is not decoded of which the file is, by its name unless the content is another; or None.
+
+    Args:
+        name: of the file.
+        data: its content, or the first 8 bytes.
+    """
+    return None if data.startswith(_DECODED_STARTS) else OTHER_FORMATS.get(find_suffix(name))
+
+
+def is_clutter(name: str) -> bool:
+    """Return True if a part of the path ``name`` is hidden, or what an operating system leaves beside files."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
+
+
+def escape_name(name: str) -> str:
+    r"""Return ``name`` with what no zip, CSV or JSON file holds portably as percent escapes.
+
+    Bytes that are not UTF-8 (surrogates, as Python decodes them) become ``%FF``, a backslash ``%5C``, a NUL ``%00``.
+    Every other character, ``%`` too, stays: an escaped name is escaped no further.
+    """
+    return _UNPORTABLE.sub(_escape, name)
+
+
+def find_collision(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two of ``names`` that :func:`escape_name` makes equal, or None."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(escape_name(name), name)
+        if other != name:
+            return other, name
+    return None
+
+
+def list_first(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names of a list, and how many more there are, on one line."""
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(map(printable, listed[:most])) + more
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    # Windows has surrogates that stand for no byte.
+    data = char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")
+    return "".join(f"%{byte:02X}" for byte in data)

@@ -1,0 +1,176 @@
+"""The packed arrays: one uint8 array of images and one of labels a split, and an index back to the sources."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.files import read_json, replacing, write_csv, write_json
+from gender_classifier.errors import DataError
+
+INDEX_COLUMNS = ("row", "member", "label", "sha256")
+
+
+@dataclass(frozen=True)
+class PackedSplit:
+    """One split, memory-mapped: ``images`` uint8 (N, S, S, 3) RGB, ``labels`` int64 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What training must know besides the arrays.
+
+    ``channel_mean`` and ``channel_std`` are over all pixels of ``train``, RGB, on the scale 0 to 1;
+    ``manifest_sha256`` names the verified data that the arrays were made of, ``split_sha256`` each split's index:
+    which images, under which labels.
+    """
+
+    classes: tuple[str, ...]
+    image_size: int
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    manifest_sha256: str
+    split_sha256: Mapping[str, str]
+
+
+class ChannelSums:
+    """Mean and deviation a channel, from exact sums: the order of the images does not matter."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._pixels, self._totals, self._squares = 0, [0] * 3, [0] * 3
+
+    def add(self, pixels: int, totals: Sequence[int], squares: Sequence[int]) -> None:
+        """Add what :func:`sum_channels` found in one image."""
+        self._pixels += pixels
+        for channel in range(3):
+            self._totals[channel] += totals[channel]
+            self._squares[channel] += squares[channel]
+
+    def mean(self) -> tuple[float, ...]:
+        """Return the three means, 0 to 1."""
+        return tuple(total / self._pixels / 255 for total in self._totals)
+
+    def std(self) -> tuple[float, ...]:
+        """Return the three population deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
+        sums = zip(self._totals, self._squares, strict=True)
+        variances = [(squares * self._pixels - total**2) / self._pixels**2 for total, squares in sums]
+        return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
+
+
+def sum_channels(image: NDArray[np.uint8]) -> tuple[int, list[int], list[int]]:
+    """Return of uint8 (S, S, 3) the number of pixels, and a channel the sum of its values and of their squares."""
+    values = image.reshape(-1, 3).astype(np.float64)  # whole numbers, exact below 2**53
+    totals, squares = (np.ones(len(values)) @ power for power in (values, values * values))
+    return len(values), [int(one) for one in totals], [int(one) for one in squares]
+
+
+def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:
+    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file, one after the other.
+
+    Raises:
+        DataError: there were fewer or more images than ``count``.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # Not through a memory map: on a full disk a write to one kills the process without a word.
+        np.lib.format.write_array_header_1_0(file, header)
+        written = 0
+        for image in images:
+            if written == count:
+                raise DataError(f"{path}: more than the {count} images that the manifest lists; verify the data again")
+            file.write(image.tobytes())
+            written += 1
+        if written != count:
+            raise DataError(f"{path}: {written} images, the manifest lists {count}; verify the data again")
+
+
+def write_labels(path: Path, labels: Sequence[int]) -> None:
+    """Write ``labels`` as int64 (N,) into one .npy file."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(labels, dtype=np.int64), allow_pickle=False)
+
+
+def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Write (member, label, sha256) of each row of the arrays, numbered from 0."""
+    write_csv(path, INDEX_COLUMNS, ([row, *columns] for row, columns in enumerate(rows)))
+
+
+def read_index(path: Path) -> list[str]:
+    """Return the member name of each row of the arrays.
+
+    Raises:
+        DataError: the file is missing or not an index.
+    """
+    return _read_column(path, "member")
+
+
+def read_digests(path: Path) -> list[str]:
+    """Return the SHA-256 of each row's source file, as :func:`read_index` returns the names."""
+    return _read_column(path, "sha256")
+
+
+def _read_column(path: Path, column: str) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [row[column] for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
+    except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not an index of images ({error}); run `dvc repro -f preprocess`") from None
+
+
+def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
+    """Memory-map one split.
+
+    Raises:
+        DataError: a file is missing, torn, of another kind, or the two do not belong together.
+    """
+    images, labels = _open_array(images_path), _open_array(labels_path)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(f"{images_path}: holds {images.dtype} {images.shape}, not uint8 (N, S, S, 3); preprocess again")
+    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{labels_path}: holds {labels.dtype} {labels.shape} for {len(images)} images; preprocess again"
+        )
+    if not len(images):
+        raise DataError(f"{images_path}: holds no image; look at metrics/verify.json for what was rejected")
+    return PackedSplit(images, labels)
+
+
+def write_info(path: Path, info: DatasetInfo) -> None:
+    """Write ``info`` as JSON."""
+    write_json(path, asdict(info))
+
+
+def read_info(path: Path) -> DatasetInfo:
+    """Read what :func:`write_info` wrote.
+
+    Raises:
+        DataError: the file is missing or lacks a key.
+    """
+    raw = read_json(path)
+    try:
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        return DatasetInfo(**values)
+    except TypeError as error:
+        raise DataError(f"{path}: not a description of a data set ({error}); run `dvc repro -f preprocess`") from None
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npy file ({error}); run `dvc repro -f preprocess`") from None
+    return array

@@ -1,0 +1,110 @@
+"""The members of an archive, decoded on all cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from loky import ProcessPoolExecutor
+
+from gender_classifier.common.threads import count_cores
+from gender_classifier.data.archive import Archive
+
+T = TypeVar("T")
+
+_CHUNK = 64  # members that a worker takes at a time, at most
+_WORTHWHILE = 4000  # members from which on other processes save more than the half second that they take to start
+
+
+@contextmanager
+def map_members(
+    archive: Archive,
+    members: Sequence[str],
+    function: Callable[[str, bytes], T],
+    *,
+    workers: int | None = None,
+    ahead: int,
+) -> Iterator[Iterator[T]]:
+    """Apply ``function`` to each member's name and content, on all cores; the results come in order.
+
+    The processes begin at once, whatever the caller does before it takes the first result, and end with the context.
+    Processes, not threads: a face crop is decoded in 0.2 ms, and threads then lose more in waiting for the
+    interpreter lock than they win (measured: 3,000 crops in 1.2 s by two threads, 1.0 s by one). An error of
+    ``function`` reaches whoever takes its result.
+
+    Args:
+        archive: where they lie.
+        members: names in it.
+        function: picklable; runs in another process where there are many members.
+        workers: processes; 0 works in this one, None chooses.
+        ahead: members that may be done before their results are taken; what bounds the memory.
+
+    Raises:
+        ArchiveError: the archive or a member is damaged.
+    """
+    if workers is None:
+        workers = count_cores() if len(members) >= _WORTHWHILE else 0
+    pool = _start_pool(archive, workers) if workers else None
+    if pool is None:
+        yield (function(name, archive.read(name)) for name in members)
+        return
+    size = max(min(_CHUNK, ahead // (2 * workers)), 1)
+    chunks = (members[start : start + size] for start in range(0, len(members), size))
+    waiting: deque[Future[list[T]]] = deque()
+
+    def submit(count: int) -> None:
+        waiting.extend(pool.submit(_map_chunk, chunk, function) for chunk in islice(chunks, count))
+
+    def collect() -> Iterator[T]:
+        while waiting:
+            results = waiting[0].result()
+            waiting.popleft()
+            submit(1)
+            yield from results
+
+    try:
+        submit(max(ahead // size, 1))
+        yield collect()
+    finally:
+        # Workers that are not done are not waited for.
+        pool.shutdown(wait=True, kill_workers=bool(waiting))
+
+
+def _start_pool(archive: Archive, workers: int) -> ProcessPoolExecutor | None:
+    """Return the processes; None, and a line on standard error, where the machine does not let them have semaphores."""
+    try:
+        return ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
+    except (OSError, ImportError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        print(f"one process decodes, on one core: more need a writable /dev/shm ({reason})", file=sys.stderr)
+        return None
+
+
+_archive: Archive | None = None  # of a worker process
+
+
+def _open_in_worker(path: Path, parent: int) -> None:
+    global _archive  # noqa: PLW0603 - what an initializer leaves behind has no other place
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _archive = Archive(path)
+
+
+def _map_chunk(names: Sequence[str], function: Callable[[str, bytes], T]) -> list[T]:
+    assert _archive is not None
+    return [function(name, _archive.read(name)) for name in names]
+
+
+def _end_with(parent: int, period: float = 0.5) -> None:
+    """End this process once its parent has been killed; its queue would never tell."""
+    while os.getppid() == parent:
+        time.sleep(period)
+    os._exit(1)

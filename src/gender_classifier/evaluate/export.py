@@ -1,0 +1,139 @@
+"""The trained model as one ONNX file that needs neither torch nor this project: pictures in, probabilities out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gender_classifier.common.files import write_bytes
+from gender_classifier.errors import ModelError
+from gender_classifier.model.network import ModelSpec, infer, normalize
+
+_OPSET = 18
+
+_TIE = 1e-5
+"""Two probabilities nearer than this are equal: float32 kernels of torch and onnxruntime round differently."""
+
+
+class _Served(nn.Module):
+    """Normalisation, network, second look, temperature and softmax in one graph."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.model, self.spec = model, spec
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
+        return torch.softmax(logits / self.spec.temperature, dim=1)
+
+
+def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
+    """Write ``model`` as ONNX: ``images`` uint8 (N, S, S, 3) RGB to ``probs`` float32 (N, num_classes), any N.
+
+    Args:
+        path: where to.
+        model: a network of ``build_model`` on the CPU.
+        spec: its classes, image size, normalisation and margin of the second look; kept in the file's metadata.
+        metadata: more text to keep there.
+    """
+    size = spec.image_size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            _Served(model, spec).eval(),
+            (example,),
+            input_names=["images"],
+            output_names=["probs"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip_provenance(proto)
+    entries = {"classes": json.dumps(spec.classes), "image_size": str(size), "head": spec.head, **metadata}
+    onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
+    onnx.checker.check_model(proto)
+    write_bytes(path, proto.SerializeToString(deterministic=True))
+
+
+def compute_probs(path: Path, images: NDArray[np.uint8], *, batch_size: int = 512) -> NDArray[np.float32]:
+    """Run the ONNX file on uint8 (N, S, S, 3); return float32 (N, num_classes)."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    starts = range(0, len(images), batch_size)
+    parts = [session.run(["probs"], {"images": np.asarray(images[i : i + batch_size])})[0] for i in starts]
+    probs: NDArray[np.float32] = np.concatenate(parts)
+    return probs
+
+
+def check_export(
+    path: Path, images: NDArray[np.uint8], probs: NDArray[np.float64], *, tolerance: float = 1e-4
+) -> float:
+    """Compare the ONNX file with torch's probabilities on the same images; return the largest difference.
+
+    Predictions must be the same as well, but where torch itself sees a tie. The tolerance of the probabilities alone
+    would let an image change its class whose two highest probabilities lie within twice that.
+
+    Args:
+        path: of the ONNX file.
+        images: uint8 (N, S, S, 3).
+        probs: torch's, float (N, C).
+        tolerance: of each probability.
+
+    Raises:
+        ModelError: a probability differs by more than ``tolerance``, or a prediction differs.
+    """
+    exported = compute_probs(path, images)
+    difference = float(np.abs(exported - probs).max())
+    if not difference <= tolerance:
+        raise ModelError(
+            f"{path}: its probabilities differ from torch's by up to {difference:.2g}, more than {tolerance:g}; "
+            "report this with the versions of torch and onnxruntime"
+        )
+    top = np.sort(probs, axis=1)
+    flipped = (exported.argmax(axis=1) != probs.argmax(axis=1)) & (top[:, -1] - top[:, -2] > _TIE)
+    if flipped.any():
+        raise ModelError(
+            f"{path}: {int(flipped.sum())} of {len(probs)} predictions differ from torch's, the first in row "
+            f"{int(flipped.argmax())}; report this with the versions of torch and onnxruntime"
+        )
+    return difference
+
+
+def _strip_provenance(proto: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of this machine (source paths, stack traces): equal models are equal files."""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    del proto.metadata_props[:]
+
+
+class _quiet:  # noqa: N801
+    """Hold some loggers to errors."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

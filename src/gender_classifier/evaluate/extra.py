@@ -1,0 +1,278 @@
+"""Further labelled sets: read a batch at a time, measured, and tabulated by attribute."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.file_names import find_other_format, list_first
+from gender_classifier.data.images import to_array
+from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
+from gender_classifier.errors import ArchiveError, DataError, ImageError
+from gender_classifier.metrics.evaluation import Report, evaluate, wilson_interval
+from gender_classifier.metrics.tables import tabulate_confusion
+
+MAX_UNREADABLE = 0.05
+"""Share of a set's pictures; with more unreadable its figures would be of what happened to survive."""
+
+_BATCH = 256  # pictures in memory at a time
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures to score: ``rows`` int64 (N,) are their places in the set, ``pixels`` uint8 (N, S, S, 3)."""
+
+    rows: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass
+class Reading:
+    """What became of each picture of a set, filled as it is read.
+
+    ``status`` has a word an image: ``ok``, ``seen in train``, ``seen in val``, or why it cannot be read. ``digest`` is
+    SHA-256 over names, labels, attributes and contents, complete once all batches were read.
+    """
+
+    status: list[str] = field(default_factory=list)
+    digest: str = ""
+
+    def count(self) -> dict[str, int]:
+        """Return how many images have which status, sorted by status."""
+        return dict(sorted(Counter(self.status).items()))
+
+
+def read_batches(
+    labelled: LabelledSet, reading: Reading, *, size: int, max_pixels: int, seen: Mapping[str, str]
+) -> Iterator[Batch]:
+    """Decode a set, a batch in memory at a time; fill ``reading`` on the way.
+
+    Args:
+        labelled: the set.
+        reading: empty.
+        size: S, px.
+        max_pixels: larger pictures are unreadable.
+        seen: SHA-256 of a file to the split, train or val, that holds it: the model has learnt or was chosen by it.
+
+    Yields:
+        Pictures with the status ``ok``.
+    """
+
+    def prepare(image: LabelledImage) -> tuple[str, str, NDArray[np.uint8] | None]:
+        try:
+            data = image.read()
+        except (OSError, ArchiveError):
+            return "missing or damaged file", "", None
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in seen:
+            return f"seen in {seen[sha256]}", sha256, None
+        if find_other_format(image.name, data):
+            return "not_an_image", sha256, None
+        try:
+            return "ok", sha256, to_array(data, size, max_pixels=max_pixels)
+        except ImageError as error:
+            return error.reason, sha256, None
+
+    digest = hashlib.sha256()
+    waiting = iter(labelled.images)
+    with ThreadPoolExecutor() as pool:
+        while chunk := list(islice(waiting, _BATCH)):
+            first, pixels, rows = len(reading.status), [], []
+            for place, (status, sha256, image) in enumerate(pool.map(prepare, chunk)):
+                one = chunk[place]
+                digest.update("\0".join([one.name, str(one.label), *one.attributes, sha256, "\n"]).encode())
+                reading.status.append(status)
+                if image is not None:
+                    pixels.append(image)
+                    rows.append(first + place)
+            if pixels:
+                yield Batch(np.array(rows, dtype=np.int64), np.stack(pixels))
+    reading.digest = digest.hexdigest()
+
+
+def check_reading(labelled: LabelledSet, reading: Reading) -> None:
+    """Refuse a set of which too little could be read, or nothing is left to score.
+
+    Raises:
+        DataError: names the counts, and the first images that cannot be read.
+    """
+    unreadable = count_unreadable(reading)
+    total, counts = len(labelled.images), reading.count()
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok")
+    if unreadable > MAX_UNREADABLE * total:
+        raise DataError(
+            f"evaluate.extra.{labelled.name}: {unreadable} of {total} images cannot be read "
+            f"({unreadable / total:.2%}), more than the tolerated {MAX_UNREADABLE:.0%}: {listed} ("
+            f"{list_unreadable(labelled, reading)}); replace or remove them"
+        )
+    if not counts.get("ok"):
+        raise DataError(
+            f"evaluate.extra.{labelled.name}: none of its {total} images is left to score: {listed}; give pictures "
+            "that the model was not trained on"
+        )
+
+
+def count_unreadable(reading: Reading) -> int:
+    """Return how many images could not be read."""
+    return sum(map(_is_unreadable, reading.status))
+
+
+def list_unreadable(labelled: LabelledSet, reading: Reading) -> str:
+    """Return the names of the first images that could not be read, on one line; empty if there are none."""
+    pairs = zip(labelled.images, reading.status, strict=True)
+    return list_first(image.name for image, status in pairs if _is_unreadable(status))
+
+
+def _is_unreadable(status: str) -> bool:
+    return status != "ok" and not status.startswith("seen in ")
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """What a model makes of a set: ``report`` on the places ``rows`` int64 (N,), whose labels are int64 (N,)."""
+
+    labelled: LabelledSet
+    reading: Reading
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    report: Report
+
+
+def score_set(
+    labelled: LabelledSet,
+    predict: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
+    classes: Sequence[str],
+    *,
+    size: int,
+    max_pixels: int,
+    seen: Mapping[str, str],
+    num_bins: int,
+    on_images: Callable[[int], object] = lambda _: None,
+) -> ScoredSet:
+    """Read a set and measure a model on it.
+
+    Args:
+        labelled: the set, open.
+        predict: uint8 (N, S, S, 3) to calibrated logits (N, C).
+        classes: C names.
+        size: S, px.
+        max_pixels: larger pictures are unreadable.
+        seen: as in :func:`read_batches`.
+        num_bins: of the calibration error.
+        on_images: told how many images were done, a batch at a time.
+
+    Raises:
+        DataError: too much is unreadable, or a class has nothing to score.
+    """
+    reading, done = Reading(), 0
+    rows, logits = [], []
+    for batch in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
+        rows.append(batch.rows)
+        logits.append(predict(batch.pixels))
+        on_images(len(reading.status) - done)
+        done = len(reading.status)
+    check_reading(labelled, reading)
+    scored = np.concatenate(rows)
+    labels = np.array([labelled.images[row].label for row in scored], dtype=np.int64)
+    try:
+        report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins)
+    except DataError as error:
+        raise DataError(f"evaluate.extra.{labelled.name}: {error}") from None
+    return ScoredSet(labelled, reading, scored, labels, report)
+
+
+def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what the report keeps of a set: what was given, what became of it, every figure, the confusion."""
+    statuses = scored.reading.count()
+    return {
+        "path": path,
+        "digest": scored.reading.digest,
+        "num_images": len(scored.labelled.images),
+        "num_scored": statuses.get("ok", 0),
+        "left_out": {status: count for status, count in statuses.items() if status != "ok"},
+        "ignored": scored.labelled.ignored,
+        "columns_left_out": list(scored.labelled.left_out),
+        "metrics": scored.report.metrics,
+        "confusion": tabulate_confusion(scored.report.confusion, classes),
+    }
+
+
+def prediction_columns(classes: Sequence[str]) -> list[str]:
+    """Return the columns of :func:`list_predictions`."""
+    return ["set", "path", "status", "actual", "predicted", "correct", *(f"prob_{name}" for name in classes)]
+
+
+def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list[object]]:
+    """Yield a row an image, those left out without a prediction."""
+    places = {int(row): place for place, row in enumerate(scored.rows)}
+    for row, (image, status) in enumerate(zip(scored.labelled.images, scored.reading.status, strict=True)):
+        start = [scored.labelled.name, image.name, status, classes[image.label]]
+        if row in places:
+            pred, probs = int(scored.report.preds[places[row]]), scored.report.probs[places[row]]
+            yield [*start, classes[pred], int(pred == image.label), *(f"{prob:.6f}" for prob in probs)]
+        else:
+            yield [*start, *[""] * (2 + len(classes))]
+
+
+@dataclass(frozen=True)
+class AttributeRow:
+    """The images with one value of one attribute; ``recalls`` has (n, recall, low, high) a class, None for n of 0."""
+
+    attribute: str
+    value: str
+    n: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    recalls: tuple[tuple[int, float | None, float | None, float | None], ...]
+
+
+def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
+    """Measure all images together, then those with each value of each attribute, with 95 % intervals (Wilson)."""
+    labelled, labels, report = scored.labelled, scored.labels, scored.report
+    correct, num_classes = report.preds == labels, report.probs.shape[1]
+    table = [_measure("all", "", labels, correct, num_classes)]
+    for place, attribute in enumerate(labelled.attributes):
+        values = np.array([labelled.images[row].attributes[place] for row in scored.rows])
+        for value in sorted(set(values.tolist())):
+            inside = values == value
+            table.append(_measure(attribute, value, labels[inside], correct[inside], num_classes))
+    return table
+
+
+def attribute_columns(classes: Sequence[str]) -> list[str]:
+    """Return the columns of :func:`flatten_row`."""
+    per_class = [f"{key}_{name}{end}" for name in classes
+                 for key, end in (("n", ""), ("recall", ""), ("recall", "_low"), ("recall", "_high"))]  # fmt: skip
+    return ["attribute", "value", "n", "accuracy", "accuracy_low", "accuracy_high", *per_class]
+
+
+def flatten_row(row: AttributeRow) -> list[object]:
+    """Return a row as its cells; an empty one where a class has no image."""
+    cells = [row.attribute, row.value, row.n, *map(_round, (row.accuracy, row.accuracy_low, row.accuracy_high))]
+    for n, *figures in row.recalls:
+        cells += [n, *map(_round, figures)]
+    return cells
+
+
+def _round(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _measure(
+    attribute: str, value: str, labels: NDArray[np.int64], correct: NDArray[np.bool_], num_classes: int
+) -> AttributeRow:
+    recalls: list[tuple[int, float | None, float | None, float | None]] = []
+    for label in range(num_classes):
+        hits, total = int(correct[labels == label].sum()), int((labels == label).sum())
+        recalls.append((total, hits / total, *wilson_interval(hits, total)) if total else (0, None, None, None))
+    hits, total = int(correct.sum()), len(labels)
+    return AttributeRow(attribute, value, total, hits / total, *wilson_interval(hits, total), tuple(recalls))

@@ -1,0 +1,177 @@
+"""The trained model in use: one ONNX file, read with onnxruntime, Pillow and NumPy alone."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from gender_classifier.common.threads import count_cores, find_thread_limit
+from gender_classifier.data.images import to_array
+from gender_classifier.errors import GenderClassifierError, ModelError
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+MAX_PIXELS = 50_000_000
+"""px; a larger picture is refused before it is decoded, as by ``verify``'s default."""
+
+
+BATCH_SIZE = 64
+"""Images. Batches of 32 are some 5 % slower; larger ones are no faster on the cores at hand, and hold results back."""
+
+Source = tuple[str, bytes | Callable[[], bytes]]
+"""A picture's name, and its file's content or what reads it. Reading is left to the worker that decodes."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one picture, or why it says nothing.
+
+    ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
+    ``Predictor.classes``. Of a picture that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
+    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole picture, ``box`` is where: left, top, right, bottom in px
+    of the upright picture.
+    """
+
+    name: str
+    label: str = ""
+    prob: float = 0.0
+    probs: tuple[float, ...] = ()
+    error: str = ""
+    box: tuple[int, int, int, int] | None = None
+
+
+class Predictor:
+    """Probabilities of pictures.
+
+    ``classes`` are the names in the order of the columns, ``image_size`` is S in px, and ``metadata`` is all text that
+    ``evaluate`` kept in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Load ``path``.
+
+        Args:
+            path: what ``evaluate`` wrote, ``models/model.onnx``.
+            threads: of onnxruntime; None for one a core.
+
+        Raises:
+            ModelError: the file is missing, damaged, or no model of this project.
+        """
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or find_thread_limit() or 0
+        # Idle threads that spin take the cores from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.classes: tuple[str, ...] = tuple(json.loads(self.metadata["classes"]))
+            self.image_size = int(self.metadata["image_size"])
+        except KeyError as error:
+            raise ModelError(f"{path}: its metadata lack {error}; give models/model.onnx of this project") from None
+        except Exception as error:  # onnxruntime's errors have no common base
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path}: not a whole ONNX model ({reason}); make it anew with `dvc repro`") from None
+
+    def prepare(self, data: bytes) -> NDArray[np.uint8]:
+        """Turn a picture file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
+
+        Raises:
+            ImageError: it is no whole picture.
+        """
+        return to_array(data, self.image_size, max_pixels=MAX_PIXELS)
+
+    def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""
+        probs: NDArray[np.float32] = self._session.run(["probs"], {"images": images})[0]
+        return probs
+
+    def predict(
+        self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Yield one :class:`Prediction` a source, in order; a picture that cannot be read does not stop the rest.
+
+        Each worker reads, decodes and classifies a batch of its own, so no core waits for another: build the predictor
+        with ``threads=1``. At most ``2 * workers`` batches are in flight, and a worker holds one decoded picture at a
+        time beside its batch of (S, S, 3), so memory does not grow with the number of sources.
+
+        Args:
+            sources: taken up as the results are.
+            batch_size: images.
+            workers: threads; None for one a core.
+        """
+
+        def classify(batch: list[Source]) -> list[Prediction]:
+            return self._predict_batch(batch)
+
+        for predictions in map_in_order(classify, _grow_batches(sources, batch_size), workers=workers):
+            yield from predictions
+
+    def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
+        """Turn one picture's probabilities, float32 (C,), into a :class:`Prediction`."""
+        best = int(probs.argmax())
+        return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)))
+
+    def _predict_batch(self, batch: list[Source]) -> list[Prediction]:
+        images, outcomes = [], []
+        for _, data in batch:
+            try:
+                images.append(self.prepare(data if isinstance(data, bytes) else data()))
+                outcomes.append("")
+            except (GenderClassifierError, OSError) as error:
+                outcomes.append(explain(error))
+        rows = iter(self.compute_probs(np.stack(images))) if images else iter(())
+        return [
+            Prediction(name, error=error) if error else self.describe(name, next(rows))
+            for (name, _), error in zip(batch, outcomes, strict=True)
+        ]
+
+
+def explain(error: GenderClassifierError | OSError) -> str:
+    """Say in one line why a picture could not be read, without its name."""
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or error})"
+    return str(error)
+
+
+def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int | None = None) -> Iterator[T]:
+    """Apply ``function`` to ``items`` on threads and yield the results in order, at most ``2 * workers`` at a time.
+
+    An error of ``function`` or of ``items`` reaches the caller, after the results before it.
+    """
+    workers = workers or count_cores()
+    remaining, wait = iter(items), True
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+    waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    except KeyboardInterrupt:
+        wait = False  # a worker may hang on a terminal or a pipe
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _grow_batches(sources: Iterable[Source], batch_size: int) -> Iterator[list[Source]]:
+    """Cut ``sources`` into batches of 1, 2, 4, ... images: the first rows come soon, and few images share the cores."""
+    remaining, size, given = iter(sources), 1, 0
+    while batch := list(islice(remaining, size)):
+        yield batch
+        given += 1
+        if given % 4 == 0:
+            size = min(2 * size, batch_size)

@@ -1,0 +1,259 @@
+"""MLflow's model registry: one version an evaluated model; ``challenger`` names the newest, ``champion`` the chosen.
+
+No pickle on either side: the model is an ONNX file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import mlflow
+import mlflow.artifacts
+import mlflow.onnx
+import numpy as np
+import onnx
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.locks import hold_lock
+from gender_classifier.errors import TrackingError
+from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.track.promotion import Contender, Decision, decide
+from gender_classifier.track.store import fluent, one_line_errors
+
+REGISTERED_MODEL = "gender-classifier"
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+_ABOUT = (
+    "AlexNet that tells female from male face crops: uint8 pictures (N, 64, 64, 3) in, probabilities (N, 2) out. "
+    "Alias `champion`: the one to use. Alias `challenger`: the newest. The tag `promotion` of a version says why it is "
+    "champion or not."
+)
+
+# What the promotion rule may compare; all other figures are the logged model's.
+_TAGGED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
+
+# Tag of the registered model: the versions that were champion, oldest first, as JSON.
+_HISTORY = "champion.history"
+
+
+def register_model(
+    client: MlflowClient,
+    run_id: str,
+    path: Path,
+    *,
+    image_size: int,
+    num_classes: int,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    card: Path,
+) -> str:
+    """Log the ONNX file ``path`` as the run's model, and register it as the newest version, ``challenger``.
+
+    Args:
+        client: of the store that has the run.
+        run_id: of the run that trained and evaluated it.
+        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
+        image_size: S, px.
+        num_classes: C.
+        metrics: go to the logged model; those that promotion compares, as tags to the version too.
+        tags: more tags; empty ones are left out.
+        card: Markdown; the version's description, and a file beside the model.
+
+    Returns:
+        The version.
+    """
+    images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
+    probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
+    own_tags = {key: value for key, value in tags.items() if value}
+    with fluent(client), mlflow.start_run(run_id=run_id):
+        info = mlflow.onnx.log_model(
+            onnx.load(str(path)),
+            name="model",
+            registered_model_name=REGISTERED_MODEL,
+            signature=ModelSignature(Schema([images]), Schema([probs])),
+            # Named, since inferring them takes 10 s; what scoring needs and no more.
+            pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
+            tags=own_tags,
+        )
+        mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
+        client.log_model_artifact(info.model_id, str(card))
+        version = str(info.registered_model_version)
+        for key, value in {**own_tags, **{name: f"{metrics[name]:.6g}" for name in _TAGGED if name in metrics}}.items():
+            client.set_model_version_tag(REGISTERED_MODEL, version, key, value)
+        if not client.get_registered_model(REGISTERED_MODEL).description:
+            client.update_registered_model(REGISTERED_MODEL, _ABOUT)
+        client.update_model_version(REGISTERED_MODEL, version, card.read_text(encoding="utf-8"))
+        client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
+    return version
+
+
+def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
+    """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way."""
+    with hold_lock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
+        current = _find_last_champion(client)
+        challenger = client.get_model_version(REGISTERED_MODEL, version)
+        decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
+        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
+        if decision.promote:
+            _crown(client, version)
+    return decision
+
+
+def promote(client: MlflowClient, version: str, reason: str) -> str | None:
+    """Make ``version`` champion by hand; return the version that was champion before.
+
+    Raises:
+        TrackingError: no such version.
+    """
+    with one_line_errors():
+        try:
+            client.get_model_version(REGISTERED_MODEL, version)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            known = sorted((int(one.version) for one in _search_versions(client)), reverse=True)
+            some = ", ".join(map(str, known[:10])) or "none"
+            raise TrackingError(
+                f"version {version} of {REGISTERED_MODEL}: no such version; there are: {some}"
+            ) from None
+        before = find_champion(client)
+        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", f"promoted by hand: {reason}")
+        _crown(client, version)
+    return str(before.version) if before else None
+
+
+def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
+    """Give ``champion`` back to the version that had it before; return the version that loses and the one that gains.
+
+    Where the champion was deleted, the last one that still exists gets the alias.
+
+    Raises:
+        TrackingError: there is no champion, or no earlier one that still exists.
+    """
+    with one_line_errors():
+        history = _read_history(client)
+        if not history:
+            raise TrackingError(f"{REGISTERED_MODEL} has no champion yet; run `dvc repro`, or promote a version")
+        current = find_champion(client)
+        lost = history[-1] if current is None else str(current.version)
+        earlier = [version for version in _keep_existing(client, history) if version != lost]
+        if not earlier:
+            is_first = not [version for version in history if version != lost]
+            why = f"version {lost} is the first champion" if is_first else f"no champion before version {lost} is left"
+            raise TrackingError(f"{why} of {REGISTERED_MODEL}; there is nothing to go back to")
+        if current is not None:
+            client.set_model_version_tag(REGISTERED_MODEL, lost, "promotion", f"rolled back: {reason}")
+        client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, earlier[-1])
+        client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(earlier))
+    return lost, earlier[-1]
+
+
+def find_version(client: MlflowClient, reference: str) -> ModelVersion:
+    """Return the version that ``reference`` names: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        TrackingError: it is written otherwise, or there is no such version.
+    """
+    name, version, alias = _parse_reference(reference)
+    with one_line_errors():
+        try:
+            if alias:
+                return client.get_model_version_by_alias(name, alias)
+            return client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise TrackingError(
+                    f"{reference}: no such version in the registry {_hide_password(client.tracking_uri)}; "
+                    "look at Models in `gender-classifier ui`"
+                ) from None
+            raise
+
+
+def download_version(client: MlflowClient, version: ModelVersion, folder: Path) -> Path:
+    """Copy the files of ``version`` below ``folder``; return the ONNX file among them.
+
+    Raises:
+        TrackingError: the artifact store does not answer, or the version holds no ONNX file.
+    """
+    uri = f"models:/{version.name}/{version.version}"
+    with fluent(client), one_line_errors():
+        copied = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    found = sorted(copied.rglob("*.onnx"))
+    if len(found) != 1:
+        raise TrackingError(f"{uri}: holds {len(found)} ONNX files, not one; name a version that `evaluate` registered")
+    return found[0]
+
+
+def _parse_reference(reference: str) -> tuple[str, str, str]:
+    """Return name, version and alias; one of the last two is empty."""
+    found = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", reference)
+    if found is None:
+        raise TrackingError(
+            f"{reference}: not a model of the registry; write models:/{REGISTERED_MODEL}@{CHAMPION} or "
+            f"models:/{REGISTERED_MODEL}/3"
+        )
+    return found[1], found[2] or "", found[3] or ""
+
+
+def _hide_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", uri)
+
+
+def find_champion(client: MlflowClient) -> ModelVersion | None:
+    """Return the champion, or None."""
+    try:
+        return client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _find_last_champion(client: MlflowClient) -> ModelVersion | None:
+    """Return the champion; where it was deleted, the last one before it that still exists; or None."""
+    current = find_champion(client)
+    if current is not None:
+        return current
+    existing = _keep_existing(client, _read_history(client))
+    return client.get_model_version(REGISTERED_MODEL, existing[-1]) if existing else None
+
+
+def _keep_existing(client: MlflowClient, history: Sequence[str]) -> list[str]:
+    existing = {str(found.version) for found in _search_versions(client)}  # SQL gives an int here
+    return [version for version in history if version in existing]
+
+
+def _crown(client: MlflowClient, version: str) -> None:
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+    history = [*(one for one in _read_history(client) if one != version), version]
+    client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(history))
+
+
+def _read_history(client: MlflowClient) -> list[str]:
+    """Return the versions that were champion, oldest first; none where nothing was registered yet."""
+    try:
+        tags = client.get_registered_model(REGISTERED_MODEL).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    return [str(version) for version in json.loads(tags.get(_HISTORY, "[]"))]
+
+
+def _search_versions(client: MlflowClient) -> list[ModelVersion]:
+    return list(client.search_model_versions(f"name = '{REGISTERED_MODEL}'"))
+
+
+def _read_contender(version: ModelVersion) -> Contender:
+    metrics = {name: float(version.tags[name]) for name in _TAGGED if name in version.tags}
+    digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
+    return Contender(str(version.version), metrics, digests)

@@ -1,0 +1,429 @@
+"""The training loop: one record an epoch. It knows no files and no tracker."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torch.utils.deterministic
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from gender_classifier.data.dataset import PackedSplit
+from gender_classifier.errors import ModelError
+from gender_classifier.model.network import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
+from gender_classifier.pipeline.params import TrainParams
+from gender_classifier.train.augment import apply_variations, draw_variations
+from gender_classifier.train.cpu_convolution import use_cpu_convolutions
+from gender_classifier.train.devices import find_device, find_precision
+from gender_classifier.train.distributed import World, add_up, gather_rows, wrap
+
+_BLOCK = 64  # rows that are read together: 768 KiB of images of 64 px
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: ``lr`` is the rate of its last step, losses are means per image in nats, accuracies fractions.
+
+    The ``train`` figures are running ones, over augmented (and mixed) images while the weights still moved; the
+    ``val`` figures are those of the finished epoch, with the second look of ``model.infer``.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch to keep: best on val by ``params.best_by``, then by the other figure, then the earlier."""
+
+    record: EpochRecord
+    state: dict[str, Tensor]
+    val_logits: NDArray[np.float32]
+
+
+class Trainer:
+    """Trains a network on packed arrays; iterate over :meth:`epochs`, then read :attr:`best`.
+
+    What is validated and kept is :attr:`averaged`: the exponential moving average of the weights, over
+    ``params.ema_epochs``, or the last weights where that is 0.
+
+    Chance comes from ``params.seed`` and the epoch alone, so that an epoch does not depend on what ran before
+    it in the process. On one machine, with one number of threads, equal input gives equal weights bit for bit.
+
+    In a :class:`~gender_classifier.train.distributed.World` of several, each takes its part of every batch: all
+    draw the same variations for the whole batch, so that figures differ from those of one process by rounding alone
+    (and by dropout, where the head has it).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        train: PackedSplit,
+        val: PackedSplit,
+        params: TrainParams,
+        world: World | None = None,
+    ) -> None:
+        """Move ``model`` to the device that ``params`` names and make its optimizer.
+
+        Args:
+            model: a network of ``build_model``; trained in place.
+            spec: how its input is normalised, and when validation looks twice.
+            train: the images to learn from.
+            val: the images that choose the best epoch.
+            params: everything else.
+            world: the processes that train together; None for this one alone.
+
+        Raises:
+            ParamsError: the device or precision is not to be had here.
+        """
+        self.device = find_device(params.device)
+        self.precision = find_precision(params.precision, self.device)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.best: Best | None = None
+        self.records: list[EpochRecord] = []
+        self._spec, self._params, self._world = spec, params, world or World()
+        self._train, self._val = _Images(train, self.device), _Images(val, self.device)
+        if self.device.type == "cpu":
+            use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = wrap(self.model, self._world)
+        self.averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
+        self._optimizer = _build_optimizer(self.model, params)
+        self._class_weights = _weigh_classes(self._train.labels) if params.class_balance == "weights" else None
+        self._loss_weights = None if self._class_weights is None else self._class_weights.to(self.device)
+        self._steps_per_epoch = math.ceil(len(self._train) / params.batch_size)
+
+    def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
+        """Train, and yield a record after each epoch, until the last one or until early stopping.
+
+        After :meth:`load_state_dict` it goes on with the epoch after the saved one.
+
+        Args:
+            on_batch: told the number of images after each batch of training and validation.
+
+        Raises:
+            ModelError: the loss is no longer a number.
+        """
+        while not self.finished:
+            epoch = len(self.records) + 1
+            with _settings(deterministic=self._params.deterministic):
+                train_loss, train_accuracy = self._train_epoch(epoch, on_batch)
+                logits = self._validate(on_batch)
+            val_loss, val_accuracy = _score(logits, self._val.labels)
+            lr = self._optimizer.param_groups[-1]["lr"]
+            record = EpochRecord(epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy)
+            _check_finite(record, self._params.lr)
+            self._keep_if_best(record, logits)
+            self.records.append(record)
+            yield record
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or early stopping has struck."""
+        done = len(self.records)
+        if done and self.best is not None and self._params.early_stopping:
+            return done - self.best.record.epoch >= self._params.early_stopping or done >= self._params.epochs
+        return done >= self._params.epochs
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the coming epochs depend on: tensors by name, and facts that JSON can hold."""
+        assert self.best is not None, "there is no state worth keeping before the first epoch"
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.averaged is not self.model:
+            tensors |= {f"average.{name}": value for name, value in self.averaged.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.state.items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors["val_logits"] = torch.from_numpy(self.best.val_logits)
+        facts = {"records": [asdict(record) for record in self.records], "best_epoch": self.best.record.epoch}
+        return tensors, facts
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; training then ends as if it had never stopped."""
+        self.records = [EpochRecord(**record) for record in facts["records"]]
+        best_record = self.records[facts["best_epoch"] - 1]
+        self.best = Best(best_record, _below("best", tensors), tensors["val_logits"].numpy())
+        self.model.load_state_dict(_below("model", tensors))
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(_below("average", tensors))
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in _below("optimizer", tensors).items():
+            index, _, key = name.partition(".")
+            # The fused step walks weights and state in memory order: both must have the same.
+            is_image = value.dim() == 4
+            state[int(index)][key] = value.contiguous(memory_format=torch.channels_last) if is_image else value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+
+    def _validate(self, on_batch: Callable[[int], object]) -> NDArray[np.float32]:
+        count = len(self._val)
+        part = self._world.share(count)
+        logits = compute_logits(self.averaged, self._spec, self._val.images[part], on_batch=on_batch)
+        on_batch(count - len(logits))  # what other processes did
+        return gather_rows(logits, count, self._world, self.device)
+
+    def _train_epoch(self, epoch: int, on_batch: Callable[[int], object]) -> tuple[float, float]:
+        params = self._params
+        # Chance is drawn on the CPU, so that the same seed draws the same on every device and in every process.
+        generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
+        torch.manual_seed(_mix(params.seed, epoch, self._world.rank))  # dropout has no generator of its own
+        order = self._draw_order(generator)
+        # Read after the last step: reading one would wait for the device. Not lists: thousands of small tensors that
+        # stay break up the memory that each step frees.
+        losses = torch.zeros(self._steps_per_epoch, device=self.device)
+        hits = torch.zeros(self._steps_per_epoch, dtype=torch.int64, device=self.device)
+        self.model.train()
+        for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
+            self._set_lr((epoch - 1) * self._steps_per_epoch + step)
+            part = self._world.share(len(rows))
+            variations = draw_variations(len(rows), params.augment, generator).part(part)
+            share = _draw_share(params.mixup, generator)
+            images, labels = self._load_batch(rows[part])
+            images = _mix_neighbours(standardize(apply_variations(images, variations), self._spec), share)
+            # The weights are channels-last, and so is all that the first layer makes of these planes.
+            images = images.to(self._dtype)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
+                logits = self._network(images)
+            logits = logits.float()
+            loss = share * self._sum_losses(logits, labels)
+            if share < 1:
+                loss = loss + (1 - share) * self._sum_losses(logits, labels[_neighbours(len(labels))])
+            loss = loss / self._weigh(rows)
+            self._optimizer.zero_grad(set_to_none=True)
+            # DDP divides the sum over the processes by their number; this is a part of a mean over all images.
+            (loss * self._world.size).backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._average((epoch - 1) * self._steps_per_epoch + step)
+            losses[step] = loss.detach() * len(rows)
+            hits[step] = (logits.detach().argmax(dim=1) == labels).sum()
+            on_batch(len(rows))
+        sums = [float(losses.cpu().double().sum()), int(hits.sum())]
+        total, right = add_up(sums, self._world, self.device)
+        return total / len(order), right / len(order)
+
+    def _sum_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self._params.label_smoothing
+        return F.cross_entropy(logits, labels, weight=self._loss_weights, label_smoothing=smoothing, reduction="sum")
+
+    def _weigh(self, rows: NDArray[np.int64]) -> float:
+        """Return what the losses of these images are divided by for their mean."""
+        if self._class_weights is None:
+            return len(rows)
+        return float(self._class_weights.numpy()[self._train.labels[rows]].sum())
+
+    def _draw_order(self, generator: torch.Generator) -> NDArray[np.int64]:
+        """Return the rows of an epoch: each once, or with ``sampling`` as many of each class as of the others."""
+        count = len(self._train)
+        if self._params.class_balance != "sampling":
+            return shuffle(count, self._params.shuffle_window, generator)
+        share = torch.from_numpy(1 / np.bincount(self._train.labels)[self._train.labels])
+        # By inversion: torch.multinomial takes no more than 2**24 categories.
+        places = torch.rand(count, generator=generator, dtype=torch.float64) * share.sum()
+        return torch.searchsorted(share.cumsum(0), places).clamp_(max=count - 1).numpy()
+
+    def _load_batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return float (n, 3, S, S) in [0, 1], planes in memory as augmentation has them quickest, and int64 (n,)."""
+        images, labels = self._train.take(rows)
+        return to_unit(images, torch.contiguous_format), labels
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        if self.averaged is self.model:
+            return
+        horizon = max(self._params.ema_epochs * self._steps_per_epoch, 1.0)
+        # The first weights are random: the average forgets them faster than the later ones.
+        decay = min(1 - 1 / horizon, (1 + step) / (10 + step))
+        averages, current = list(self.averaged.parameters()), list(self.model.parameters())
+        get_ema_multi_avg_fn(decay)(averages, current, None)  # type: ignore[no-untyped-call]
+
+    def _set_lr(self, step: int) -> None:
+        rate = self._params.lr * schedule(
+            self._params.schedule, step, self._params.epochs * self._steps_per_epoch, self._params.warmup_fraction
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+
+    def _rank(self, record: EpochRecord) -> tuple[float, float]:
+        accuracy, loss = record.val_accuracy, -record.val_loss
+        return (loss, accuracy) if self._params.best_by == "val_loss" else (accuracy, loss)
+
+    def _keep_if_best(self, record: EpochRecord, logits: NDArray[np.float32]) -> None:
+        if self.best is not None and self._rank(record) <= self._rank(self.best.record):
+            return
+        state = {name: value.detach().cpu().clone() for name, value in self.averaged.state_dict().items()}
+        self.best = Best(record, state, logits)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def schedule(name: str, step: int, total: int, warmup_fraction: float) -> float:
+    """Return the learning rate of ``step`` (from 0) as a fraction of the peak.
+
+    ``one_cycle`` climbs linearly over ``warmup_fraction`` of the ``total`` steps and falls to zero along a cosine
+    (after Smith & Topin 2018, with the climb made linear); ``cosine`` is the fall alone (Loshchilov & Hutter 2017).
+    """
+    if name == "constant":
+        return 1.0
+    warmup = round(total * warmup_fraction) if name == "one_cycle" else 0
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+    parameters = _group_parameters(model, params)
+    lr, decay = params.lr, params.weight_decay
+    # One fused kernel over all tensors where torch has it; the same arithmetic otherwise.
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    if params.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=params.momentum, weight_decay=decay, fused=fused)
+    if params.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=fused)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
+
+
+def _group_parameters(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
+    """Return one group of all; where the model starts from given weights, the new last layer apart from the rest."""
+    named = list(model.named_parameters())
+    if params.weights == "none":
+        return [{"params": [value for _, value in named], "share": 1.0}]
+    last = f"{find_last_layer(model)}."
+    return [
+        {"params": [value for name, value in named if not name.startswith(last)], "share": params.trunk_lr},
+        {"params": [value for name, value in named if name.startswith(last)], "share": 1.0},
+    ]
+
+
+class _Images:
+    """A split on its way to the device: at once where an accelerator has room for it, else a batch at a time."""
+
+    def __init__(self, split: PackedSplit, device: torch.device) -> None:
+        self.labels: NDArray[np.int64] = np.asarray(split.labels)
+        self.images: NDArray[np.uint8] | Tensor = split.images
+        self._device = device
+        self._targets = torch.tensor(self.labels)
+        if _has_room(device, split.images.nbytes):
+            self.images = torch.tensor(split.images, device=device)
+            self._targets = self._targets.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return uint8 (n, S, S, 3) and int64 (n,) on the device."""
+        index = torch.from_numpy(rows)
+        if isinstance(self.images, Tensor):
+            index = index.to(self.images.device, non_blocking=True)
+            return self.images[index], self._targets[index]
+        images = torch.from_numpy(np.asarray(self.images[rows])).to(self._device)
+        return images, self._targets[index].to(self._device)
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether ``size`` bytes may stay on an NVIDIA device: half of what is free is left to the training."""
+    return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def shuffle(count: int, window: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """Return a random order of ``count`` rows, int64.
+
+    With a ``window``, blocks of 64 consecutive rows are shuffled, then the rows within each ``window`` of them: who
+    reads in this order from a file touches no more than a window of it at a time. Rows of one block then never lie
+    further apart than a window; one window holds blocks from all over the file.
+
+    Args:
+        count: rows.
+        window: rows, or 0 to shuffle all at once.
+        generator: a CPU generator.
+    """
+    if not 0 < window < count:
+        return torch.randperm(count, generator=generator).numpy()
+    blocks = torch.randperm(-(-count // _BLOCK), generator=generator)
+    rows = (blocks[:, None] * _BLOCK + torch.arange(_BLOCK)).flatten()
+    rows = rows[rows < count]
+    return torch.cat(
+        [part[torch.randperm(len(part), generator=generator)] for part in torch.split(rows, window)]
+    ).numpy()
+
+
+def _draw_share(alpha: float, generator: torch.Generator) -> float:
+    """Return the share that an image keeps when two are mixed, at least a half: of Beta(alpha, alpha); 1 for alpha 0.
+
+    The mixup of Zhang et al. (2018), one share a batch.
+    """
+    if not alpha:
+        return 1.0
+    draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))).beta(alpha, alpha)
+    return float(max(draw, 1 - draw))
+
+
+def _mix_neighbours(images: Tensor, share: float) -> Tensor:
+    """Mix each image with its neighbour, in place; the batch comes shuffled, so that any two are a random pair."""
+    if share < 1:
+        pairs = images[: len(images) // 2 * 2].view(-1, 2, *images.shape[1:])
+        pairs.lerp_(pairs.flip(1), 1 - share)
+    return images
+
+
+def _neighbours(count: int) -> Tensor:
+    """Return each row's partner: 0 and 1, 2 and 3, ...; a last one without stays alone."""
+    return (torch.arange(count) ^ 1).clamp_(max=count - 1)
+
+
+def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
+    """Return float (C,): 1 on average over the images, and of equal sum for each class."""
+    counts = np.bincount(labels)
+    return torch.from_numpy(len(labels) / (len(counts) * np.maximum(counts, 1))).float()
+
+
+def _boundaries(count: int, batch_size: int) -> list[int]:
+    return list(range(batch_size, count, batch_size))
+
+
+def _mix(*seeds: int) -> int:
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    scores, targets = torch.from_numpy(logits).double(), torch.tensor(labels)
+    return float(F.cross_entropy(scores, targets)), float((scores.argmax(dim=1) == targets).double().mean())
+
+
+def _check_finite(record: EpochRecord, lr: float) -> None:
+    for name in ("train_loss", "val_loss"):
+        value = getattr(record, name)
+        if not math.isfinite(value):
+            raise ModelError(f"training diverged in epoch {record.epoch}: {name} is {value}; lower `lr` (now {lr:g})")
+
+
+@contextmanager
+def _settings(*, deterministic: bool) -> Iterator[None]:
+    """Ask torch for repeatable kernels or quick ones, and give the caller's settings and generators back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng():
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        # By default torch then also fills all new memory, for whoever reads what was never written: nothing here does.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

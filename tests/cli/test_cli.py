@@ -1,0 +1,100 @@
+"""The program as a process: whatever its output is, an error is one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import picture
+from served import write_model
+
+from gender_classifier.cli.main import main
+from gender_classifier.cli.main import main as cli
+from gender_classifier.track.experiments import find_dvc_experiments
+from gender_classifier.track.run import _describe_process
+from gender_classifier.version import __version__
+
+PROGRAM = [sys.executable, "-m", "gender_classifier"]
+
+
+def run(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run ``command`` in a shell, ``$PROGRAM`` being ours."""
+    environment = {**os.environ, "PROGRAM": " ".join(PROGRAM), **variables}
+    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, check=False)
+
+
+def test_the_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("$PROGRAM --version", tmp_path).stdout.decode() == f"gender-classifier {__version__}\n"
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"gender-classifier {__version__}\n")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model, beside an image."""
+    path = write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+    path.with_name("größe.jpg").write_bytes(picture(1))
+    return path
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json"])
+def test_a_full_disk_is_one_line(model: Path, format: str) -> None:
+    done = run(f"$PROGRAM predict größe.jpg --model model.onnx --format {format} > /dev/full", model.parent)
+    assert done.returncode == 1
+    assert done.stderr.decode().endswith("error: No space left on device\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(model: Path) -> None:
+    done = run("{ $PROGRAM --help; echo $? >&2; } | true", model.parent)
+    assert done.stderr.decode() in ("141\n", "0\n")  # by whether it was gone when the help was written
+
+
+def test_closed_streams_lose_nothing_else(model: Path) -> None:
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        done = run(f"$PROGRAM predict größe.jpg --model model.onnx {closed}", model.parent)
+        assert (done.returncode, done.stderr) == (0, b"")
+    done = run("$PROGRAM predict missing.jpg --model model.onnx >&-", model.parent)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_in_another_encoding_gets_escapes(model: Path, encoding: str) -> None:
+    model.with_name("猫.jpg").write_bytes(picture(2))
+    done = run("$PROGRAM predict 猫.jpg fehlt-猫.jpg --model model.onnx", model.parent, PYTHONIOENCODING=encoding)
+    assert done.returncode == 1  # one is missing
+    assert b"\\u732b.jpg" in done.stdout
+    assert b"fehlt-\\u732b.jpg: " in done.stderr
+
+
+def test_an_error_of_the_system_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "x"))
+
+    monkeypatch.setattr(cli, "_sync", fail)
+    assert main(["sync"]) == 1
+    assert capsys.readouterr().err == f"gender-classifier sync: error: {tmp_path}/x: Permission denied\n"
+
+
+def test_git_need_not_be_there(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PATH", str(root))
+    assert find_dvc_experiments(root) == []
+    assert main(["sync"]) == 0
+    assert capsys.readouterr().out == "sync: 0 runs completed, 0 marked KILLED, 0 experiment names added\n"
+    assert "mlflow.source.git.commit" not in _describe_process("train", root)
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 12345"), OSError("No username set")])
+def test_a_user_need_not_have_a_name(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert _describe_process("train", root)["mlflow.user"] == str(os.getuid())

@@ -1,0 +1,94 @@
+"""The drawn data set: the same everywhere, with its faults."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gender_classifier.data.images import decode
+from gender_classifier.errors import ParamsError
+from gender_classifier.ingest.sample import MIN_TRAIN, MIN_VAL, draw_sample
+from gender_classifier.pipeline.params import load_params
+from gender_classifier.verify.inspection import check_fitness, inspect, judge
+
+POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
+SAMPLE = dict(draw_sample(0, num_train=60, num_val=20))
+
+
+def test_names_and_counts_are_those_of_the_layout() -> None:
+    assert list(SAMPLE) == sorted(SAMPLE)
+    counts = Counter(name.rpartition("/")[0] for name in SAMPLE)
+    assert counts == {
+        "Training/female": 30, "Training/male": 30, "Validation/female": 10, "Validation/male": 10}  # fmt: skip
+    assert all(re.fullmatch(r"\d{6}\.jpg\.jpg", name.rpartition("/")[2]) for name in SAMPLE)
+
+
+def test_the_same_seed_draws_the_same_bytes_and_another_does_not() -> None:
+    assert dict(draw_sample(0, num_train=60, num_val=20)) == SAMPLE
+    other = dict(draw_sample(1, num_train=60, num_val=20))
+    same = [name for name, data in SAMPLE.items() if other[name] == data]
+    assert len(same) <= 2  # the empty file and the note
+
+
+def test_an_image_does_not_depend_on_how_many_are_drawn() -> None:
+    larger = dict(draw_sample(0, num_train=100, num_val=20))
+    name = "Training/female/000010.jpg.jpg"
+    assert larger[name] == SAMPLE[name]
+
+
+def test_sizes_are_those_of_the_kaggle_set() -> None:
+    images = [
+        decode(data, max_pixels=10**6) for data in SAMPLE.values() if len(data) > 100 and data[-2:] == b"\xff\xd9"
+    ]
+    assert len(images) == 60 + 20 - 3
+    widths, heights = zip(*(image.size for image in images), strict=True)
+    assert min(widths) >= 52
+    assert max(widths) <= 111
+    assert min(heights) >= 58
+    assert max(heights) <= 151
+    assert len(set(widths)) > 20
+
+
+def test_every_planted_fault_is_found() -> None:
+    found = judge([inspect(name, data, max_pixels=10**6) for name, data in SAMPLE.items()], POLICY)
+    rejected = Counter(record.reason for record in found if record.status == "rejected")
+    assert rejected >= Counter(
+        {"empty": 1, "not_an_image": 1, "truncated": 1, "exact_duplicate": 2, "conflicting_label": 2, "leakage": 1}
+    )
+    remarks = Counter(record.reason for record in found if record.status == "ok")
+    assert remarks["wrong_mode"] == 1
+    assert remarks["near_duplicate"] >= 4
+
+
+def test_the_default_sample_is_within_the_tolerance_for_rejects() -> None:
+    records = [inspect(name, data, max_pixels=10**6) for name, data in draw_sample(0)]
+    check_fitness(judge(records, POLICY), POLICY)
+
+
+def test_the_classes_differ_where_hair_falls() -> None:
+    def around_neck(name: str) -> float:
+        pixels = np.asarray(decode(SAMPLE[name], max_pixels=10**6).convert("L").resize((64, 64)), dtype=float)
+        return float(np.abs(pixels[36:44, 8:20] - pixels[2:6, 2:6].mean()).mean())
+
+    means = [np.mean([around_neck(f"Training/{label}/{first + n:06d}.jpg.jpg") for n in range(20)])
+             for label, first in (("female", 1), ("male", 250_001))]  # fmt: skip
+    assert means[0] > means[1]
+
+
+@pytest.mark.parametrize(("num_train", "num_val"), [(MIN_TRAIN - 1, MIN_VAL), (MIN_TRAIN, MIN_VAL - 1)])
+def test_too_few_images_for_the_faults_are_refused(num_train: int, num_val: int) -> None:
+    with pytest.raises(ParamsError, match=f"at least {MIN_TRAIN} and ingest.sample_val to at least {MIN_VAL}"):
+        next(draw_sample(0, num_train=num_train, num_val=num_val))
+
+
+def test_the_smallest_sample_is_whole() -> None:
+    records = judge(
+        [inspect(n, d, max_pixels=10**6) for n, d in draw_sample(3, num_train=MIN_TRAIN, num_val=MIN_VAL)], POLICY
+    )
+    usable = Counter((record.split, record.label) for record in records if record.status == "ok")
+    assert len(usable) == 4
+    assert min(usable.values()) >= 3

@@ -1,0 +1,288 @@
+"""Sources become one archive, or one line that says what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import sys
+import types
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_folders import refuse_folder
+
+from gender_classifier.data.archive import Archive
+from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
+from gender_classifier.ingest.sources import KAGGLE_HANDLE, Snapshot, ingest
+from gender_classifier.pipeline.params import load_params
+
+PARAMS = replace(load_params(Path(__file__).parents[2] / "params.yaml").ingest, sample_train=24, sample_val=8)
+FILES = {f"{split}/{label}/{n}.jpg.jpg": f"{split}{label}{n}".encode()
+         for split in ("Training", "Validation") for label in ("female", "male") for n in (2, 1, 10)}  # fmt: skip
+
+
+def fill(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def take(source: str | Path, base: Path) -> tuple[Snapshot, dict[str, bytes]]:
+    out = base / "out" / "raw.zip"
+    snapshot = ingest(replace(PARAMS, source=str(source)), out, base_dir=base)
+    assert snapshot.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
+    with Archive(out) as archive:
+        return snapshot, {name: archive.read(name) for name in archive.members}
+
+
+def test_a_folder_a_zip_and_a_deeper_zip_give_one_archive(tmp_path: Path) -> None:
+    clutter = {"README.txt": b"hi", "__MACOSX/Training/female/._1.jpg": b"x", "Training/female/.DS_Store": b"x"}
+    sources = [
+        fill(tmp_path / "folder"),
+        pack(tmp_path / "flat.zip", dict(reversed(FILES.items()))),
+        pack(tmp_path / "deep.zip", {f"archive/faces/{name}": data for name, data in FILES.items()}),
+        fill(fill(tmp_path / "cluttered", clutter)),
+    ]
+    found = [take(source, tmp_path) for source in sources]
+    assert [members for _, members in found] == [FILES] * 4
+    assert len({snapshot.sha256 for snapshot, _ in found}) == 1
+    assert [snapshot.kind for snapshot, _ in found] == ["folder", "zip", "zip", "folder"]
+    assert [snapshot.ignored for snapshot, _ in found] == [0, 0, 0, 3]
+    assert found[0][0].counts == dict.fromkeys(sorted({name.rpartition("/")[0] for name in FILES}), 3)
+
+
+def test_a_relative_path_means_the_project_root(tmp_path: Path) -> None:
+    fill(tmp_path / "project" / "faces")
+    snapshot, _ = take("faces", tmp_path / "project")
+    assert (snapshot.source, snapshot.num_images) == ("faces", 12)
+
+
+def test_the_sample_is_drawn(tmp_path: Path) -> None:
+    snapshot, members = take("sample", tmp_path)
+    assert (snapshot.kind, snapshot.num_images, len(members)) == ("sample", 32, 32)
+    assert "say nothing about faces" in snapshot.note
+
+
+def without(*prefixes: str) -> dict[str, bytes]:
+    return {name: data for name, data in FILES.items() if not name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": b""}, "is no data set of this layout"),
+        (without("Validation"), "Validation/female, Validation/male missing or empty"),
+        (without("Training/male", "Validation/male"), "Training/male, Validation/male missing or empty"),
+        (FILES | {"Training/other/1.jpg": b""}, "class folder 'other'"),
+        (FILES | {"Training/male/more/1.jpg": b""}, "Training/male/more/1.jpg lies in a folder below its class"),
+        (FILES | {"second/Training/male/1.jpg": b""}, "holds 2 data sets; give the path of one: .*/., .*/second"),
+        (FILES | {"Training/Female/1.jpg": b""}, "'Female'; the classes are female and male, rename it to 'female'"),
+        (
+            {name.replace("Training/", "Training/Training/"): data for name, data in FILES.items()},
+            "lies in Training/Training, the folder is doubled; move the contents of Training/Training one level up",
+        ),
+        (
+            {name.replace("Validation/", "Training/Validation/"): data for name, data in FILES.items()},
+            "lies in Training/Validation, one is inside the other",
+        ),
+        ({"train/female/1.jpg": b"", "a.txt": b""}, "with pictures, and holds a.txt, train/"),
+    ],
+)
+def test_other_layouts_are_refused_by_name(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for source in (fill(tmp_path / "folder", files), pack(tmp_path / "a.zip", files)):
+        with pytest.raises(SourceError, match=message) as caught:
+            take(source, tmp_path)
+        assert str(source) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_one_of_several_data_sets_is_chosen_by_its_path(tmp_path: Path, kind: str) -> None:
+    copy = {f"copy/x/{name}": data + b"2" for name, data in FILES.items()}
+    both = FILES | copy
+    source = fill(tmp_path / "set", both) if kind == "folder" else pack(tmp_path / "set.zip", both)
+    assert take(f"{source}/.", tmp_path)[1] == FILES
+    for inner in ("copy", "copy/x", "copy/x/."):
+        assert sorted(take(f"{source}/{inner}", tmp_path)[1].values()) == sorted(copy.values())
+    snapshot, _ = take(f"{source}/.", tmp_path)
+    assert (snapshot.ignored, snapshot.kind) == (12, kind)
+    with pytest.raises(GenderClassifierError, match=r"no folder 'nope'|no such folder"):
+        take(f"{source}/nope", tmp_path)
+
+
+def test_two_names_of_one_data_set_are_no_choice(tmp_path: Path) -> None:
+    fill(tmp_path / "set" / "v2")
+    (tmp_path / "set" / "current").symlink_to("v2")
+    assert take(tmp_path / "set", tmp_path)[1] == FILES
+
+
+def test_any_name_comes_through(tmp_path: Path) -> None:
+    names = {"a\\b.jpg": "a%5Cb.jpg", "c\rd\n$.jpg": "c\rd\n$.jpg", "e:%.jpg": "e:%.jpg"}
+    if sys.platform == "linux":
+        names[os.fsdecode(b"\xff.jpg")] = "%FF.jpg"
+    folder = fill(tmp_path / "folder", FILES | {f"Training/male/{name}": b"x" for name in names})
+    fill(folder, {"Training/male/Icon\r": b"", "Training/male/Thumbs.db": b""})
+    snapshot, members = take(folder, tmp_path)
+    assert set(members) - set(FILES) == {f"Training/male/{name}" for name in names.values()}
+    assert snapshot.ignored == 2
+    fill(folder, {"Training/male/a%5Cb.jpg": b"y"})
+    with pytest.raises(SourceError, match=re.escape("would both become Training/male/a%5Cb.jpg; rename one of them")):
+        take(folder, tmp_path)
+
+
+def test_a_zip_of_windows_is_read(tmp_path: Path) -> None:
+    _, members = take(pack(tmp_path / "a.zip", {f"x\\{n}".replace("/", "\\"): d for n, d in FILES.items()}), tmp_path)
+    assert members == FILES
+
+
+def test_bystanders_in_a_zip_are_ignored_and_counted(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", FILES | {"README.txt": b"1", "x.mp4": bytes(64 * 2**20 + 1), "../up.txt": b""})
+    link = zipfile.ZipInfo("Training/female/latest.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("README.txt", b"2")
+        archive.writestr(link, b"1.jpg.jpg")
+    snapshot, members = take(path, tmp_path)
+    assert members == FILES
+    assert snapshot.ignored == 4
+    assert len(snapshot.remarks) == 1
+    assert "not readable, left out (4): " in snapshot.remarks[0]
+    assert "Training/female/latest.jpg (is a symbolic link)" in snapshot.remarks[0]
+
+
+@pytest.mark.parametrize("name", ["Training/male/9.jpg", "Training/male/9.HEIC", "Training/male/9"])
+def test_an_image_in_a_zip_that_must_not_be_read_stops(tmp_path: Path, name: str) -> None:
+    path = pack(tmp_path / "a.zip", FILES | {name: bytes(64 * 2**20 + 1)})
+    with pytest.raises(ArchiveError, match=f"'{name}' would unpack to"):
+        take(path, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_a_folder_that_cannot_be_read_stop_by_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder")
+    for number in range(7):
+        (folder / "Training" / "male" / f"gone{number}.jpg").symlink_to("nothing")
+    os.mkfifo(folder / "Validation" / "male" / "batch")  # no suffix: it might be an image
+    with pytest.raises(SourceError, match="8 of its files cannot be read: ") as caught:
+        take(folder, tmp_path)
+    assert "Training/male/gone0.jpg (a link to nothing)" in str(caught.value)
+    assert "and 3 more; check their permissions" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_entered_stops_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "folder", FILES | {"lost+found/x": b""})
+    for name, stops in (("lost+found", False), ("female", True)):
+        with monkeypatch.context() as patch:
+            refuse_folder(patch, name)
+            if stops:
+                with pytest.raises(
+                    SourceError, match="2 of its folders cannot be read: Training/female .Permission denied"
+                ):
+                    take(folder, tmp_path)
+            else:
+                take(folder, tmp_path)
+
+
+def test_other_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder", FILES | {"cover.jpg": b"x", "Training/male/x.avif": b"x"})
+    (folder / "loop").symlink_to(".")
+    (folder / "Training" / "male" / "notes.txt").symlink_to("nothing")
+    snapshot, members = take(folder, tmp_path)
+    assert set(members) == {*FILES, "Training/male/x.avif"}
+    assert snapshot.remarks == (
+        "images named as of a format that is not decoded (AVIF), to be converted (1): Training/male/x.avif",
+        "images outside the class folders, left out (1): cover.jpg",
+        "not readable, left out (1): Training/male/notes.txt (a link to nothing)",
+        "links to a folder around them, not followed (1): loop",
+    )
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", {"1.jpg": b"1"})
+    folder = fill(tmp_path / "folder", without("Validation/male"))
+    (folder / "Validation" / "male").symlink_to(tmp_path / "elsewhere")
+    assert take(folder, tmp_path)[1]["Validation/male/1.jpg"] == b"1"
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such folder or file; choose sample, kaggle, or a path"):
+        take("nowhere.zip", tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_a_file_that_is_no_archive_leaves_the_old_snapshot(tmp_path: Path, data: bytes) -> None:
+    _, before = take(fill(tmp_path / "folder"), tmp_path)
+    (tmp_path / "bad.zip").write_bytes(data)
+    with pytest.raises(ArchiveError, match="not a whole zip file"):
+        take("bad.zip", tmp_path)
+    with Archive(tmp_path / "out" / "raw.zip") as archive:
+        assert {name: archive.read(name) for name in archive.members} == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["raw.zip"]
+
+
+def test_links_to_nothing_are_named_wherever_they_lie(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder")
+    for name in ("album", "gone.jpg", "Training/more", "Training/notes.txt", ".#lock"):
+        (folder / name).symlink_to("nothing")
+    snapshot, members = take(folder, tmp_path)
+    assert members == FILES
+    assert snapshot.remarks == (
+        "not readable, left out (4): Training/more (a link to nothing), Training/notes.txt (a link to nothing), album (a "
+        "link to nothing), gone.jpg (a link to nothing)",
+    )
+
+
+def test_a_link_to_the_data_set_beside_it_leaves_nothing_out(tmp_path: Path) -> None:
+    fill(tmp_path / "sets" / "v2", FILES | {"extra/1.jpg": b"1"})
+    (tmp_path / "sets" / "latest").symlink_to("v2")
+    snapshot, members = take(tmp_path / "sets", tmp_path)
+    assert members == FILES
+    assert snapshot.remarks == ("images outside the class folders, left out (2): latest/extra/1.jpg, v2/extra/1.jpg",)
+
+
+def test_a_folder_named_like_a_split_without_images_is_no_data_set(tmp_path: Path) -> None:
+    snapshot, members = take(pack(tmp_path / "a.zip", FILES | {"docs/Training/notes/readme.txt": b""}), tmp_path)
+    assert (members, snapshot.ignored, snapshot.remarks) == (FILES, 1, ())
+
+
+def test_the_pipelines_own_archive_is_no_source(tmp_path: Path) -> None:
+    take(fill(tmp_path / "folder"), tmp_path)
+    with pytest.raises(SourceError, match="pipeline's own archive"):
+        take("out/raw.zip", tmp_path)
+
+
+def test_kaggle_asks_for_the_pinned_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    fill(tmp_path / "cache" / "archive")
+
+    def download(handle: str) -> str:
+        asked.append(handle)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
+    snapshot, members = take("kaggle", tmp_path)
+    assert asked == [f"{KAGGLE_HANDLE}/versions/1"]
+    assert (snapshot.kind, members) == ("kaggle", FILES)
+
+
+def test_kaggle_without_network_says_how_to_do_it_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(GenderClassifierError, match="download the zip by hand") as caught:
+        take("kaggle", tmp_path)
+    assert "-S source=" in str(caught.value)
+    assert "\n" not in str(caught.value)

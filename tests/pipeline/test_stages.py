@@ -1,0 +1,335 @@
+"""Every stage in a temporary folder, without DVC: what it writes, what it mirrors, how it fails."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from closure import ROOT
+from conftest import stand_in
+from mlflow import MlflowClient
+
+from gender_classifier.common.paths import Layout
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.images import to_array
+from gender_classifier.errors import DataError, ModelError
+from gender_classifier.model.network import IMAGENET_MEAN, IMAGENET_STD, load_model
+from gender_classifier.monitor.drift import UNITS, measure_pixels, parse_reference
+from gender_classifier.pipeline.params import Params, load_params
+from gender_classifier.predict.predictor import Predictor
+from gender_classifier.version import __version__
+
+STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
+
+
+def load_main(stage: str) -> Callable[[Layout, Params], None]:
+    spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / "stages" / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main  # type: ignore[no-any-return]
+
+
+def run(stage: str, folder: Path) -> None:
+    layout = Layout(folder)
+    load_main(stage)(layout, load_params(layout.params_path))
+
+
+def shrink(folder: Path, **top: object) -> None:
+    """Write the real params, made small."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params |= {"epochs": 2, "batch_size": 32, **top}
+    params["ingest"] |= {"sample_train": 100, "sample_val": 30}
+    params["verify"]["max_rejected"] = 0.1
+    params["preprocess"]["val_fraction"] = 0.2
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all five stages have run."""
+    folder = tmp_path_factory.mktemp("whole")
+    shrink(folder)
+    for stage in STAGES:
+        run(stage, folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """Return the same folder to break, with a store of its own."""
+    shutil.copytree(whole, tmp_path / "copy", ignore=shutil.ignore_patterns("mlartifacts"))
+    return tmp_path / "copy"
+
+
+def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = {
+        next(iter(entry)) if isinstance(entry, dict) else entry
+        for stage in pipeline.values()
+        for kind in ("outs", "metrics", "plots")
+        for entry in stage.get(kind, [])
+    }
+    files = {
+        str(path.parent.relative_to(whole) if "figures" in path.parts else path.relative_to(whole))
+        for folder in ("data", "models", "metrics")
+        for path in (whole / folder).rglob("*")
+        if path.is_file()
+    }
+    assert files == declared
+
+
+def test_metrics_in_git_are_small(whole: Path) -> None:
+    assert sum(path.stat().st_size for path in (whole / "metrics").glob("*.*")) < 100_000
+
+
+def test_arrays_follow_the_index_back_to_the_source(whole: Path) -> None:
+    with Archive(whole / "data/raw.zip") as archive:
+        for split in ("train", "val", "test"):
+            images = np.load(whole / f"data/processed/{split}_images.npy")
+            labels = np.load(whole / f"data/processed/{split}_labels.npy")
+            with (whole / f"data/processed/{split}_index.csv").open() as file:
+                for row in csv.DictReader(file):
+                    number = int(row["row"])
+                    assert row["member"].split("/")[1] == row["label"] == ("female", "male")[labels[number]]
+                    assert row["member"].startswith("Validation" if split == "test" else "Training")
+                    expected = to_array(archive.read(row["member"]), 64, max_pixels=10**6)
+                    np.testing.assert_array_equal(images[number], expected)
+
+
+def test_channel_statistics_are_those_of_train_alone(whole: Path) -> None:
+    info = json.loads((whole / "data/processed/dataset.json").read_text())
+    pixels = np.load(whole / "data/processed/train_images.npy").reshape(-1, 3) / 255
+    np.testing.assert_allclose(info["channel_mean"], pixels.mean(axis=0))
+    np.testing.assert_allclose(info["channel_std"], pixels.std(axis=0))
+
+
+def test_the_model_holds_what_rebuilds_it(whole: Path) -> None:
+    _, spec = load_model(whole / "models/model.safetensors")
+    info = json.loads((whole / "data/processed/dataset.json").read_text())
+    assert list(spec.classes) == info["classes"] == ["female", "male"]
+    assert list(spec.channel_mean) == info["channel_mean"]
+
+
+def test_imagenet_weights_bring_their_own_normalisation(copy: Path, hub: Path) -> None:
+    state = stand_in(hub)
+    shrink(copy, epochs=1)
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["train"] |= {"weights": "imagenet", "trunk_lr": 0.0, "ema_epochs": 0.0}
+    params["weight_decay"] = 0.0
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("train", copy)
+    model, spec = load_model(copy / "models/model.safetensors")
+    assert (spec.channel_mean, spec.channel_std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert torch.equal(model.state_dict()["features.0.weight"], state["features.0.weight"])
+    run("evaluate", copy)  # what is exported agrees with the model
+
+
+def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
+    with (whole / "metrics/curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    best = json.loads((whole / "metrics/train.json").read_text())
+    assert float(rows[best["best_epoch"] - 1]["val_accuracy"]) == best["best_val_accuracy"]
+
+
+def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{whole / 'mlflow.db'}")
+    run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
+    assert "test/accuracy" in client.get_run(run_id).data.metrics
+    assert client.get_model_version("gender-classifier", "1").run_id == run_id
+
+
+def test_the_model_file_says_what_it_is(whole: Path) -> None:
+    metadata = Predictor(whole / "models/model.onnx").metadata
+    manifest = hashlib.sha256((whole / "data/verified/manifest.csv").read_bytes()).hexdigest()
+    assert manifest.startswith(metadata["data_digest"])
+    assert metadata["version"] == __version__
+    assert json.loads(metadata["metrics"]) == json.loads((whole / "metrics/evaluate.json").read_text())["test"]
+    card = (whole / "models/model_card.md").read_text()
+    assert metadata["limits"].startswith("> Synthetic data")
+    assert metadata["limits"].partition("## Intended use")[2] in card
+
+
+def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path) -> None:
+    reference = parse_reference(Predictor(whole / "models/model.onnx").metadata["reference"], "model.onnx")
+    images = np.load(whole / "data/processed/train_images.npy")
+    assert set(reference) == set(UNITS)
+    assert {name: one.split for name, one in reference.items() if one.split == "val"} == dict.fromkeys(
+        ("class", "confidence"), "val"
+    )
+    for name in ("width", "height", "brightness", "contrast"):
+        assert reference[name].total == len(images)
+    with (whole / "data/verified/manifest.csv").open() as file:
+        widths = {row["member"]: int(row["width"]) for row in csv.DictReader(file)}
+    with (whole / "data/processed/train_index.csv").open() as file:
+        ordered = sorted(widths[row["member"]] for row in csv.DictReader(file))
+    assert reference["width"].quantile(0.5) == pytest.approx(ordered[len(ordered) // 2], rel=0.06)
+    assert reference["brightness"].quantile(0.5) == pytest.approx(
+        np.median(measure_pixels(images)["brightness"]), abs=1 / 128
+    )
+    with (whole / "data/predictions/val.csv").open() as file:
+        called = [row["predicted"] for row in csv.DictReader(file)]
+    assert reference["class"].categories == ("female", "male")
+    assert reference["class"].counts.tolist() == [called.count("female"), called.count("male")]
+
+
+def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The test set once more, as a table with an attribute, gets the test set's figures; training pictures get none."""
+    with Archive(copy / "data/raw.zip") as archive, (copy / "data/processed/test_index.csv").open() as file:
+        test = list(csv.DictReader(file))
+        with (copy / "data/processed/train_index.csv").open() as more:
+            rows = test + list(csv.DictReader(more))[:7]
+        (copy / "again").mkdir()
+        lines = ["path,label,side"]
+        for number, row in enumerate(rows):
+            (copy / "again" / f"{number}.jpg").write_bytes(archive.read(row["member"]))
+            lines.append(f"{number}.jpg,{row['label']},{'left' if number % 2 else 'right'}")
+    (copy / "again" / "set.csv").write_text("\n".join(lines))
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["evaluate"] |= {"extra": {"again": "again/set.csv"}, "robustness_images": 0}
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("evaluate", copy)
+    assert "again: accuracy" in capsys.readouterr().out
+    report = json.loads((copy / "metrics/extra.json").read_text())["again"]
+    expected = json.loads((copy / "metrics/test_report.json").read_text())
+    assert {"tta_share", "accuracy_without_tta"} <= set(expected)  # of the test set alone
+    assert report["metrics"] == pytest.approx({key: value for key, value in expected.items() if "tta" not in key})
+    assert report["confusion"] == json.loads((copy / "metrics/test_confusion.json").read_text())
+    assert report["left_out"] == {"seen in train": 7}
+    with (copy / "metrics/extra_attributes.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["set"], row["attribute"], row["value"]) for row in table] == [
+        ("again", "all", ""), ("again", "side", "left"), ("again", "side", "right"),
+    ]  # fmt: skip
+    assert int(table[0]["n"]) == len(test) == int(table[1]["n"]) + int(table[2]["n"])
+    with (copy / "data/predictions/extra.csv").open() as file:
+        assert sum(row["status"] == "ok" for row in csv.DictReader(file)) == len(test)
+    assert (copy / "metrics/figures/evaluate/extra_again_attributes.png").exists()
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    # Measured with other params, the model's row stays as it was; a row of its own has both.
+    found = client.search_runs([client.get_experiment_by_name("gender-classifier").experiment_id])
+    rows = [one.data for one in found if "extra/again/accuracy" in one.data.metrics]
+    assert [one.metrics["extra/again/accuracy"] for one in rows] == [report["metrics"]["accuracy"]]
+    assert rows[0].params["evaluate.extra.again"] == "again/set.csv"
+
+
+def test_without_further_sets_their_tables_are_empty(whole: Path) -> None:
+    assert json.loads((whole / "metrics/extra.json").read_text()) == {}
+    assert len((whole / "metrics/extra_attributes.csv").read_text().splitlines()) == 1
+
+
+def test_a_further_set_that_is_not_there_stops_the_stage_before_it_measures(copy: Path) -> None:
+    (copy / "metrics/evaluate.json").unlink()
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["evaluate"]["extra"] = {"foreign": "nowhere.zip"}
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(DataError, match="evaluate.extra.foreign: .*nowhere.zip: no such folder or file"):
+        run("evaluate", copy)
+    assert not (copy / "metrics/evaluate.json").exists()
+
+
+def test_a_store_that_lost_the_run_gets_a_new_one_and_the_same_model(
+    whole: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "mlflow.db").unlink()
+    run("evaluate", copy)
+    assert "opening a new one" in capsys.readouterr().out
+    assert (copy / "models/model.onnx").read_bytes() == (whole / "models/model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "error", "message"),
+    [
+        ("verify", "data/raw.zip", Exception, "not a whole zip file"),
+        ("preprocess", "data/verified/manifest.csv", DataError, "line 1 does not name the columns"),
+        ("train", "data/processed/train_images.npy", DataError, "not a whole .npy file"),
+        ("evaluate", "models/model.safetensors", ModelError, "not a whole safetensors file"),
+        ("evaluate", "data/processed/test_labels.npy", DataError, "not a whole .npy file"),
+    ],
+)
+def test_torn_inputs_are_refused(copy: Path, stage: str, path: str, error: type[Exception], message: str) -> None:
+    whole = (copy / path).read_bytes()
+    (copy / path).write_bytes(whole[20 : len(whole) // 2])
+    with pytest.raises(error, match=message):
+        run(stage, copy)
+
+
+def test_a_model_for_other_images_is_refused(copy: Path) -> None:
+    info = json.loads((copy / "data/processed/dataset.json").read_text())
+    (copy / "data/processed/dataset.json").write_text(json.dumps(info | {"image_size": 96}))
+    with pytest.raises(DataError, match="made for 64 px"):
+        run("evaluate", copy)
+
+
+def test_too_many_rejects_write_the_report_and_no_manifest(copy: Path) -> None:
+    shutil.rmtree(copy / "data/verified")
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["verify"]["max_rejected"] = 0.01
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(DataError, match=r"images rejected .* more than the tolerated 1.00%"):
+        run("verify", copy)
+    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["report.json"]
+
+
+def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *arguments],
+        cwd=folder, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:
+    shrink(tmp_path, lr="fast")  # each stage checks the params of all; this one starts quickest
+    line = f"{tmp_path}/params.yaml: `lr` is str 'fast'; it must be a number, above 0 and at most 100"
+    process = start("ingest", tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, f"ingest: error: {line}\n")
+    for process in (start("ingest", tmp_path, "--debug"), start("ingest", tmp_path, GENDER_CLASSIFIER_DEBUG="1")):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.startswith("Traceback")
+        assert errors.endswith(f"ParamsError: {line}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_is_marked_killed_and_leaves_no_model(
+    copy: Path, number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    shrink(copy, epochs=1000)
+    for path in ("models/model.safetensors", "metrics/curves.csv"):
+        (copy / path).unlink()
+    process = start("train", copy)
+    request.addfinalizer(process.kill)
+    deadline = time.monotonic() + 60
+    # The second row on disk: the first is in MLflow by then.
+    while not (copy / "metrics/curves.csv").exists() or len((copy / "metrics/curves.csv").read_text().splitlines()) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert not (copy / "models/model.safetensors").exists()
+    assert not list(copy.rglob("*.tmp"))
+    run_id = json.loads((copy / "models/mlflow_run.json").read_text())["run_id"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert len(client.get_metric_history(run_id, "val/loss")) >= 1

@@ -1,0 +1,76 @@
+"""The one place that decides which images validate."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gender_classifier.errors import DataError
+from gender_classifier.preprocess.splits import assign_val
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 10**6), st.sampled_from(["female", "male"]), st.sampled_from(["", "", "", "1", "2", "3"])),
+    min_size=1,
+    unique_by=lambda row: row[0],
+)
+
+
+def split(rows: list[tuple[str, str, str]], fraction: float = 0.1, seed: int = 0) -> dict[str, bool]:
+    members, labels, groups = zip(*rows, strict=True)
+    chosen = assign_val(members, labels, groups, val_fraction=fraction, seed=seed)
+    return dict(zip(members, chosen.tolist(), strict=True))
+
+
+def plain(count: int) -> list[tuple[str, str, str]]:
+    return [(f"Training/{label}/{n}.jpg", label, "") for label in ("female", "male") for n in range(count)]
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.25, 0.5])
+def test_each_class_gives_its_share(fraction: float) -> None:
+    chosen = split(plain(400), fraction)
+    counts = Counter(name.split("/")[1] for name, is_val in chosen.items() if is_val)
+    assert counts == {"female": 400 * fraction, "male": 400 * fraction}
+
+
+@given(rows=ROWS, seed=st.integers(0, 99), fraction=st.floats(0.01, 0.5), data=st.data())
+def test_groups_stay_whole_and_order_does_not_matter(
+    rows: list[tuple[int, str, str]], seed: int, fraction: float, data: st.DataObject
+) -> None:
+    named = [(str(number), label, group and f"{label}{group}") for number, label, group in rows]
+    try:
+        chosen = split(named, fraction, seed)
+    except DataError:
+        units = {(label, group or name) for name, label, group in named}
+        assert min(Counter(label for label, _ in units).values()) == 1
+        return
+    assert split(data.draw(st.permutations(named)), fraction, seed) == chosen
+    for group in {group for _, _, group in named if group}:
+        assert len({chosen[name] for name, _, own in named if own == group}) == 1
+    for label in {label for _, label, _ in named}:
+        assert {chosen[name] for name, own, _ in named if own == label} == {True, False}
+
+
+def test_another_seed_chooses_others_and_new_images_change_little() -> None:
+    first, second = split(plain(400)), split(plain(400), seed=1)
+    assert first != second
+    grown = split(plain(404))
+    moved = sum(grown[name] != is_val for name, is_val in first.items())
+    assert moved <= 4
+
+
+def test_too_few_images_are_refused_by_class() -> None:
+    rows = [*plain(5), ("Training/other/1.jpg", "other", "")]
+    with pytest.raises(DataError, match="Training/other: 1 usable images in 1 groups are too few"):
+        split(rows)
+
+
+def test_a_group_under_two_labels_goes_one_way() -> None:
+    rows = [*plain(20), ("a", "female", "7"), ("b", "male", "7")]
+    for seed in range(20):
+        chosen = split(rows, 0.3, seed)
+        assert chosen["a"] == chosen["b"]
+    assert isinstance(assign_val(["a", "b"], ["x", "x"], ["", ""], val_fraction=0.5, seed=0), np.ndarray)

@@ -1,0 +1,288 @@
+"""The page in a real browser: by mouse, by keyboard, on a phone, with a key; and with no other host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from closure import ROOT
+from conftest import encode, picture
+from playwright.sync_api import BrowserContext, ConsoleMessage, FilePayload, Page, Request, expect, sync_playwright
+from served import Served, grey, served, write_model
+from test_sweep import FLAGS
+
+from gender_classifier.ingest.sample import draw_sample
+
+pytestmark = pytest.mark.ui
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(model, tmp_path_factory.mktemp("served"), "--max-bytes", "200000") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "chromium: no such program; install it (Debian: apt-get install chromium)"
+    with sync_playwright() as playwright:
+        profile = str(tmp_path_factory.mktemp("profile"))
+        context = playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
+        context.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        yield context
+        context.close()
+
+
+class Watch:
+    """What a page asks for, and what its console says."""
+
+    def __init__(self, page: Page) -> None:
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", self._note_request)
+        page.on("console", self._note_message)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _note_request(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+def page(browser: BrowserContext, service: Served) -> Iterator[Page]:
+    """The page as it opens; at the end, it has spoken with its own service only and complained of nothing."""
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1200, "height": 900})
+    watch = Watch(page)
+    page.goto(service.address)
+    expect(page.locator("#model")).to_contain_text("0.1.0")
+    yield page
+    others = [url for url in watch.requests if not url.startswith((f"{service.address}/", f"blob:{service.address}/"))]
+    assert not others
+    # Chromium itself notes each refusal by status, which the tests of bad pictures mean.
+    assert not [text for text in watch.complaints if "the server responded with a status of 422" not in text]
+    page.close()
+
+
+def payload(name: str, data: bytes) -> FilePayload:
+    return {"name": name, "mimeType": "image/png", "buffer": data}
+
+
+BRIGHT, DARK, DOUBTFUL = (payload(f"{name}.png", grey(v)) for name, v in (("bright", 240), ("dark", 10), ("mid", 150)))
+
+
+def drop(page: Page, *files: FilePayload) -> None:
+    """Drop files onto the middle of the page, as from a file manager."""
+    transfer = page.evaluate_handle(
+        """files => {
+            const transfer = new DataTransfer();
+            for (const {name, bytes} of files) {
+                transfer.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+            }
+            return transfer;
+        }""",
+        [{"name": one["name"], "bytes": list(one["buffer"])} for one in files],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("#drop", event, {"dataTransfer": transfer})
+
+
+def test_chosen_pictures_are_answered_each_with_its_own(page: Page) -> None:
+    page.locator("#files").set_input_files([BRIGHT, DARK, DOUBTFUL])
+    results = page.locator(".result")
+    expect(results).to_have_count(3)
+    expect(results.nth(0).locator(".answer")).to_have_text("male: 94.1 %")
+    expect(results.nth(1).locator(".answer")).to_have_text("female: 96.1 %")
+    expect(results.nth(2).locator(".answer")).to_have_text("uncertain, rather male: 58.8 %")
+    expect(results.nth(2)).to_contain_text("take it as no answer")
+    expect(results.nth(0)).not_to_contain_text("uncertain")
+    page.evaluate("Promise.all(document.getAnimations().map(growth => growth.finished)).then(() => null)")
+    for place, share in ((0, 0.941), (1, 0.961), (2, 0.588)):
+        bar = results.nth(place).locator(".bar")
+        whole, part = bar.bounding_box(), bar.locator("div").bounding_box()
+        assert whole is not None
+        assert part is not None
+        assert part["width"] / whole["width"] == pytest.approx(share, abs=0.01)
+    assert [result.locator(".name").inner_text() for result in results.all()] == ["bright.png", "dark.png", "mid.png"]
+    expect(page.get_by_role("status").first).to_have_text("3 pictures done.")
+    page.get_by_role("button", name="Remove all").click()
+    expect(results).to_have_count(0)
+    page.locator("#files").set_input_files(BRIGHT)  # the same once more
+    expect(results.locator(".answer")).to_have_text("male: 94.1 %")
+
+
+def test_dropped_pictures_and_what_is_wrong_with_some_in_plain_words(page: Page) -> None:
+    whole = picture(0)
+    noise = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8), "PNG")
+    drop(
+        page,
+        payload("note.txt", b"a note"),
+        payload("empty.png", b""),
+        payload("cut.jpg", whole[: len(whole) * 2 // 3]),
+        payload("large.png", noise),
+        payload("good.png", grey(10)),
+    )
+    answers = page.locator(".result .answer")
+    expect(answers).to_have_text([
+        "This is no picture that can be read here. These can: JPEG, PNG, WEBP, BMP, GIF, TIFF.",
+        "The file is empty.",
+        "The file breaks off before the picture ends.",
+        "The file is too large; up to 0.2 MB are taken.",
+        "female: 96.1 %",
+    ])  # fmt: skip
+    expect(page.locator(".result.failed")).to_have_count(4)
+
+
+def test_the_heat_map_is_drawn_over_the_part_that_decides(page: Page) -> None:
+    page.locator("#files").set_input_files(payload("half.png", encode(_lit_quarter(), "PNG")))
+    button = page.get_by_role("button", name="Show what it looked at in half.png")
+    button.click()
+    canvas = page.locator(".result canvas")
+    expect(canvas).to_be_visible()
+    expect(page.locator(".legend")).to_contain_text("(top left)")
+    strongest = canvas.evaluate(
+        """canvas => {
+            const {data} = canvas.getContext("2d").getImageData(0, 0, 256, 256);
+            return [[48, 48], [208, 48], [48, 208], [208, 208]].map(([x, y]) => data[4 * (256 * y + x) + 3]);
+        }"""
+    )
+    assert strongest[0] > 100
+    assert strongest[1:] == [0, 0, 0]
+    over, picture = canvas.bounding_box(), page.locator(".result img").bounding_box()
+    assert over == picture
+    page.get_by_role("button", name="Hide what it looked at in half.png").click()
+    expect(canvas).to_be_hidden()
+    page.get_by_role("button", name="Show what it looked at in half.png").click()
+    expect(canvas).to_be_visible()
+
+
+def _lit_quarter() -> np.ndarray:
+    pixels = np.full((40, 80, 3), 30, np.uint8)
+    pixels[:20, :40] = 230
+    return pixels
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    page.on("filechooser", lambda _: None)  # from now on Chromium asks Playwright, not a person
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "files"
+    assert page.locator("#drop").evaluate("drop => getComputedStyle(drop).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([BRIGHT])
+    expect(page.locator(".answer")).to_have_text("male: 94.1 %")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "clear"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "explain"
+    page.keyboard.press("Space")
+    expect(page.locator(".result canvas")).to_be_visible()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".result")).to_have_count(0)
+    assert page.evaluate("document.activeElement.id") == "files"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(service.address + path)
+    if path == "/":
+        long_name = payload(f"{'a-very-long-name-' * 12}.png", grey(90))
+        wide = payload("wide.png", encode(np.full((20, 900, 3), 90, np.uint8), "PNG"))
+        page.locator("#files").set_input_files([long_name, wide, payload("note.txt", b"a note")])
+        expect(page.locator(".bar:visible, .failed")).to_have_count(3)
+    else:
+        expect(page.locator("article")).to_have_count(5)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    widest = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('body *')].map(e => e.getBoundingClientRect().right))"
+    )
+    assert widest <= 360 or path == "/docs"  # long lines scroll within their boxes there
+
+
+def test_the_cards_limits_and_figures_are_on_the_page(page: Page) -> None:
+    card = page.get_by_role("region", name="What the answers are worth")
+    expect(card.locator("li")).to_have_count(2)
+    expect(card.locator("li").first).to_have_text(
+        "Two labels are not what gender is. It repeats how somebody labelled pictures; see README.md."
+    )
+    expect(card.locator("li strong")).to_have_text("Two labels are not what gender is.")
+    expect(card).to_contain_text("right on 95.8 % (95 % interval 94.8 % to 96.6 %)")
+
+
+def test_markup_in_a_name_is_text(page: Page) -> None:
+    name = "<img src=x onerror=document.title=1>.png"
+    page.locator("#files").set_input_files(payload(name, grey(90)))
+    expect(page.locator(".name")).to_have_text(name)
+    assert page.title() == "gender-classifier"
+
+
+def test_dark_light_and_stillness_are_the_readers_choice(page: Page) -> None:
+    colors = set()
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(colors) == 2
+    page.locator("#files").set_input_files(BRIGHT)
+    bar = page.locator(".bar div")
+    expect(page.locator(".bar")).to_be_visible()
+    assert bar.evaluate("bar => getComputedStyle(bar).transitionProperty") == "none"
+
+
+def test_a_key_is_asked_for_and_a_wrong_one_again(browser: BrowserContext, model: Path, tmp_path: Path) -> None:
+    with served(model, tmp_path, GENDER_CLASSIFIER_API_KEY="open-sesame") as running:
+        page = browser.new_page()
+        page.goto(running.address)
+        field = page.get_by_label("This service asks for its API key")
+        expect(field).to_be_visible()
+        page.locator("#files").set_input_files(BRIGHT)
+        expect(page.locator(".answer")).to_have_text("waiting …")
+        for key, is_right in (("wrong", False), ("open-sesame", True)):
+            field.fill(key)
+            field.press("Enter")
+            expect(page.locator(".answer")).to_have_text("male: 94.1 %" if is_right else "waiting …")
+            if not is_right:
+                expect(page.locator("#status")).to_have_text("The API key is missing or wrong.")
+        expect(field).to_be_hidden()
+        page.close()
+
+
+def test_pictures_for_the_readme(browser: BrowserContext, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """With --screenshots: drawn portraits before the model of this checkout."""
+    folder = pytestconfig.getoption("--screenshots")
+    if folder is None:
+        pytest.skip("no --screenshots FOLDER")
+    model = ROOT / "models" / "model.onnx"
+    assert model.is_file(), f"{model}: no such file; run `dvc repro`"
+    portraits = [data for name, data in draw_sample(7) if name.startswith("Validation/")]
+    chosen = [portraits[place] for place in (0, 3, 205, 208)]
+    with served(model, tmp_path) as running:
+        page = browser.new_page()
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": 1200, "height": 1000})
+        page.goto(running.address)
+        page.locator("#files").set_input_files(
+            [{"name": f"portrait-{n}.jpg", "mimeType": "image/jpeg", "buffer": one} for n, one in enumerate(chosen, 1)]
+        )
+        expect(page.locator(".bar:visible")).to_have_count(4)
+        for place in (0, 2):
+            page.locator(".explain").nth(place).click()
+        expect(page.locator(".result canvas:visible")).to_have_count(2)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(500)
+        page.screenshot(path=Path(folder) / "page.png")
+        page.close()

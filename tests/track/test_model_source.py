@@ -1,0 +1,97 @@
+"""Names of models: paths stand as they are, names of the registry are looked up and downloaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from closure import ROOT
+from conftest import client
+from served import SIZE, grey, served, write_model
+
+from gender_classifier.errors import ModelError, TrackingError
+from gender_classifier.predict.predictor import Predictor
+from gender_classifier.track.model_source import find_model
+from gender_classifier.track.registry import promote, register_model
+from gender_classifier.track.run import track
+
+
+def register(root: Path, path: Path) -> str:
+    card = root / "model_card.md"
+    card.write_text("# Model card\n")
+    with track("evaluate", root, params={}) as run:
+        return register_model(
+            run.client, run.run_id, path, image_size=SIZE, num_classes=2, metrics={}, tags={}, card=card
+        )
+
+
+def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
+    assert find_model("some/model.onnx", tmp_path) == (Path("some/model.onnx"), None)
+    code = (
+        "import sys; from pathlib import Path; from gender_classifier.track.model_source import find_model;"
+        "find_model('model.onnx', Path()); print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_a_version_of_the_registry_says_the_same_as_the_file_it_was_made_of(root: Path) -> None:
+    path = write_model(root / "model.onnx")
+    assert [register(root, path) for _ in range(2)] == ["1", "2"]
+    promote(client(root), "1", "a test")
+    expected = Predictor(path)
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    for name, version in (("@champion", "1"), ("@challenger", "2"), ("/2", "2")):
+        found = find_model(f"models:/gender-classifier{name}", root)
+        assert found.registry_version == version
+        predictor = Predictor(found.path)
+        assert dict(predictor.metadata) == dict(expected.metadata)
+        np.testing.assert_array_equal(predictor.compute_probs(images), expected.compute_probs(images))
+
+
+def test_the_service_takes_the_champion(root: Path) -> None:
+    path = write_model(root / "model.onnx")
+    register(root, path)
+    promote(client(root), "1", "a test")
+    path.unlink()
+    with served("models:/gender-classifier@champion", root) as running:
+        described = httpx.get(f"{running.address}/model", trust_env=False).json()
+        (found,) = httpx.post(f"{running.address}/predict", files={"images": grey(204)}, trust_env=False).json()
+    assert (described["registry_version"], described["data_digest"]) == ("1", "0123456789abcdef")
+    assert found["probs"] == {"female": 0.2, "male": 0.8}
+
+
+@pytest.mark.parametrize(
+    "name", ["models:/gender-classifier", "models:gender-classifier/1", "models:/a/b/c", "models:/a@"]
+)
+def test_what_is_no_name_of_the_registry(root: Path, name: str) -> None:
+    with pytest.raises(TrackingError, match="not a model of the registry; write models:/gender-classifier@champion or"):
+        find_model(name, root)
+
+
+@pytest.mark.parametrize("name", ["models:/gender-classifier@best", "models:/gender-classifier/7", "models:/other/1"])
+def test_a_version_that_is_not_there(root: Path, name: str) -> None:
+    register(root, write_model(root / "model.onnx"))
+    with pytest.raises(TrackingError, match=f"{name}: no such version in the registry sqlite:///"):
+        find_model(name, root)
+
+
+def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrackingError, match="no project here"):
+        find_model("models:/gender-classifier@champion", tmp_path)
+    monkeypatch.delitem(sys.modules, "gender_classifier.track.registry")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(
+        ModelError, match="names of the registry need mlflow; install the project with its extra `pipeline`"
+    ):
+        find_model("models:/gender-classifier@champion", tmp_path)

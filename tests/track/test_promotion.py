@@ -1,0 +1,69 @@
+"""The rule that moves `champion`: better, good enough, and measured on the very same images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.track.promotion import Contender, decide
+
+RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)
+DIGESTS = {"val": "a", "test": "b"}
+
+
+def contender(version: str, accuracy: float, **more: float) -> Contender:
+    return Contender(version, {"best_val_accuracy": accuracy, "test/accuracy": accuracy, **more}, DIGESTS)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "champion", "promote", "reason"),
+    [
+        (0.95, None, True, "promoted: the first, with best_val_accuracy 0.9500"),
+        (0.85, None, False, "not promoted: best_val_accuracy 0.8500 is below 0.9"),
+        (0.96, 0.95, True, "promoted: best_val_accuracy 0.9600 against 0.9500 of version 1, a gain of +0.0100"),
+        (0.9505, 0.95, False, "a gain of +0.0005; 0.001 is needed"),
+        (0.951, 0.95, True, "a gain of +0.0010"),  # 0.951 - 0.95 is a little less in floats
+        (0.94, 0.95, False, "a gain of -0.0100; 0.001 is needed"),
+    ],
+)
+def test_the_rule(accuracy: float, champion: float | None, promote: bool, reason: str) -> None:
+    decision = decide(contender("2", accuracy), contender("1", champion) if champion else None, RULE)
+    assert decision.promote is promote
+    assert reason in decision.reason
+
+
+def test_better_on_other_images_is_no_gain() -> None:
+    other = replace(contender("2", 0.99), digests={"val": "x", "test": "b"})
+    decision = decide(other, contender("1", 0.95), RULE)
+    assert not decision.promote
+    assert "measured on other val images than version 1's" in decision.reason
+    assert "gender-classifier promote 2" in decision.reason
+    # A rule that looks at test asks for equal test images only.
+    assert decide(other, contender("1", 0.95), replace(RULE, metric="test/accuracy")).promote
+
+
+def test_a_lower_loss_is_a_gain() -> None:
+    rule = replace(RULE, metric="best_val_loss")
+    low, high = contender("2", 0.95, best_val_loss=0.1), contender("1", 0.95, best_val_loss=0.2)
+    assert decide(low, high, rule).promote
+    assert not decide(high, low, rule).promote
+
+
+def test_a_champion_without_the_figure_stays() -> None:
+    decision = decide(
+        contender("2", 0.95, best_val_loss=0.1), contender("1", 0.95), replace(RULE, metric="best_val_loss")
+    )
+    assert (decision.promote, decision.reason) == (
+        False, "not promoted: version 1 has no figure best_val_loss to compare with")  # fmt: skip
+
+
+@given(st.floats(0.9, 1), st.floats(0.9, 1), st.floats(0, 0.1))
+def test_at_most_one_of_two_beats_the_other(one: float, other: float, gain: float) -> None:
+    rule = replace(RULE, min_gain=gain)
+    first, second = contender("1", one), contender("2", other)
+    assert not (decide(first, second, rule).promote and decide(second, first, rule).promote)
+    assert not decide(first, replace(first, version="3"), rule).promote

@@ -1,0 +1,214 @@
+"""Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+import torch
+from conftest import client
+from PIL import Image
+
+from gender_classifier.cli.main import main
+from gender_classifier.errors import TrackingError
+from gender_classifier.evaluate.export import compute_probs, export_onnx
+from gender_classifier.model.network import ModelSpec, build_model
+from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.predict.predictor import Predictor
+from gender_classifier.track.model_source import find_model
+from gender_classifier.track.registry import REGISTERED_MODEL, promote, register_model, rollback, settle_champion
+from gender_classifier.track.run import track
+
+RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    torch.manual_seed(0)
+    spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {})
+    return path
+
+
+def register(root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a") -> tuple[str, str]:
+    """Register one version as `evaluate` does; return it, and what became of it."""
+    card = root / "model_card.md"
+    card.write_text(f"# Model card\n\naccuracy {accuracy}\n")
+    with track("evaluate", root, params={}) as run:
+        version = register_model(
+            run.client,
+            run.run_id,
+            onnx_path,
+            image_size=64,
+            num_classes=2,
+            metrics={"best_val_accuracy": accuracy, "test/accuracy": accuracy},
+            tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"},
+            card=card,
+        )
+        decision = settle_champion(run.client, root, version, RULE)
+    return version, decision.reason
+
+
+def champion(root: Path) -> str:
+    return str(client(root).get_model_version_by_alias(REGISTERED_MODEL, "champion").version)
+
+
+def test_a_registered_version_is_served_as_its_file_is(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    version, _ = register(root, onnx_path, 0.95)
+    for name in ("gender-classifier@champion", f"gender-classifier/{version}"):
+        predictor = Predictor(find_model(f"models:/{name}", root).path)
+        np.testing.assert_allclose(predictor.compute_probs(IMAGES), compute_probs(onnx_path, IMAGES), atol=1e-6)
+        assert predictor.classes == ("female", "male")
+    Image.fromarray(IMAGES[0]).save("a.png")
+    assert main(["predict", "a.png", "--model", "models:/gender-classifier@champion"]) == 0
+    assert "a.png" in capsys.readouterr().out
+    for name in ("gender-classifier@none", "gender-classifier/99", "other/1", "gender-classifier"):
+        assert main(["predict", "a.png", "--model", f"models:/{name}"]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("gender-classifier predict: error: ")
+        assert err.count("\n") == 1
+        assert name.partition("@")[0].partition("/")[0] in err
+
+
+def test_aliases_move_as_the_rule_says_and_back_by_hand(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(TrackingError, match="has no champion yet"):
+        rollback(client(root), "why not")
+    outcomes = [register(root, onnx_path, accuracy) for accuracy in (0.8, 0.93, 0.95, 0.9505)]
+    outcomes.append(register(root, onnx_path, 0.99, digest="other"))
+    assert [version for version, _ in outcomes] == ["1", "2", "3", "4", "5"]
+    assert [reason.split(":")[0] for _, reason in outcomes] == [
+        "not promoted", "promoted", "promoted", "not promoted", "not promoted"]  # fmt: skip
+    assert champion(root) == "3"
+    for version, reason in outcomes:
+        found = client(root).get_model_version(REGISTERED_MODEL, version)
+        assert found.tags["promotion"] == reason
+        assert found.description.startswith("# Model card")
+        assert "dvc.exp" not in found.tags  # no empty tag
+    assert str(client(root).get_model_version_by_alias(REGISTERED_MODEL, "challenger").version) == "5"
+
+    assert main(["promote", "5", "--reason", "fairer data"]) == 0
+    assert capsys.readouterr().out == "champion: version 5, before it version 3\n"
+    assert champion(root) == "5"
+    assert client(root).get_model_version(REGISTERED_MODEL, "5").tags["promotion"] == "promoted by hand: fairer data"
+    for expected in ("3", "2"):
+        lost = champion(root)
+        assert main(["rollback", "--reason", "it fails in the dark"]) == 0
+        assert capsys.readouterr().out == f"champion: version {expected}, taken from version {lost}\n"
+        assert champion(root) == expected
+        tags = client(root).get_model_version(REGISTERED_MODEL, lost).tags
+        assert tags["promotion"] == "rolled back: it fails in the dark"
+    assert main(["rollback"]) == 1
+    assert (
+        "version 2 is the first champion of gender-classifier; there is nothing to go back to"
+        in capsys.readouterr().err
+    )
+    assert main(["promote", "17"]) == 1
+    assert "version 17 of gender-classifier: no such version; there are: 5, 4, 3, 2, 1" in capsys.readouterr().err
+    assert main(["promote", "best"]) == 1
+    assert "no such version" in capsys.readouterr().err
+
+
+def test_rolling_back_steps_over_deleted_versions(root: Path, onnx_path: Path) -> None:
+    for accuracy in (0.91, 0.92, 0.93):
+        register(root, onnx_path, accuracy)
+    client(root).delete_model_version(REGISTERED_MODEL, "2")
+    assert rollback(client(root), "") == ("3", "1")
+    # Promoted again, it is the newest in the history once.
+    assert promote(client(root), "3", "") == "1"
+    assert rollback(client(root), "") == ("3", "1")
+
+
+def test_a_champion_whose_version_was_deleted_leaves_the_place_free(root: Path, onnx_path: Path) -> None:
+    register(root, onnx_path, 0.95)
+    client(root).delete_model_version(REGISTERED_MODEL, "1")
+    _, reason = register(root, onnx_path, 0.92)
+    assert reason == "promoted: the first, with best_val_accuracy 0.9200"
+    with pytest.raises(TrackingError, match="nothing to go back to"):
+        rollback(client(root), "")
+
+
+def test_after_the_champion_was_deleted_the_last_one_left_counts(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    for accuracy in (0.91, 0.93, 0.95):
+        register(root, onnx_path, accuracy)
+    client(root).delete_model_version(REGISTERED_MODEL, "3")
+    version, reason = register(root, onnx_path, 0.92)
+    assert (version, reason.split(";")[0]) == (
+        "4", "not promoted: best_val_accuracy 0.9200 against 0.9300 of version 2, a gain of -0.0100")  # fmt: skip
+    assert main(["rollback"]) == 0
+    assert capsys.readouterr().out == "champion: version 2, taken from version 3\n"
+    assert champion(root) == "2"
+
+
+def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, _ = register(root, onnx_path, 0.95)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads"):
+        monkeypatch.setattr(name, refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    for alias in ("champion", "challenger"):
+        model = mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}@{alias}")
+        np.testing.assert_allclose(model.predict(IMAGES)["probs"], compute_probs(onnx_path, IMAGES), atol=1e-6)
+    files = {path.name for path in (root / "mlartifacts").rglob("*") if path.is_file()}
+    assert "model.onnx" in files
+    assert not {name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth"))}
+    found = client(root).get_model_version(REGISTERED_MODEL, version)
+    listed = client(root).list_logged_model_artifacts(found.source.removeprefix("models:/"))
+    assert "model_card.md" in {item.path for item in listed}
+
+
+def test_without_a_store_the_commands_say_so_and_make_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    outside = (
+        f"{tmp_path}/docs: no project here (no dvc.yaml in this folder or above it); run from the project's folder"
+    )
+    new = f"{tmp_path}/mlflow.db: no such store; run `dvc repro` to make it"
+    (tmp_path / "a.png").write_bytes(b"")
+    model = ["predict", "../a.png", "--model", "models:/gender-classifier@champion"]
+    for expected, commands in (
+        (outside, (["ui"], ["sync"], ["promote", "1"], ["rollback"], model)),
+        (new, (["sync"], ["promote", "1"], ["rollback"], model)),
+    ):
+        for arguments in commands:
+            assert main(arguments) == 1
+            out, errors = capsys.readouterr()
+            assert out == ""
+            assert errors == f"gender-classifier {arguments[0]}: error: {expected}, or set MLFLOW_TRACKING_URI\n"
+        (tmp_path / "dvc.yaml").touch()
+    assert {path.name for path in tmp_path.rglob("*")} == {"docs", "a.png", "dvc.yaml"}
+
+
+def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["demote"])
+    assert caught.value.code == 2
+    assert "sync, ui, promote, rollback" in " ".join(capsys.readouterr().err.replace("'", "").split())
+
+
+def test_a_registry_without_the_model_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    assert main(["promote", "1"]) == 1
+    assert "no such version; there are: none" in capsys.readouterr().err

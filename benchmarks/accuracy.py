@@ -26,7 +26,8 @@ from gender_classifier.data.dataset import open_split, read_info
 from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
 from gender_classifier.metrics.evaluation import evaluate, fit_temperature, measure_tta
 from gender_classifier.model.network import ModelSpec, build_model, compute_logits
-from gender_classifier.pipeline.params import AugmentParams, TrainParams, load_params
+from gender_classifier.pipeline.params import load_params
+from gender_classifier.train.params import AugmentParams, TrainParams
 from gender_classifier.train.trainer import Trainer
 
 WITHOUT: dict[str, dict[str, Any]] = {

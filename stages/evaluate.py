@@ -47,6 +47,7 @@ from gender_classifier.evaluate.extra import (
     tabulate_attributes,
 )
 from gender_classifier.evaluate.model_card import describe_limits, write_card
+from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
     CORRUPTIONS,
     RobustnessRow,
@@ -75,7 +76,7 @@ from gender_classifier.monitor.drift import (
     start_histogram,
     to_jsonable,
 )
-from gender_classifier.pipeline.params import EvaluateParams, Params, flatten_params
+from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.track.registry import REGISTERED_MODEL, register_model, settle_champion
 from gender_classifier.track.run import TrackedRun, track

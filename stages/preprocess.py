@@ -42,8 +42,9 @@ from gender_classifier.monitor.drift import (
     start_histogram,
     to_jsonable,
 )
-from gender_classifier.pipeline.params import Params, PreprocessParams
+from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.preprocess.params import PreprocessParams
 from gender_classifier.preprocess.splits import assign_val
 from gender_classifier.verify.inspection import Record, read_manifest
 

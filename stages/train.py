@@ -38,7 +38,7 @@ from gender_classifier.model.network import (
     load_initial_weights,
     save_model,
 )
-from gender_classifier.pipeline.params import Params, TrainParams, flatten_params
+from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.track.run import TrackedRun, now_ms, track
 from gender_classifier.train.checkpoints import (
@@ -51,6 +51,7 @@ from gender_classifier.train.checkpoints import (
     unpack_checkpoint,
 )
 from gender_classifier.train.distributed import World, broadcast, is_launched, join, launch
+from gender_classifier.train.params import TrainParams
 from gender_classifier.train.trainer import Best, EpochRecord, Trainer
 
 

@@ -27,7 +27,7 @@ from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import to_array
 from gender_classifier.data.parallel import map_members
 from gender_classifier.errors import ImageError
-from gender_classifier.pipeline.params import Params, VerifyParams
+from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.verify.inspection import (
     Record,
@@ -37,6 +37,7 @@ from gender_classifier.verify.inspection import (
     summarize,
     write_manifest,
 )
+from gender_classifier.verify.params import VerifyParams
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

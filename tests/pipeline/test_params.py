@@ -41,7 +41,7 @@ def refuse(folder: Path, message: str, **changes: object) -> None:
 
 
 def test_the_real_file_loads_and_flattens_to_every_key() -> None:
-    flat = flatten_params(PARAMS)
+    flat = flatten_params(load_params(PARAMS))
     params = load_params(PARAMS)
     assert flat["epochs"] == params.train.epochs == 20
     assert flat["train.augment.flip"] == params.train.augment.flip
@@ -59,7 +59,7 @@ def test_the_real_file_loads_and_flattens_to_every_key() -> None:
 def test_a_mapping_flattens_to_a_key_a_name(tmp_path: Path) -> None:
     path = write(tmp_path, evaluate__extra={"foreign": "data/foreign.csv", "old-2": "x.zip"})
     assert load_params(path).evaluate.extra == {"foreign": "data/foreign.csv", "old-2": "x.zip"}
-    flat = flatten_params(path)
+    flat = flatten_params(load_params(path))
     assert (flat["evaluate.extra.foreign"], flat["evaluate.extra.old-2"]) == ("data/foreign.csv", "x.zip")
     assert "evaluate.extra" not in flat
 
@@ -144,7 +144,7 @@ def test_missing_and_undecodable_files(tmp_path: Path) -> None:
 LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([])
 
 
-@given(key=st.sampled_from(sorted(flatten_params(PARAMS))), value=LEAF)
+@given(key=st.sampled_from(sorted(flatten_params(load_params(PARAMS)))), value=LEAF)
 def test_any_value_is_taken_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.track.promotion import Contender, decide
 
 RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)

@@ -14,8 +14,9 @@ from conftest import draw_pixels, encode
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gender_classifier.pipeline.params import AugmentParams, load_params
+from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.augment import _affine_grid, apply_variations, draw_variations
+from gender_classifier.train.params import AugmentParams
 
 DEFAULT = load_params(Path(__file__).parents[2] / "params.yaml").train.augment
 OFF = AugmentParams(flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0, blur=0, jpeg=0)

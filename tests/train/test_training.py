@@ -19,8 +19,9 @@ from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
 from gender_classifier.metrics.evaluation import evaluate
 from gender_classifier.model.network import ModelSpec, build_model, compute_logits
-from gender_classifier.pipeline.params import TrainParams, load_params
+from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.cpu_convolution import CpuConv2d
+from gender_classifier.train.params import TrainParams
 from gender_classifier.train.trainer import EpochRecord, Trainer, schedule, shuffle
 
 REAL = load_params(Path(__file__).parents[2] / "params.yaml").train

@@ -19,7 +19,7 @@ from gender_classifier.common.file_names import escape_name
 from gender_classifier.data.archive import Archive
 from gender_classifier.errors import DataError
 from gender_classifier.ingest.sources import ingest
-from gender_classifier.pipeline.params import VerifyParams, load_params
+from gender_classifier.pipeline.params import load_params
 from gender_classifier.verify.inspection import (
     Record,
     check_fitness,
@@ -30,6 +30,7 @@ from gender_classifier.verify.inspection import (
     summarize,
     write_manifest,
 )
+from gender_classifier.verify.params import VerifyParams
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
 

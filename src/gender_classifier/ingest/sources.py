@@ -17,9 +17,9 @@ from gender_classifier.common.paths import SAMPLE, SAMPLE_NOTE
 from gender_classifier.data.archive import Archive, split_archive_path, write_archive
 from gender_classifier.data.contents import Contents, list_archive, list_folder
 from gender_classifier.errors import SourceError
+from gender_classifier.ingest.params import IngestParams
 from gender_classifier.ingest.sample import draw_sample
 from gender_classifier.ingest.source_layout import find_layout
-from gender_classifier.pipeline.params import IngestParams
 
 KAGGLE_HANDLE = "cashutosh/gender-classification-dataset"
 

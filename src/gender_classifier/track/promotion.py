@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.evaluate.params import PromotionParams
 
 
 @dataclass(frozen=True)

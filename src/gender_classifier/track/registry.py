@@ -25,7 +25,7 @@ from mlflow.types import Schema, TensorSpec
 from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.errors import TrackingError
-from gender_classifier.pipeline.params import PromotionParams
+from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.track.promotion import Contender, Decision, decide
 from gender_classifier.track.store import fluent, one_line_errors
 

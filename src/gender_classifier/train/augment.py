@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gender_classifier.pipeline.params import AugmentParams
+from gender_classifier.train.params import AugmentParams
 
 # ITU-R BT.601 luma, what Pillow's convert("L") weighs red, green and blue with.
 _LUMA = (0.299, 0.587, 0.114)

@@ -21,11 +21,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
 from gender_classifier.model.network import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
-from gender_classifier.pipeline.params import TrainParams
 from gender_classifier.train.augment import apply_variations, draw_variations
 from gender_classifier.train.cpu_convolution import use_cpu_convolutions
 from gender_classifier.train.devices import find_device, find_precision
 from gender_classifier.train.distributed import World, add_up, gather_rows, wrap
+from gender_classifier.train.params import TrainParams
 
 _BLOCK = 64  # rows that are read together: 768 KiB of images of 64 px
 

@@ -18,7 +18,7 @@ from gender_classifier.common.files import write_csv
 from gender_classifier.common.paths import CLASSES, RAW_SPLITS
 from gender_classifier.data.images import decode, perceptual_hash
 from gender_classifier.errors import DataError, ImageError
-from gender_classifier.pipeline.params import VerifyParams
+from gender_classifier.verify.params import VerifyParams
 
 HASH_BITS = 256
 

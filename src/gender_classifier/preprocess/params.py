@@ -1,0 +1,16 @@
+"""The section ``preprocess`` of ``params.yaml``."""
+
+from typing import Annotated
+
+from annotated_types import Interval
+
+from gender_classifier.common.schema import Count, Real, Whole, section
+
+
+@section
+class PreprocessParams:
+    """How images become arrays, and which of them validate."""
+
+    image_size: Annotated[Whole, Interval(ge=63, le=512)]
+    val_fraction: Annotated[Real, Interval(gt=0, le=0.5)]
+    split_seed: Count

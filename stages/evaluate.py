@@ -30,9 +30,10 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common import plots
 from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.files import read_json, short_digest, write_csv, write_json, write_text
-from gender_classifier.common.paths import SPLITS, Layout
+from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.labelled_files import open_labelled_set
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.evaluate.export import check_export, export_onnx
 from gender_classifier.evaluate.extra import (

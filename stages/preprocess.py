@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import hash_file, short_digest, write_json
-from gender_classifier.common.paths import CLASSES, RAW_SPLITS, SPLITS, Layout
+from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.dataset import (
     ChannelSums,
@@ -34,6 +34,7 @@ from gender_classifier.data.dataset import (
     write_labels,
 )
 from gender_classifier.data.images import to_array
+from gender_classifier.data.names import CLASSES, RAW_SPLITS, SPLITS
 from gender_classifier.data.parallel import map_members
 from gender_classifier.monitor.drift import (
     PIXEL_STATISTICS,

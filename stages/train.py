@@ -24,9 +24,10 @@ import gender_classifier
 from gender_classifier.common import plots
 from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.files import short_digest, write_csv, write_json
-from gender_classifier.common.paths import SAMPLE, SAMPLE_NOTE, Layout
+from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory, share_threads
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
 from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
 from gender_classifier.model.network import (

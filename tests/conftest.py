@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
 
-from gender_classifier.common.paths import CLASSES
+from gender_classifier.data.names import CLASSES
 from gender_classifier.evaluate.export import export_onnx
 from gender_classifier.model.network import ModelSpec, build_model
 

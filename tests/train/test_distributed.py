@@ -25,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from gender_classifier.common.paths import CLASSES, Layout
+from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, write_images, write_index, write_info, write_labels
+from gender_classifier.data.names import CLASSES
 from gender_classifier.train.distributed import OPTIONS_VARIABLE, World, _choose_options, add_up, broadcast, gather_rows
 
 

@@ -1,4 +1,4 @@
-"""Every path of the pipeline, once, and the names that its files are made of."""
+"""The files that one stage hands to another, and those that a checkout keeps between runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from pathlib import Path
 
 from gender_classifier.common.checkout import find_main_root
 
-CLASSES = ("female", "male")
-"""Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
 
-RAW_SPLITS = ("Training", "Validation")
-"""The data set's own folders. ``Training`` becomes train and val, ``Validation`` is the test set."""
+class OutputPath:
+    """A path of :class:`Layout`, declared relative to its root."""
 
-SPLITS = ("train", "val", "test")
+    def __init__(self, relative: str) -> None:
+        """Declare ``relative``, with ``/`` between parts."""
+        self.relative = relative
 
-SAMPLE = "sample"
-"""The source that is drawn by code."""
-
-SAMPLE_NOTE = "Synthetic data, drawn by this project: figures measured on it say nothing about faces."
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+        """Return the path below the layout's root."""
+        return layout.root / self.relative
 
 
 @dataclass(frozen=True)
@@ -27,156 +26,72 @@ class Layout:
 
     root: Path
 
-    @property
-    def params_path(self) -> Path:
-        return self.root / "params.yaml"
+    params_path = OutputPath("params.yaml")
 
     # ingest
-    @property
-    def raw_archive_path(self) -> Path:
-        return self.root / "data" / "raw.zip"
-
-    @property
-    def snapshot_path(self) -> Path:
-        return self.root / "data" / "raw.json"
-
-    @property
-    def ingest_report_path(self) -> Path:
-        return self.root / "metrics" / "ingest.json"
+    raw_archive_path = OutputPath("data/raw.zip")
+    snapshot_path = OutputPath("data/raw.json")
+    ingest_report_path = OutputPath("metrics/ingest.json")
 
     # verify
-    @property
-    def manifest_path(self) -> Path:
-        return self.root / "data" / "verified" / "manifest.csv"
-
-    @property
-    def findings_path(self) -> Path:
-        return self.root / "data" / "verified" / "report.json"
-
-    @property
-    def verify_report_path(self) -> Path:
-        return self.root / "metrics" / "verify.json"
+    manifest_path = OutputPath("data/verified/manifest.csv")
+    findings_path = OutputPath("data/verified/report.json")
+    verify_report_path = OutputPath("metrics/verify.json")
 
     # preprocess
-    @property
-    def processed_dir(self) -> Path:
-        return self.root / "data" / "processed"
+    processed_dir = OutputPath("data/processed")
+    dataset_path = OutputPath("data/processed/dataset.json")
+    reference_path = OutputPath("data/processed/reference.json")
+    """Histograms of brightness, contrast and size over the training images."""
+    preprocess_report_path = OutputPath("metrics/preprocess.json")
+
+    # train
+    model_path = OutputPath("models/model.safetensors")
+    mlflow_run_path = OutputPath("models/mlflow_run.json")
+    train_report_path = OutputPath("metrics/train.json")
+    curves_path = OutputPath("metrics/curves.csv")
+    val_confusion_path = OutputPath("metrics/val_confusion.json")
+    val_predictions_path = OutputPath("data/predictions/val.csv")
+
+    # evaluate
+    evaluate_report_path = OutputPath("metrics/evaluate.json")
+    test_report_path = OutputPath("metrics/test_report.json")
+    test_confusion_path = OutputPath("metrics/test_confusion.json")
+    roc_path = OutputPath("metrics/roc.csv")
+    reliability_path = OutputPath("metrics/reliability.csv")
+    thresholds_path = OutputPath("metrics/thresholds.csv")
+    robustness_path = OutputPath("metrics/robustness.csv")
+    test_predictions_path = OutputPath("data/predictions/test.csv")
+    label_issues_path = OutputPath("data/predictions/label_issues.csv")
+    extra_report_path = OutputPath("metrics/extra.json")
+    """Of the labelled sets in ``evaluate.extra``: an empty object where there are none."""
+    extra_attributes_path = OutputPath("metrics/extra_attributes.csv")
+    extra_predictions_path = OutputPath("data/predictions/extra.csv")
+    card_path = OutputPath("models/model_card.md")
+    onnx_path = OutputPath("models/model.onnx")
 
     def images_path(self, split: str) -> Path:
+        """Return where the array of images of ``train``, ``val`` or ``test`` is."""
         return self.processed_dir / f"{split}_images.npy"
 
     def labels_path(self, split: str) -> Path:
+        """Return where the labels of a split are."""
         return self.processed_dir / f"{split}_labels.npy"
 
     def index_path(self, split: str) -> Path:
+        """Return the table that names each row of a split's arrays."""
         return self.processed_dir / f"{split}_index.csv"
 
-    @property
-    def dataset_path(self) -> Path:
-        return self.processed_dir / "dataset.json"
-
-    @property
-    def reference_path(self) -> Path:
-        """How train's pictures are distributed: brightness, contrast and size, as histograms."""
-        return self.processed_dir / "reference.json"
-
-    @property
-    def preprocess_report_path(self) -> Path:
-        return self.root / "metrics" / "preprocess.json"
-
-    # train
-    @property
-    def model_path(self) -> Path:
-        return self.root / "models" / "model.safetensors"
-
-    @property
-    def mlflow_run_path(self) -> Path:
-        return self.root / "models" / "mlflow_run.json"
-
-    @property
-    def train_report_path(self) -> Path:
-        return self.root / "metrics" / "train.json"
-
-    @property
-    def curves_path(self) -> Path:
-        return self.root / "metrics" / "curves.csv"
-
-    @property
-    def val_confusion_path(self) -> Path:
-        return self.root / "metrics" / "val_confusion.json"
-
-    @property
-    def val_predictions_path(self) -> Path:
-        return self.root / "data" / "predictions" / "val.csv"
+    def figures_dir(self, stage: str) -> Path:
+        """Return the folder of a stage's PNG figures: a DVC output, since some show faces."""
+        return self.root / "metrics" / "figures" / stage
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Of the main checkout: a stopped ``--temp`` run leaves its folder, and DVC empties outputs."""
+        """Of the main checkout: a ``--temp`` run's folder vanishes, and DVC empties outputs."""
         return find_main_root(self.root) / ".checkpoints"
 
     @property
     def outbox_dir(self) -> Path:
-        """What the tracking store has not received yet; of the main checkout, as the checkpoints."""
+        """Entries that the tracking store has not received yet; of the main checkout, as the checkpoints."""
         return find_main_root(self.root) / ".mlflow-unsent"
-
-    # evaluate
-    @property
-    def evaluate_report_path(self) -> Path:
-        return self.root / "metrics" / "evaluate.json"
-
-    @property
-    def test_confusion_path(self) -> Path:
-        return self.root / "metrics" / "test_confusion.json"
-
-    @property
-    def roc_path(self) -> Path:
-        return self.root / "metrics" / "roc.csv"
-
-    @property
-    def reliability_path(self) -> Path:
-        return self.root / "metrics" / "reliability.csv"
-
-    @property
-    def thresholds_path(self) -> Path:
-        return self.root / "metrics" / "thresholds.csv"
-
-    @property
-    def robustness_path(self) -> Path:
-        return self.root / "metrics" / "robustness.csv"
-
-    @property
-    def label_issues_path(self) -> Path:
-        return self.root / "data" / "predictions" / "label_issues.csv"
-
-    @property
-    def test_predictions_path(self) -> Path:
-        return self.root / "data" / "predictions" / "test.csv"
-
-    @property
-    def test_report_path(self) -> Path:
-        return self.root / "metrics" / "test_report.json"
-
-    @property
-    def extra_report_path(self) -> Path:
-        """Of the further labelled sets, ``evaluate.extra``: an empty object where there are none."""
-        return self.root / "metrics" / "extra.json"
-
-    @property
-    def extra_attributes_path(self) -> Path:
-        return self.root / "metrics" / "extra_attributes.csv"
-
-    @property
-    def extra_predictions_path(self) -> Path:
-        return self.root / "data" / "predictions" / "extra.csv"
-
-    @property
-    def card_path(self) -> Path:
-        return self.root / "models" / "model_card.md"
-
-    @property
-    def onnx_path(self) -> Path:
-        return self.root / "models" / "model.onnx"
-
-    def figures_dir(self, stage: str) -> Path:
-        """PNG pictures of ``stage``: a DVC output, since some show faces."""
-        return self.root / "metrics" / "figures" / stage

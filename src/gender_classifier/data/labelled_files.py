@@ -17,10 +17,10 @@ from gender_classifier.common.file_names import (
     has_image_suffix,
     list_first,
 )
-from gender_classifier.common.paths import RAW_SPLITS
 from gender_classifier.data.archive import Archive, split_archive_path
 from gender_classifier.data.contents import Contents, list_archive, list_folder
 from gender_classifier.data.folders import read_file
+from gender_classifier.data.names import RAW_SPLITS
 from gender_classifier.errors import DataError, SourceError
 
 MOST_VALUES = 50

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gender_classifier.common.paths import SAMPLE, SAMPLE_NOTE
 from gender_classifier.data.dataset import DatasetInfo
+from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.evaluation import Report, wilson_interval
 from gender_classifier.model.network import ModelSpec
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gender_classifier.common.paths import CLASSES, RAW_SPLITS
+from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import ParamsError
 
 MIN_TRAIN, MIN_VAL = 24, 8

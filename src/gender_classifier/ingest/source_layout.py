@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gender_classifier.common.file_names import escape_name, find_collision, list_first
-from gender_classifier.common.paths import CLASSES, RAW_SPLITS
 from gender_classifier.data.contents import may_be_image
+from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import SourceError
 
 _LAYOUT = "Training/female, Training/male, Validation/female and Validation/male with pictures"

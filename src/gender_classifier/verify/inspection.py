@@ -15,8 +15,8 @@ import numpy as np
 
 from gender_classifier.common.file_names import find_other_format
 from gender_classifier.common.files import write_csv
-from gender_classifier.common.paths import CLASSES, RAW_SPLITS
 from gender_classifier.data.images import decode, perceptual_hash
+from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import DataError, ImageError
 from gender_classifier.verify.params import VerifyParams
 

@@ -24,8 +24,12 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory
 from gender_classifier.data.dataset import open_split, read_info
 from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
-from gender_classifier.metrics.evaluation import evaluate, fit_temperature, measure_tta
-from gender_classifier.model.network import ModelSpec, build_model, compute_logits
+from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.metrics.calibration import fit_temperature
+from gender_classifier.metrics.scores import evaluate
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.params import AugmentParams, TrainParams
 from gender_classifier.train.trainer import Trainer

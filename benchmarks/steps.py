@@ -31,7 +31,9 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.dataset import PackedSplit, open_split, read_index, read_info
-from gender_classifier.model.network import ModelSpec, build_model, to_unit
+from gender_classifier.model.inference import to_unit
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.cpu_convolution import use_cpu_convolutions
 from gender_classifier.train.devices import find_precision

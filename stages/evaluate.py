@@ -47,6 +47,7 @@ from gender_classifier.evaluate.extra import (
     score_set,
     tabulate_attributes,
 )
+from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
 from gender_classifier.evaluate.model_card import describe_limits, write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
@@ -56,27 +57,20 @@ from gender_classifier.evaluate.robustness import (
     mean_accuracy,
     measure_robustness,
 )
-from gender_classifier.metrics.evaluation import (
-    Floats,
-    Report,
-    evaluate,
-    measure_tta,
-    rank_label_issues,
-    reliability_points,
-    roc_points,
-    softmax,
-    threshold_points,
-    worst_mistakes,
-)
-from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
-from gender_classifier.model.network import ModelSpec, compute_logits, load_model
-from gender_classifier.monitor.drift import (
+from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.metrics.calibration import reliability_points, softmax
+from gender_classifier.metrics.curves import roc_points, threshold_points
+from gender_classifier.metrics.histograms import (
     Reference,
     measure_predictions,
     parse_reference,
     start_histogram,
     to_jsonable,
 )
+from gender_classifier.metrics.scores import Floats, Report, evaluate
+from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import ModelSpec, load_model
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.track.registry import REGISTERED_MODEL, register_model, settle_champion

@@ -36,7 +36,7 @@ from gender_classifier.data.dataset import (
 from gender_classifier.data.images import to_array
 from gender_classifier.data.names import CLASSES, RAW_SPLITS, SPLITS
 from gender_classifier.data.parallel import map_members
-from gender_classifier.monitor.drift import (
+from gender_classifier.metrics.histograms import (
     PIXEL_STATISTICS,
     SIZE_STATISTICS,
     measure_pixels,

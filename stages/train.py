@@ -28,17 +28,14 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory, share_threads
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
-from gender_classifier.metrics.evaluation import choose_threshold, evaluate, fit_temperature, threshold_points
+from gender_classifier.metrics.calibration import fit_temperature
+from gender_classifier.metrics.curves import choose_threshold, threshold_points
+from gender_classifier.metrics.scores import evaluate
 from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
-from gender_classifier.model.network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ModelSpec,
-    build_model,
-    count_parameters,
-    load_initial_weights,
-    save_model,
-)
+from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from gender_classifier.model.model_file import ModelSpec, save_model
+from gender_classifier.model.network import build_model, count_parameters
+from gender_classifier.model.weights import load_initial_weights
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.track.run import TrackedRun, now_ms, track

@@ -23,7 +23,8 @@ from torchvision.models import AlexNet_Weights, alexnet
 
 from gender_classifier.data.names import CLASSES
 from gender_classifier.evaluate.export import export_onnx
-from gender_classifier.model.network import ModelSpec, build_model
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from checkout import Checkout
 
-from gender_classifier.model.network import compute_logits, load_model
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import load_params
 
 

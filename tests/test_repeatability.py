@@ -12,7 +12,8 @@ from checkout import SMALL, Checkout, clone, copy_checkout
 from closure import ROOT
 from scipy.special import softmax
 
-from gender_classifier.model.network import compute_logits, load_model
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import load_model
 
 FACES = ROOT.parent / "shared" / "data" / "faces-12k.zip"
 

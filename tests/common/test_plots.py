@@ -23,7 +23,8 @@ from PIL import Image
 
 from gender_classifier.common import plots
 from gender_classifier.common.figures import one_line, own_style
-from gender_classifier.metrics.evaluation import reliability_points, roc_points
+from gender_classifier.metrics.calibration import reliability_points
+from gender_classifier.metrics.curves import roc_points
 
 COUNTS = {split: {"female": {"ok": 1234, "rejected": 3}, "male": {"ok": 1200, "rejected": 0}}
           for split in ("Training", "Validation")}  # fmt: skip

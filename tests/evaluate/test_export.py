@@ -13,8 +13,10 @@ import torch
 
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import check_export, compute_probs, export_onnx
-from gender_classifier.metrics.evaluation import softmax
-from gender_classifier.model.network import ModelSpec, build_model, compute_logits
+from gender_classifier.metrics.calibration import softmax
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.predict.predictor import Predictor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)

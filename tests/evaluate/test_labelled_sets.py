@@ -35,7 +35,7 @@ from gender_classifier.evaluate.extra import (
     score_set,
     tabulate_attributes,
 )
-from gender_classifier.metrics.evaluation import wilson_interval
+from gender_classifier.metrics.scores import wilson_interval
 
 CLASSES = ("female", "male")
 PICTURES = [picture(seed, 40, 50) for seed in range(12)]

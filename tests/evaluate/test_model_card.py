@@ -8,8 +8,8 @@ import numpy as np
 
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.evaluate.model_card import describe_limits, write_card
-from gender_classifier.metrics.evaluation import evaluate
-from gender_classifier.model.network import ModelSpec
+from gender_classifier.metrics.scores import evaluate
+from gender_classifier.model.model_file import ModelSpec
 
 SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
 

@@ -10,18 +10,11 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from gender_classifier.errors import DataError
-from gender_classifier.metrics.evaluation import (
-    choose_threshold,
-    evaluate,
-    fit_temperature,
-    measure_tta,
-    rank_label_issues,
-    reliability_points,
-    roc_points,
-    softmax,
-    threshold_points,
-    worst_mistakes,
-)
+from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
+from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.metrics.calibration import fit_temperature, reliability_points, softmax
+from gender_classifier.metrics.curves import choose_threshold, roc_points, threshold_points
+from gender_classifier.metrics.scores import evaluate
 
 CLASSES = ("female", "male")
 RNG = np.random.default_rng(0)

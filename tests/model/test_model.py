@@ -19,19 +19,10 @@ from torch import nn
 from torchvision.models import alexnet
 
 from gender_classifier.errors import ModelError
-from gender_classifier.model.network import (
-    FORMAT,
-    LinearHeadAlexNet,
-    ModelSpec,
-    build_model,
-    compute_logits,
-    count_parameters,
-    infer,
-    load_initial_weights,
-    load_model,
-    normalize,
-    save_model,
-)
+from gender_classifier.model.inference import compute_logits, infer, normalize
+from gender_classifier.model.model_file import FORMAT, ModelSpec, load_model, save_model
+from gender_classifier.model.network import LinearHeadAlexNet, build_model, count_parameters
+from gender_classifier.model.weights import load_initial_weights
 
 SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
 

@@ -24,23 +24,26 @@ from scipy.stats import ks_2samp
 from gender_classifier.cli.main import main
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import export_onnx
-from gender_classifier.model.network import ModelSpec, build_model
-from gender_classifier.monitor.drift import (
-    MIN_IMAGES,
+from gender_classifier.metrics.histograms import (
     UNITS,
     Histogram,
+    measure_pixels,
+    measure_predictions,
+    parse_reference,
+    start_histogram,
+    to_jsonable,
+)
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
+from gender_classifier.monitor.drift import (
+    MIN_IMAGES,
     compare,
     compute_ks,
     compute_p_value,
     compute_psi,
     group_bins,
     judge_effect,
-    measure_pixels,
-    measure_predictions,
-    parse_reference,
-    start_histogram,
     summarize,
-    to_jsonable,
 )
 from gender_classifier.predict.predictor import Predictor
 

@@ -27,8 +27,9 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import DataError, ModelError
-from gender_classifier.model.network import IMAGENET_MEAN, IMAGENET_STD, load_model
-from gender_classifier.monitor.drift import UNITS, measure_pixels, parse_reference
+from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
+from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.version import __version__

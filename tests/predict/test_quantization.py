@@ -14,8 +14,10 @@ from onnxruntime.quantization import quantize_static
 
 from gender_classifier.cli.main import main
 from gender_classifier.evaluate.export import export_onnx
-from gender_classifier.metrics.evaluation import softmax
-from gender_classifier.model.network import ModelSpec, build_model, compute_logits
+from gender_classifier.metrics.calibration import softmax
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.predict import quantization
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.predict.quantization import quantize_onnx

@@ -15,7 +15,8 @@ from gender_classifier.cli.main import main
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.export import compute_probs, export_onnx
 from gender_classifier.evaluate.params import PromotionParams
-from gender_classifier.model.network import ModelSpec, build_model
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
 from gender_classifier.track.registry import REGISTERED_MODEL, promote, register_model, rollback, settle_champion

@@ -17,8 +17,10 @@ from torch import nn
 
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
-from gender_classifier.metrics.evaluation import evaluate
-from gender_classifier.model.network import ModelSpec, build_model, compute_logits
+from gender_classifier.metrics.scores import evaluate
+from gender_classifier.model.inference import compute_logits
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.cpu_convolution import CpuConv2d
 from gender_classifier.train.params import TrainParams

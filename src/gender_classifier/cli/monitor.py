@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from gender_classifier.common.terminal import make_output_safe, printable
 
 if TYPE_CHECKING:
+    from gender_classifier.metrics.histograms import Histogram, Reference
     from gender_classifier.monitor.collect import Tally
-    from gender_classifier.monitor.drift import Comparison, Histogram, Reference
+    from gender_classifier.monitor.drift import Comparison
     from gender_classifier.predict.predictor import Predictor
 
 DRIFT_STATUS, TOO_FEW_STATUS = 3, 4
@@ -73,7 +74,8 @@ def run_monitor(options: argparse.Namespace) -> int:
         GenderClassifierError: nothing can be compared, or too much cannot be read.
     """
     from gender_classifier.errors import DataError
-    from gender_classifier.monitor.drift import compare, parse_reference, summarize
+    from gender_classifier.metrics.histograms import parse_reference
+    from gender_classifier.monitor.drift import compare, summarize
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
@@ -237,7 +239,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, new: Reference, verdict: str) -> None:
     from gender_classifier.errors import InputError
-    from gender_classifier.monitor.drift import UNITS
+    from gender_classifier.metrics.histograms import UNITS
 
     try:
         from gender_classifier.common import plots

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 if TYPE_CHECKING:
-    from gender_classifier.metrics.evaluation import ReliabilityBin
+    from gender_classifier.metrics.calibration import ReliabilityBin
 
 # Okabe & Ito's colours, told apart by the colour-blind.
 _TRAIN, _VAL, _MARK = "#0072B2", "#D55E00", "#555555"

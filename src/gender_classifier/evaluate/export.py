@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gender_classifier.common.files import write_bytes
 from gender_classifier.errors import ModelError
-from gender_classifier.model.network import ModelSpec, infer, normalize
+from gender_classifier.model.inference import infer, normalize
+from gender_classifier.model.model_file import ModelSpec
 
 _OPSET = 18
 

@@ -17,7 +17,7 @@ from gender_classifier.common.file_names import find_other_format, list_first
 from gender_classifier.data.images import to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.errors import ArchiveError, DataError, ImageError
-from gender_classifier.metrics.evaluation import Report, evaluate, wilson_interval
+from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
 from gender_classifier.metrics.tables import tabulate_confusion
 
 MAX_UNREADABLE = 0.05

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
-from gender_classifier.metrics.evaluation import Report, wilson_interval
-from gender_classifier.model.network import ModelSpec
+from gender_classifier.metrics.scores import Report, wilson_interval
+from gender_classifier.model.model_file import ModelSpec
 
 _MOST_EPOCHS = 12  # rows of the table of curves
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.common.files import write_csv
-from gender_classifier.metrics.evaluation import Report
+from gender_classifier.metrics.scores import Report
 
 
 def write_predictions(

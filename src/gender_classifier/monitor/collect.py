@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.data.images import decode, to_rgb, to_square
 from gender_classifier.errors import DataError, GenderClassifierError
-from gender_classifier.monitor.drift import (
+from gender_classifier.metrics.histograms import (
     SIZE_STATISTICS,
     Histogram,
     Reference,

@@ -20,7 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
-from gender_classifier.model.network import ModelSpec, compute_logits, find_last_layer, standardize, to_unit
+from gender_classifier.model.inference import compute_logits, standardize, to_unit
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import find_last_layer
 from gender_classifier.train.augment import apply_variations, draw_variations
 from gender_classifier.train.cpu_convolution import use_cpu_convolutions
 from gender_classifier.train.devices import find_device, find_precision

@@ -1,0 +1,33 @@
+"""Images worth a second look: likely wrong labels and the most confident mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gender_classifier.metrics.scores import Floats, Ints, Report
+
+
+def rank_label_issues(probs: Floats, labels: Ints) -> Ints:
+    """Return the rows whose label is likely wrong, the likeliest first.
+
+    Confident learning (Northcutt et al. 2021): a row is listed where another class reaches the mean probability that
+    this class has among the images labelled so, and more than the given label has; ranked by the label's probability.
+
+    Args:
+        probs: float (N, C), from a model that was not fitted to these rows.
+        labels: int (N,).
+    """
+    classes = range(probs.shape[1])
+    thresholds = np.array([probs[labels == place, place].mean() for place in classes])
+    confident = np.where(probs >= thresholds, probs, 0)
+    suggested = confident.argmax(axis=1)
+    own = probs[np.arange(len(labels)), labels]
+    rows = np.flatnonzero((confident.max(axis=1) > own) & (suggested != labels))
+    return rows[np.argsort(own[rows], kind="stable")]
+
+
+def worst_mistakes(report: Report, labels: Ints, count: int) -> Ints:
+    """Return the rows of up to ``count`` wrong predictions, the most confident first, then by row."""
+    wrong = np.flatnonzero(report.preds != labels)
+    order = np.argsort(-report.probs[wrong].max(axis=1), kind="stable")
+    return wrong[order][:count]

@@ -1,0 +1,70 @@
+"""Softmax, temperature scaling and reliability. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn import metrics as sk
+
+from gender_classifier.metrics.scores import Floats, Ints
+
+
+def softmax(logits: NDArray[np.floating]) -> Floats:
+    """Turn logits (N, C) into probabilities float64 (N, C)."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    exponents = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    probs: Floats = exponents / exponents.sum(axis=1, keepdims=True)
+    return probs
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
+    """Return the T, 0.25 to 4, at which softmax(logits / T) makes the labels likeliest.
+
+    After Guo et al., "On calibration of modern neural networks" (2017). It moves no prediction.
+
+    Args:
+        logits: float (N, C), of images that the weights were not fitted to.
+        labels: int (N,).
+    """
+
+    def loss(log_temperature: float) -> float:
+        probs = softmax(logits / np.exp(log_temperature))
+        return float(sk.log_loss(labels, probs, labels=range(probs.shape[1])))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.25), np.log(4)), method="bounded").x))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of confidence: means over its ``count`` images."""
+
+    confidence: float
+    accuracy: float
+    count: int
+    bin_low: float
+    bin_high: float
+
+
+def reliability_points(probs: Floats, labels: Ints, *, num_bins: int = 15) -> list[ReliabilityBin]:
+    """Compare confidence and accuracy in equal-width bins of the top probability; empty bins are left out.
+
+    After Guo et al., "On calibration of modern neural networks" (2017).
+    """
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == labels
+    places = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    points = []
+    for place in np.unique(places):
+        inside = places == place
+        edges = (float(place / num_bins), float((place + 1) / num_bins))
+        points.append(
+            ReliabilityBin(float(confidence[inside].mean()), float(correct[inside].mean()), int(inside.sum()), *edges)
+        )
+    return points
+
+
+def _calibration_error(bins: Sequence[ReliabilityBin], total: int) -> float:
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total

@@ -102,7 +102,7 @@ def train(path: Path, count: int) -> dict[str, float]:
 
     from gender_classifier.common.processes import keep_freed_memory  # noqa: PLC0415
     from gender_classifier.data.dataset import PackedSplit  # noqa: PLC0415
-    from gender_classifier.model.model_file import ModelSpec
+    from gender_classifier.model.model_file import ModelSpec  # noqa: PLC0415
     from gender_classifier.model.network import build_model  # noqa: PLC0415
     from gender_classifier.pipeline.params import load_params  # noqa: PLC0415
     from gender_classifier.train.trainer import Trainer  # noqa: PLC0415

@@ -27,8 +27,9 @@ from torch import nn
 from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.common import plots
+from gender_classifier.common.arrays import Floats
 from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.figures import confusion_matrix, contact_sheet, save_figure
 from gender_classifier.common.files import read_json, short_digest, write_csv, write_json, write_text
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
@@ -47,6 +48,7 @@ from gender_classifier.evaluate.extra import (
     score_set,
     tabulate_attributes,
 )
+from gender_classifier.evaluate.figures import attribute_table, reliability, robustness, roc_curve
 from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
 from gender_classifier.evaluate.model_card import describe_limits, write_card
 from gender_classifier.evaluate.params import EvaluateParams
@@ -67,7 +69,7 @@ from gender_classifier.metrics.histograms import (
     start_histogram,
     to_jsonable,
 )
-from gender_classifier.metrics.scores import Floats, Report, evaluate
+from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import tabulate_confusion, write_predictions
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec, load_model
@@ -151,13 +153,13 @@ def _write_files(layout: Layout, spec: ModelSpec, test: PackedSplit, report: Rep
     thresholds = threshold_points(report.probs[:, 1], test.labels)
     write_csv(layout.thresholds_path, list(asdict(thresholds[0])), [list(asdict(one).values()) for one in thresholds])
     figures = {
-        "test_confusion": plots.confusion_matrix(report.confusion, spec.classes, "Test set"),
-        "roc": plots.roc_curve(roc, report.metrics["roc_auc"], spec.classes[1]),
-        "reliability": plots.reliability(bins, report.metrics["ece"]),
+        "test_confusion": confusion_matrix(report.confusion, spec.classes, "Test set"),
+        "roc": roc_curve(roc, report.metrics["roc_auc"], spec.classes[1]),
+        "reliability": reliability(bins, report.metrics["ece"]),
         "worst_mistakes": _draw_mistakes(spec, test, report, members, own.worst_mistakes),
     }
     for name, figure in figures.items():
-        plots.save_figure(figure, layout.figures_dir("evaluate") / f"{name}.png")
+        save_figure(figure, layout.figures_dir("evaluate") / f"{name}.png")
 
 
 def _headlines(report: Report) -> dict[str, float]:
@@ -199,7 +201,7 @@ def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: 
         for row in rows
     ]
     title = f"The {len(rows)} most confident of {total:,} mistakes on the test set"
-    return plots.contact_sheet([test.images[row] for row in rows], captions, title)
+    return contact_sheet([test.images[row] for row in rows], captions, title)
 
 
 def _measure_robustness(
@@ -218,9 +220,7 @@ def _measure_robustness(
             measure_robustness(lambda pixels: compute_logits(model, spec, pixels), images, labels, on_images=bar.update)
         )
     write_csv(layout.robustness_path, header, [list(asdict(row).values()) for row in rows])
-    plots.save_figure(
-        plots.robustness([asdict(row) for row in rows]), layout.figures_dir("evaluate") / "robustness.png"
-    )
+    save_figure(robustness([asdict(row) for row in rows]), layout.figures_dir("evaluate") / "robustness.png")
     return {"robust_accuracy": mean_accuracy(rows)}
 
 
@@ -248,8 +248,8 @@ def _find_label_issues(
         for prob, split, member, label, _, _ in shown
     ]
     title = f"The {len(shown)} likeliest of {len(found):,} suspected wrong labels in val and test"
-    sheet = plots.contact_sheet([image for *_, image in shown], captions, title)
-    plots.save_figure(sheet, layout.figures_dir("evaluate") / "label_issues.png")
+    sheet = contact_sheet([image for *_, image in shown], captions, title)
+    save_figure(sheet, layout.figures_dir("evaluate") / "label_issues.png")
 
 
 def _extra_paths(layout: Layout, own: EvaluateParams) -> dict[str, Path]:
@@ -299,11 +299,11 @@ def _evaluate_extra(
 
 def _draw_extra(layout: Layout, name: str, report: Report, attributes: Sequence[AttributeRow], spec: ModelSpec) -> None:
     folder = layout.figures_dir("evaluate")
-    matrix = plots.confusion_matrix(report.confusion, spec.classes, f"Further set {name}")
-    plots.save_figure(matrix, folder / f"extra_{name}_confusion.png")
+    matrix = confusion_matrix(report.confusion, spec.classes, f"Further set {name}")
+    save_figure(matrix, folder / f"extra_{name}_confusion.png")
     if len(attributes) > 1:
-        figure = plots.attribute_table([asdict(row) for row in attributes], spec.classes, f"Further set {name}")
-        plots.save_figure(figure, folder / f"extra_{name}_attributes.png")
+        figure = attribute_table([asdict(row) for row in attributes], spec.classes, f"Further set {name}")
+        save_figure(figure, folder / f"extra_{name}_attributes.png")
 
 
 def _write_card(layout: Layout, spec: ModelSpec, info: DatasetInfo, report: Report, flat: Mapping[str, object]) -> None:

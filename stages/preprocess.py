@@ -81,7 +81,8 @@ def _write(
     packed: Iterator[Packed],
     run: TrackedRun,
 ) -> None:
-    from gender_classifier.common import plots
+    from gender_classifier.common.figures import save_figure
+    from gender_classifier.preprocess.figures import split_balance
 
     sums, measured = ChannelSums(), defaultdict[str, list[float]](list)
 
@@ -112,7 +113,7 @@ def _write(
     write_json(layout.preprocess_report_path, metrics)
     balance = {name: {label: Counter(one.label for one in records)[label] for label in CLASSES}
                for name, records in splits.items()}  # fmt: skip
-    plots.save_figure(plots.split_balance(balance), layout.figures_dir("preprocess") / "split_balance.png")
+    save_figure(split_balance(balance), layout.figures_dir("preprocess") / "split_balance.png")
     run.log_metrics(metrics)
     run.set_tags({"data.digest": short_digest(digest)})
     run.log_artifact(layout.dataset_path)

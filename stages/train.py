@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 import _source  # noqa: F401  before anything of the library
 import gender_classifier
-from gender_classifier.common import plots
 from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.figures import confusion_matrix, save_figure
 from gender_classifier.common.files import short_digest, write_csv, write_json
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory, share_threads
@@ -49,6 +49,7 @@ from gender_classifier.train.checkpoints import (
     unpack_checkpoint,
 )
 from gender_classifier.train.distributed import World, broadcast, is_launched, join, launch
+from gender_classifier.train.figures import curves
 from gender_classifier.train.params import TrainParams
 from gender_classifier.train.trainer import Best, EpochRecord, Trainer
 
@@ -222,11 +223,9 @@ def _report(
         layout.val_predictions_path, read_index(layout.index_path("val")), val.labels, found, spec.classes
     )
     figures = layout.figures_dir("train")
-    plots.save_figure(
-        plots.curves([asdict(item) for item in progress.trainer.records], chosen.epoch), figures / "curves.png"
-    )
-    confusion = plots.confusion_matrix(found.confusion, spec.classes, f"Validation set, epoch {chosen.epoch}")
-    plots.save_figure(confusion, figures / "val_confusion.png")
+    save_figure(curves([asdict(item) for item in progress.trainer.records], chosen.epoch), figures / "curves.png")
+    confusion = confusion_matrix(found.confusion, spec.classes, f"Validation set, epoch {chosen.epoch}")
+    save_figure(confusion, figures / "val_confusion.png")
     run.log_metrics(metrics, timestamp=progress.log[-1]["timestamp"])
     for path in (layout.curves_path, layout.val_confusion_path):
         run.log_artifact(path, "metrics")

@@ -88,20 +88,21 @@ def _tell(findings: dict[str, dict[str, int]]) -> str:
 
 
 def _draw(layout: Layout, archive: Archive, records: Sequence[Record], max_pixels: int) -> None:
-    from gender_classifier.common import plots
+    from gender_classifier.common.figures import save_figure
+    from gender_classifier.verify.figures import class_balance, image_sizes
 
     decoded = [record for record in records if record.width]
     fit = [record for record in records if record.status == "ok"]
     rejected = [record for record in records if record.status == "rejected"]
     sheet = partial(_draw_sheet, archive, max_pixels)
     figures = {
-        "class_balance": plots.class_balance(summarize(records)["counts"]),
-        "image_sizes": plots.image_sizes([one.width for one in decoded], [one.height for one in decoded]),
+        "class_balance": class_balance(summarize(records)["counts"]),
+        "image_sizes": image_sizes([one.width for one in decoded], [one.height for one in decoded]),
         "samples": sheet(_spread(fit), f"{min(_SHEET, len(fit))} of {len(fit):,} images that are fit to use"),
         "rejects": sheet(_spread(rejected), f"{min(_SHEET, len(rejected))} of {len(rejected):,} rejected images"),
     }
     for name, figure in figures.items():
-        plots.save_figure(figure, layout.figures_dir("verify") / f"{name}.png")
+        save_figure(figure, layout.figures_dir("verify") / f"{name}.png")
 
 
 def _spread(records: Sequence[Record]) -> Sequence[Record]:
@@ -111,7 +112,7 @@ def _spread(records: Sequence[Record]) -> Sequence[Record]:
 
 
 def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], title: str) -> Figure:
-    from gender_classifier.common import plots
+    from gender_classifier.common.figures import contact_sheet
 
     images: list[NDArray[np.uint8] | None] = []
     captions = []
@@ -122,7 +123,7 @@ def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], ti
             images.append(None)
         about = record.reason if record.status == "rejected" else f"{record.width} × {record.height} px"
         captions.append(f"{record.split}/{record.label}\n{PurePosixPath(record.member).name}\n{about}")
-    return plots.contact_sheet(images, captions, title)
+    return contact_sheet(images, captions, title)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from conftest import draw_pixels, encode, picture
 from matplotlib.figure import Figure
 from test_folders import refuse_folder
 
-from gender_classifier.common import plots
+from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
 from gender_classifier.data.labelled_files import open_labelled_set
 from gender_classifier.errors import ArchiveError, DataError
@@ -35,6 +35,7 @@ from gender_classifier.evaluate.extra import (
     score_set,
     tabulate_attributes,
 )
+from gender_classifier.evaluate.figures import attribute_table
 from gender_classifier.metrics.scores import wilson_interval
 
 CLASSES = ("female", "male")
@@ -369,7 +370,7 @@ def test_one_batch_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 def test_the_picture_of_the_table(tmp_path: Path) -> None:
     rows = tabulate_attributes(score(write_people(tmp_path), wrong={0, 2, 21}))
-    figure = plots.attribute_table([asdict(row) for row in rows], CLASSES, "Further set new")
+    figure = attribute_table([asdict(row) for row in rows], CLASSES, "Further set new")
     assert isinstance(figure, Figure)
     axes = figure.axes[0]
     assert axes.get_title() == "Further set new, by attribute (95 % intervals)"
@@ -378,7 +379,7 @@ def test_the_picture_of_the_table(tmp_path: Path) -> None:
         "age: old  (n 20)",
         "age: young  (n 20)",
     ]
-    plots.save_figure(figure, tmp_path / "table.png")
+    save_figure(figure, tmp_path / "table.png")
 
 
 def test_csv_cells_survive_a_round_trip(tmp_path: Path) -> None:

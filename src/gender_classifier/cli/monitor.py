@@ -242,11 +242,12 @@ def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, n
     from gender_classifier.metrics.histograms import UNITS
 
     try:
-        from gender_classifier.common import plots
+        from gender_classifier.common.figures import save_figure
+        from gender_classifier.monitor.figures import Panel, compare_histograms
     except ImportError as error:
         raise InputError(f"--plot {path}: needs {error.name}; install the project, or leave --plot out") from None
     panels = [
-        plots.Panel(
+        Panel(
             title=f"{one.name}: {one.verdict}\nPSI {one.psi:.3f}, KS {one.ks:.3f}",
             unit=UNITS[one.name],
             edges=reference[one.name].edges,
@@ -256,8 +257,8 @@ def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, n
         for one in comparisons
     ]
     try:
-        figure = plots.compare_histograms(panels, f"New pictures against the training data: {verdict}")
-        plots.save_figure(figure, path)
+        figure = compare_histograms(panels, f"New pictures against the training data: {verdict}")
+        save_figure(figure, path)
     except OSError as error:
         raise InputError(f"--plot {path}: cannot be written ({error.strerror or error}); give another path") from None
 

@@ -6,10 +6,15 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.files import replacing
 
 
 @contextmanager
@@ -37,7 +42,14 @@ def _importing_matplotlib() -> Iterator[None]:
 with _importing_matplotlib():
     import matplotlib as mpl
     import matplotlib.style
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Figure
     from matplotlib.ft2font import FT2Font
+    from matplotlib.ticker import MaxNLocator as MaxNLocator
+    from matplotlib.ticker import NullFormatter as NullFormatter
+    from matplotlib.ticker import PercentFormatter as PercentFormatter
+
+# Other modules import Matplotlib's classes from here, so that the guard above comes first.
 
 # rcParams belong to the whole process.
 _DRAWING = threading.RLock()
@@ -73,3 +85,109 @@ def one_line(text: str, most: int = 80) -> str:
 def _read_glyphs() -> frozenset[int]:
     """Return the code points of Matplotlib's default font, which comes with it."""
     return frozenset(FT2Font(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")).get_charmap())
+
+
+# Okabe & Ito's colours, told apart by the colour-blind.
+TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#0072B2", "#D55E00", "#555555"
+
+
+OK_COLOR, REJECTED_COLOR = "#009E73", "#D55E00"
+
+
+CLASS_COLORS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # a colour a class
+
+
+SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
+
+
+_DPI = 120
+
+
+MAX_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 28, 4  # most characters that have room, and most lines
+
+
+@own_style()
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG, whole or not at all; equal figures give equal bytes."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None}, backend="agg")
+
+
+@own_style()
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
+) -> Figure:
+    """Lay out pictures, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
+    columns = min(columns, max(len(images), 4))
+    rows = max(-(-len(images) // columns), 1)
+    width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6
+    # A layout of our own: to find one for dozens of panels takes Matplotlib longer than to draw them.
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(one_line(title), fontsize=11, y=1 - 0.1 / height, va="top")
+    edges = {"left": 0.01, "right": 0.99, "bottom": 0.55 / height, "top": 1 - 0.45 / height}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.12, "hspace": 0.42})
+    for axes in grid.flat:
+        axes.set_axis_off()
+    if not len(images):
+        grid[0, 0].text(0.5, 0.5, "none", ha="center", va="center", color=MARK_COLOR)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        if image is None:
+            axes.imshow(np.full((4, 4, 3), 225, np.uint8))
+            axes.text(0.5, 0.5, "cannot be\ndecoded", ha="center", va="center", fontsize=8, transform=axes.transAxes)
+        else:
+            axes.imshow(image, interpolation="nearest")
+        text = "\n".join(one_line(line, _CAPTION) for line in caption.split("\n")[:_CAPTION_LINES])
+        axes.text(0.5, -0.04, text, fontsize=7, ha="center", va="top", transform=axes.transAxes)
+    return figure
+
+
+@own_style()
+def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
+    """Draw counts, and beside them the share of each actual class; confusion (C, C), rows actual."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure.suptitle(f"{one_line(title)}: {confusion.sum():,} images")
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    panels = figure.subplots(1, 2)
+    _draw_matrix(panels[0], shares, [[f"{count:,}" for count in row] for row in confusion], classes, "Counts")
+    texts = [[f"{share:.1%}" for share in row] for row in shares]
+    _draw_matrix(panels[1], shares, texts, classes, "Share of the actual class (diagonal: recall)")
+    return figure
+
+
+def start_figure(title: str, width: float, height: float = 4.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    tidy_axes(axes)
+    return figure, axes
+
+
+def shorten_names(names: Iterable[str]) -> list[str]:
+    return [one_line(name, MAX_CLASS_NAME) for name in names]
+
+
+def legend_name(name: str) -> str:
+    """Keep Matplotlib from hiding a label that begins with an underscore."""
+    return (" " if name.startswith("_") else "") + one_line(name, MAX_CLASS_NAME)
+
+
+def tidy_axes(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _draw_matrix(
+    axes: Axes, shares: NDArray[np.float64], texts: Sequence[Sequence[str]], classes: Sequence[str], title: str
+) -> None:
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13)
+    names = shorten_names(classes)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    axes.set_title(title, fontsize=10)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gender_classifier.metrics.scores import Floats, Ints, Report
+from gender_classifier.common.arrays import Floats, Ints
+from gender_classifier.metrics.scores import Report
 
 
 def rank_label_issues(probs: Floats, labels: Ints) -> Ints:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
-from gender_classifier.metrics.scores import Floats, Ints
+from gender_classifier.common.arrays import Floats, Ints
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:
@@ -66,5 +66,5 @@ def reliability_points(probs: Floats, labels: Ints, *, num_bins: int = 15) -> li
     return points
 
 
-def _calibration_error(bins: Sequence[ReliabilityBin], total: int) -> float:
+def calibration_error(bins: Sequence[ReliabilityBin], total: int) -> float:
     return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total

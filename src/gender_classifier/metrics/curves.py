@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics as sk
 
-from gender_classifier.metrics.scores import Floats, Ints
+from gender_classifier.common.arrays import Floats, Ints
 
 
 def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[float, float, float]]:

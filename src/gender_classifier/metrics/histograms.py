@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.common.arrays import Floats, Ints
 from gender_classifier.errors import ModelError
-
-Floats = NDArray[np.float64]
-
-
-Ints = NDArray[np.int64]
-
 
 UNITS = {
     "brightness": "mean luma, 0 black to 1 white",

@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
+from gender_classifier.common.arrays import Floats, Ints
 from gender_classifier.errors import DataError
-from gender_classifier.metrics.calibration import _calibration_error, reliability_points, softmax
-
-Floats = NDArray[np.float64]
-
-
-Ints = NDArray[np.int64]
+from gender_classifier.metrics.calibration import calibration_error, reliability_points, softmax
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], n
         "balanced_accuracy": sk.balanced_accuracy_score(labels, preds),
         "roc_auc": sk.roc_auc_score(targets, scores),
         "average_precision": sk.average_precision_score(targets, scores),
-        "ece": _calibration_error(reliability_points(probs, labels, num_bins=num_bins), len(labels)),
+        "ece": calibration_error(reliability_points(probs, labels, num_bins=num_bins), len(labels)),
     }
     per_class = sk.precision_recall_fscore_support(labels, preds, labels=range(len(classes)), zero_division=0)
     for name, values in zip(("precision", "recall", "f1"), per_class, strict=False):

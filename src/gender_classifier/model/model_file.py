@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from gender_classifier.common.files import write_bytes
 from gender_classifier.errors import ModelError
-
-if TYPE_CHECKING:
-    pass
 from gender_classifier.model.network import build_model
 
 FORMAT = "gender-classifier/1"

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from gender_classifier.errors import ModelError
-
-if TYPE_CHECKING:
-    pass
 
 
 class LinearHeadAlexNet(nn.Module):

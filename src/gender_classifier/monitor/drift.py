@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gender_classifier.metrics.histograms import Histogram, Ints, Reference
+from gender_classifier.common.arrays import Ints
+from gender_classifier.metrics.histograms import Histogram, Reference
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25
 """Siddiqi's bands."""

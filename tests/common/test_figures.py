@@ -15,16 +15,21 @@ from tempfile import TemporaryDirectory
 import matplotlib as mpl
 import numpy as np
 import pytest
+from closure import ROOT
 from conftest import draw_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gender_classifier.common import plots
-from gender_classifier.common.figures import one_line, own_style
+from gender_classifier.common.figures import confusion_matrix, contact_sheet, one_line, own_style, save_figure
+from gender_classifier.evaluate.figures import attribute_table, reliability, robustness, roc_curve
 from gender_classifier.metrics.calibration import reliability_points
 from gender_classifier.metrics.curves import roc_points
+from gender_classifier.monitor.figures import Panel, compare_histograms
+from gender_classifier.preprocess.figures import split_balance
+from gender_classifier.train.figures import curves
+from gender_classifier.verify.figures import class_balance, image_sizes
 
 COUNTS = {split: {"female": {"ok": 1234, "rejected": 3}, "male": {"ok": 1200, "rejected": 0}}
           for split in ("Training", "Validation")}  # fmt: skip
@@ -60,31 +65,29 @@ def compared(categories: tuple[str, ...] = ("female", "male")) -> Figure:
     counts = {"train": np.array([4, 9]), "new": np.array([5, 2])}
     edges = np.array([0.0, 0.5, 1.0])
     panels = [
-        plots.Panel("brightness: stable", "mean level", edges, (), counts),
-        plots.Panel("class: drift", "predicted class", edges, categories, counts),
+        Panel("brightness: stable", "mean level", edges, (), counts),
+        Panel("class: drift", "predicted class", edges, categories, counts),
     ]
-    return plots.compare_histograms(panels, "New pictures")
+    return compare_histograms(panels, "New pictures")
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "class_balance": lambda: plots.class_balance(COUNTS),
-    "image_sizes": lambda: plots.image_sizes([60, 80, 80, 100], [80, 100, 101, 140]),
-    "one size": lambda: plots.image_sizes([80, 80], [100, 100]),
-    "no sizes": lambda: plots.image_sizes([], []),
-    "split_balance": lambda: plots.split_balance({"train": {"female": 9, "male": 8}, "test": {"female": 2, "male": 3}}),
-    "curves": lambda: plots.curves(records(20), 17),
-    "robustness": lambda: plots.robustness(CORRUPTED),
-    "robust": lambda: plots.robustness([{**row, "accuracy": 1.0} for row in CORRUPTED]),
-    "one epoch": lambda: plots.curves(records(1), 1),
-    "confusion": lambda: plots.confusion_matrix(CONFUSION, ("female", "male"), "Test set"),
-    "roc": lambda: plots.roc_curve(roc_points(PROBS, LABELS), 0.9123, "male"),
-    "reliability": lambda: plots.reliability(reliability_points(BOTH, LABELS), 0.0321),
-    "sheet": lambda: plots.contact_sheet(
-        [draw_pixels(1), None, draw_pixels(2, 300, 40)], ["a", "b\nempty", "c"], "Three"
-    ),
-    "attributes": lambda: plots.attribute_table(PEOPLE, ("female", "male"), "Further set new"),
+    "class_balance": lambda: class_balance(COUNTS),
+    "image_sizes": lambda: image_sizes([60, 80, 80, 100], [80, 100, 101, 140]),
+    "one size": lambda: image_sizes([80, 80], [100, 100]),
+    "no sizes": lambda: image_sizes([], []),
+    "split_balance": lambda: split_balance({"train": {"female": 9, "male": 8}, "test": {"female": 2, "male": 3}}),
+    "curves": lambda: curves(records(20), 17),
+    "robustness": lambda: robustness(CORRUPTED),
+    "robust": lambda: robustness([{**row, "accuracy": 1.0} for row in CORRUPTED]),
+    "one epoch": lambda: curves(records(1), 1),
+    "confusion": lambda: confusion_matrix(CONFUSION, ("female", "male"), "Test set"),
+    "roc": lambda: roc_curve(roc_points(PROBS, LABELS), 0.9123, "male"),
+    "reliability": lambda: reliability(reliability_points(BOTH, LABELS), 0.0321),
+    "sheet": lambda: contact_sheet([draw_pixels(1), None, draw_pixels(2, 300, 40)], ["a", "b\nempty", "c"], "Three"),
+    "attributes": lambda: attribute_table(PEOPLE, ("female", "male"), "Further set new"),
     "histograms": compared,
-    "empty sheet": lambda: plots.contact_sheet([], [], "0 of 0 rejected images"),
+    "empty sheet": lambda: contact_sheet([], [], "0 of 0 rejected images"),
 }
 
 
@@ -102,13 +105,13 @@ def texts(figure: Figure) -> set[str]:
 def draw(name: str) -> bytes:
     """Return the PNG of a figure under Matplotlib's default settings."""
     with TemporaryDirectory() as folder:
-        plots.save_figure(FIGURES[name](), Path(folder, "figure.png"))
+        save_figure(FIGURES[name](), Path(folder, "figure.png"))
         return Path(folder, "figure.png").read_bytes()
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_a_png_and_the_same_each_time(name: str, tmp_path: Path) -> None:
-    plots.save_figure(FIGURES[name](), tmp_path / "one.png")
+    save_figure(FIGURES[name](), tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes() == draw(name)
     with Image.open(tmp_path / "one.png") as image:
         assert image.format == "PNG"
@@ -150,7 +153,7 @@ def test_confusion_text_is_legible_on_its_cell() -> None:
 
 
 def test_a_corruptions_accuracies_are_written_beside_its_bars() -> None:
-    axes = plots.robustness(CORRUPTED).axes[0]
+    axes = robustness(CORRUPTED).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["blurred", "darker"]
     texts = [text.get_text() for text in axes.texts]
     assert "0.850  1 px" in texts
@@ -186,7 +189,7 @@ HOSTILE = {
 def test_the_users_settings_change_no_byte_and_are_kept(name: str, tmp_path: Path) -> None:
     with mpl.rc_context(HOSTILE):
         before = dict(mpl.rcParams.copy())
-        plots.save_figure(FIGURES[name](), tmp_path / "hostile.png")
+        save_figure(FIGURES[name](), tmp_path / "hostile.png")
         assert dict(mpl.rcParams.copy()) == before
     assert (tmp_path / "hostile.png").read_bytes() == draw(name)
 
@@ -198,34 +201,34 @@ def test_the_users_backend_and_settings_files_do_no_harm(backend: str, tmp_path:
     environment = os.environ | {
         "MPLBACKEND": backend,
         "MPLCONFIGDIR": str(tmp_path / "read-only" if backend else tmp_path),
-        "PYTHONPATH": str(Path(plots.__file__).parents[1]),
+        "PYTHONPATH": str(ROOT / "src"),
     }
     code = (
-        "import os, gender_classifier.common.plots as plots; from pathlib import Path\n"
-        "plots.save_figure(plots.contact_sheet([], ['$1_$2'], 'Sheet of $x'), Path('sheet.png'))\n"
+        "import os; from pathlib import Path\n"
+        "from gender_classifier.common.figures import contact_sheet, save_figure\n"
+        "save_figure(contact_sheet([], ['$1_$2'], 'Sheet of $x'), Path('sheet.png'))\n"
         "assert os.environ['MPLBACKEND'] == " + repr(backend)
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    plots.save_figure(plots.contact_sheet([], ["$1_$2"], "Sheet of $x"), tmp_path / "here.png")
+    save_figure(contact_sheet([], ["$1_$2"], "Sheet of $x"), tmp_path / "here.png")
     assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "here.png").read_bytes()
     assert logging.getLogger("matplotlib").level in (logging.NOTSET, logging.WARNING)
 
 
 def test_nothing_imports_matplotlib_but_the_figures() -> None:
     """The first import decides whether the user's backend ends the process."""
-    root = Path(plots.__file__).parents[2]
     found = set()
-    for path in (*root.glob("src/*/*.py"), *root.parent.glob("stages/*.py"), *root.glob("../stages/*.py")):
+    for path in (*ROOT.glob("src/**/*.py"), *ROOT.glob("stages/*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         guarded = {node for outer in ast.walk(tree) if isinstance(outer, ast.If) for node in ast.walk(outer)}
         for node in set(ast.walk(tree)) - guarded:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found |= {path.name for name in names if name.split(".")[0] == "matplotlib"}
-    assert found == {"plots.py", "figure_style.py"}
+            found |= {str(path.relative_to(ROOT)) for name in names if name.split(".")[0] == "matplotlib"}
+    assert found == {"src/gender_classifier/common/figures.py"}
 
 
 ODD_NAMES = [
@@ -250,24 +253,24 @@ def test_any_name_is_drawn_as_text(odd: str, other: str, tmp_path: Path) -> None
     names = (odd, other)
     counts = {name: {"ok": 3, "rejected": 1} for name in names}
     figures = [
-        plots.class_balance({"Training": counts}),
-        plots.split_balance({"train": dict.fromkeys(names, 3)}),
-        plots.confusion_matrix(CONFUSION, names, f"Further set {odd}"),
-        plots.roc_curve(roc_points(PROBS, LABELS), 0.9, odd),
-        plots.attribute_table([{**row, "value": other} for row in PEOPLE], names, odd),
+        class_balance({"Training": counts}),
+        split_balance({"train": dict.fromkeys(names, 3)}),
+        confusion_matrix(CONFUSION, names, f"Further set {odd}"),
+        roc_curve(roc_points(PROBS, LABELS), 0.9, odd),
+        attribute_table([{**row, "value": other} for row in PEOPLE], names, odd),
         compared(names),
     ]
     for figure in figures:
-        plots.save_figure(figure, tmp_path / "figure.png")
-    sheet = plots.contact_sheet([draw_pixels(1)], [f"Training/{odd}\n{other}\nempty"], other)
-    plots.save_figure(sheet, tmp_path / "sheet.png")
+        save_figure(figure, tmp_path / "figure.png")
+    sheet = contact_sheet([draw_pixels(1)], [f"Training/{odd}\n{other}\nempty"], other)
+    save_figure(sheet, tmp_path / "sheet.png")
 
 
 def test_a_dollar_is_no_formula() -> None:
-    figure = plots.contact_sheet([None], ["female\n$1_$2.jpg"], "Costs of $5 to $6")
+    figure = contact_sheet([None], ["female\n$1_$2.jpg"], "Costs of $5 to $6")
     assert {"female\n$1_$2.jpg", "Costs of $5 to $6"} <= texts(figure)
     assert not any(text.get_parse_math() for axes in figure.axes for text in axes.texts)
-    labels = plots.attribute_table(PEOPLE, ("a$b$", "c"), "Set").axes[0].get_yticklabels()
+    labels = attribute_table(PEOPLE, ("a$b$", "c"), "Set").axes[0].get_yticklabels()
     assert "income: $0_-$20k  (n 20)" in [label.get_text() for label in labels]
     with own_style():
         figure = FIGURES["reliability"]()

@@ -1,0 +1,76 @@
+"""Figure of two distributions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.figures import (
+    TRAIN_COLOR,
+    VAL_COLOR,
+    Figure,
+    PercentFormatter,
+    one_line,
+    own_style,
+    shorten_names,
+    tidy_axes,
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Two histograms with the same bins: of numbers between ``edges``, or of ``categories``.
+
+    ``counts`` has a name and int (B,) for each of the two.
+    """
+
+    title: str
+    unit: str
+    edges: NDArray[np.float64]
+    categories: Sequence[str]
+    counts: Mapping[str, NDArray[np.int64]]
+
+
+@own_style()
+def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
+    """Draw each panel's two histograms over one another, as shares."""
+    columns = min(3, max(len(panels), 1))
+    rows = max(-(-len(panels) // columns), 1)
+    figure = Figure(figsize=(4 * columns, 3.1 * rows + 0.9), layout="constrained")
+    figure.suptitle(one_line(title))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        edges = _span_edges(panel)
+        for number, (name, counts) in enumerate(panel.counts.items()):
+            label, color, total = f"{name}, {counts.sum():,} images", (TRAIN_COLOR, VAL_COLOR)[number], counts.sum()
+            if panel.categories:
+                places = np.arange(len(panel.categories)) + (number - 0.5) * 0.38
+                axes.bar(places, counts / total, 0.36, color=color, label=label)
+                axes.set_xticks(range(len(panel.categories)), shorten_names(panel.categories))
+            else:
+                shares = np.diff(np.interp(edges, panel.edges, np.cumsum([0, *counts]) / total))
+                axes.stairs(shares, edges, color=color, fill=not number, alpha=1 if number else 0.45, label=label)
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.unit)
+        axes.set_ylabel("share of the images")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        tidy_axes(axes)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _span_edges(panel: Panel, *, most: int = 30) -> NDArray[np.float64]:
+    """Return even edges over what all but a thousandth of either's values span, no finer than the widest bin there."""
+    below = [np.cumsum([0, *counts]) / counts.sum() for counts in panel.counts.values()]
+    first = min(int(np.searchsorted(one, 0.001, side="right")) - 1 for one in below)
+    last = max(int(np.searchsorted(one, 0.999)) for one in below)
+    low, high = float(panel.edges[first]), float(panel.edges[last])
+    count = int(np.clip((high - low) / np.diff(panel.edges[first : last + 1]).max(), 1, most))
+    edges: NDArray[np.float64] = np.linspace(low, high, count + 1)
+    return edges

@@ -1,0 +1,27 @@
+"""Figure of the splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gender_classifier.common.figures import CLASS_COLORS, Figure, legend_name, own_style, start_figure
+
+
+@own_style()
+def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw ``{split: {label: count}}`` as grouped bars with their numbers."""
+    figure, axes = start_figure("Images per split after verification", width=6.4)
+    labels = list(next(iter(counts.values())))
+    width = 0.8 / len(labels)
+    for number, (label, color) in enumerate(zip(labels, CLASS_COLORS, strict=False)):
+        places = np.arange(len(counts)) + (number - (len(labels) - 1) / 2) * width
+        heights = [split[label] for split in counts.values()]
+        bars = axes.bar(places, heights, width * 0.95, color=color, label=legend_name(label))
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
+    axes.set_xticks(np.arange(len(counts)), list(counts))
+    axes.set_ylabel("images")
+    axes.margins(y=0.12)
+    axes.legend(frameon=False)
+    return figure

@@ -2,7 +2,7 @@
 
     dvc repro ingest                                   the built-in sample, seconds
     dvc exp run -S source=kaggle                       the real data set, 270 MB over the network
-    dvc repro --force --single-item ingest             the same source anew
+    dvc repro --force --single-item ingest             the same source again
 
 Reads `source` and `ingest`; writes data/raw.zip, data/raw.json and metrics/ingest.json.
 """
@@ -13,26 +13,24 @@ from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.checkout import find_main_root
-from gender_classifier.common.files import short_digest, write_json
+from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout
+from gender_classifier.ingest.report import describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
+from gender_classifier.pipeline.publish import publish
 from gender_classifier.pipeline.stage import run_stage
 from gender_classifier.track.run import track
 
 
 def main(layout: Layout, params: Params) -> None:
     """Write the archive and say where it came from."""
-    own = params.ingest
-    with track("ingest", layout.root, params=asdict(own), data=True) as run:
-        snapshot = ingest(own, layout.raw_archive_path, base_dir=find_main_root(layout.root))
-        metrics = {"num_raw": snapshot.num_images}
-        write_json(layout.snapshot_path, asdict(snapshot))
-        write_json(layout.ingest_report_path, metrics)
-        run.log_metrics(metrics)
+    with track("ingest", layout.root, params=asdict(params.ingest), data=True) as run:
+        snapshot = ingest(params.ingest, layout.raw_archive_path, base_dir=find_main_root(layout.root))
+        publish(layout.root, describe_snapshot(snapshot), run)
+        run.log_metrics({"num_raw": snapshot.num_images})
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
-        run.log_artifact(layout.snapshot_path)
-    print(f"ingest: {snapshot.num_images:,} images from {own.source}, SHA-256 {short_digest(snapshot.sha256)}…")
+    print(f"ingest: {snapshot.num_images:,} images from {snapshot.source}, SHA-256 {short_digest(snapshot.sha256)}…")
     for line in (snapshot.note, *snapshot.remarks):
         if line:
             print(f"ingest: {line}")

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from closure import ROOT
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from gender_classifier.track.store import find_tracking_uri
+
+ROOT = Path(__file__).parents[1]
 
 SMALL = {
     "epochs": 1,

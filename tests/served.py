@@ -13,7 +13,7 @@ from subprocess import Popen
 
 import numpy as np
 import onnx
-from closure import ROOT
+from checkout import ROOT
 from conftest import encode
 from onnx import TensorProto, helper, numpy_helper
 from servers import answers, serving

@@ -6,8 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from checkout import Checkout
-from closure import ROOT
+from checkout import ROOT, Checkout
 from conftest import client
 
 from gender_classifier.track.run import track

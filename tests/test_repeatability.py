@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from checkout import SMALL, Checkout, clone, copy_checkout
-from closure import ROOT
+from checkout import ROOT, SMALL, Checkout, clone, copy_checkout
 from scipy.special import softmax
 
 from gender_classifier.model.inference import compute_logits

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import matplotlib as mpl
 import numpy as np
 import pytest
-from closure import ROOT
+from checkout import ROOT
 from conftest import draw_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -13,7 +13,8 @@ from gender_classifier.data.images import decode
 from gender_classifier.errors import ParamsError
 from gender_classifier.ingest.sample import MIN_TRAIN, MIN_VAL, draw_sample
 from gender_classifier.pipeline.params import load_params
-from gender_classifier.verify.inspection import check_fitness, inspect, judge
+from gender_classifier.verify.inspection import inspect
+from gender_classifier.verify.policies import check_fitness, judge
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
 SAMPLE = dict(draw_sample(0, num_train=60, num_val=20))

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from closure import ROOT
+from checkout import ROOT
 from conftest import stand_in
 from mlflow import MlflowClient
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from closure import ROOT
+from checkout import ROOT
 from conftest import encode, picture
 from playwright.sync_api import BrowserContext, ConsoleMessage, FilePayload, Page, Request, expect, sync_playwright
 from served import Served, grey, served, write_model

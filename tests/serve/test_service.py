@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from closure import ROOT
+from checkout import ROOT
 from conftest import encode, picture
 from fastapi.testclient import TestClient
 from PIL import Image

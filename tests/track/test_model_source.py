@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from closure import ROOT
+from checkout import ROOT
 from conftest import client
 from served import SIZE, grey, served, write_model
 

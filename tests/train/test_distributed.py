@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from closure import ROOT
+from checkout import ROOT
 from conftest import client
 from hypothesis import given
 from hypothesis import strategies as st

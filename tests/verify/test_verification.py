@@ -17,20 +17,15 @@ from PIL import Image
 
 from gender_classifier.common.file_names import escape_name
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.manifest import Record, read_manifest, write_manifest
 from gender_classifier.errors import DataError
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import load_params
-from gender_classifier.verify.inspection import (
-    Record,
-    check_fitness,
-    find_near_pairs,
-    inspect,
-    judge,
-    read_manifest,
-    summarize,
-    write_manifest,
-)
+from gender_classifier.verify.duplicates import find_near_pairs
+from gender_classifier.verify.inspection import inspect
 from gender_classifier.verify.params import VerifyParams
+from gender_classifier.verify.policies import check_fitness, judge
+from gender_classifier.verify.report import summarize
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
 

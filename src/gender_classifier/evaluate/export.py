@@ -15,10 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gender_classifier.common.files import write_bytes
+from gender_classifier.common.files import short_digest, write_bytes
 from gender_classifier.errors import ModelError
+from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.measure import Evaluation
+from gender_classifier.evaluate.model_card import describe_limits
+from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
+from gender_classifier.metrics.scores import select_headlines
 from gender_classifier.model.inference import infer, normalize
 from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.version import __version__
 
 _OPSET = 18
 
@@ -68,6 +74,32 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     onnx.checker.check_model(proto)
     write_bytes(path, proto.SerializeToString(deterministic=True))
+
+
+def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation) -> float:
+    """Write the evaluated model with its description; return how far its probabilities are from torch's, at most.
+
+    Raises:
+        ModelError: a probability or a prediction differs.
+    """
+    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation))
+    return check_export(path, inputs.test.images, evaluation.report.probs)
+
+
+def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
+    """Return what the model file says of itself to the predictor and the service; no time, host or path."""
+    reference = dict(inputs.reference)
+    # Of val: its weights have not seen these images, and they come from the same pictures as train's.
+    for name, values in measure_predictions(evaluation.val_probs).items():
+        reference[name] = start_histogram(name, "val", inputs.spec.classes)
+        reference[name].add(values)
+    return {
+        "data_digest": short_digest(inputs.info.manifest_sha256),
+        "version": __version__,
+        "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
+        "limits": describe_limits(inputs.source),
+        "reference": json.dumps(to_jsonable(reference)),
+    }
 
 
 def compute_probs(path: Path, images: NDArray[np.uint8], *, batch_size: int = 512) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from gender_classifier.data.images import to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
-from gender_classifier.metrics.tables import tabulate_confusion
+from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
 MAX_UNREADABLE = 0.05
 """Share of a set's pictures; with more unreadable its figures would be of what happened to survive."""
@@ -205,21 +205,20 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
     }
 
 
-def prediction_columns(classes: Sequence[str]) -> list[str]:
+def extra_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of :func:`list_predictions`."""
-    return ["set", "path", "status", "actual", "predicted", "correct", *(f"prob_{name}" for name in classes)]
+    return ["set", "path", "status", *prediction_columns(classes)]
 
 
 def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list[object]]:
     """Yield a row an image, those left out without a prediction."""
     places = {int(row): place for place, row in enumerate(scored.rows)}
     for row, (image, status) in enumerate(zip(scored.labelled.images, scored.reading.status, strict=True)):
-        start = [scored.labelled.name, image.name, status, classes[image.label]]
+        cells: list[object] = [""] * (2 + len(classes))
         if row in places:
-            pred, probs = int(scored.report.preds[places[row]]), scored.report.probs[places[row]]
-            yield [*start, classes[pred], int(pred == image.label), *(f"{prob:.6f}" for prob in probs)]
-        else:
-            yield [*start, *[""] * (2 + len(classes))]
+            place = places[row]
+            cells = format_prediction(image.label, int(scored.report.preds[place]), scored.report.probs[place], classes)
+        yield [scored.labelled.name, image.name, status, classes[image.label], *cells]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,15 @@ class Report:
     confusion: Ints
     preds: Ints
     probs: Floats
+
+
+HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
+"""The metrics that ``dvc metrics``, the model file and the page show; metrics/test_report.json has all."""
+
+
+def select_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the headline metrics that there are."""
+    return {key: metrics[key] for key in HEADLINES if key in metrics}
 
 
 def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15) -> Report:

@@ -39,11 +39,16 @@ class ModelSpec:
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Write weights and ``spec`` into one safetensors file; equal content gives equal bytes."""
+    """Write weights and ``spec`` into one safetensors file."""
+    write_bytes(path, pack_model(state, spec))
+
+
+def pack_model(state: Mapping[str, Tensor], spec: ModelSpec) -> bytes:
+    """Return weights and ``spec`` in the safetensors format; equal content gives equal bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(state.items())}
     # One key: safetensors promises no order among several.
     metadata = {"gender_classifier": json.dumps({"format": FORMAT, **asdict(spec)}, sort_keys=True)}
-    write_bytes(path, save(tensors, metadata))
+    return save(tensors, metadata)
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:

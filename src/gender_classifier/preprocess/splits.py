@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.data.manifest import Record
+from gender_classifier.data.names import RAW_SPLITS, SPLITS
 from gender_classifier.errors import DataError
+from gender_classifier.preprocess.params import PreprocessParams
 
 
 def assign_val(
@@ -64,3 +67,22 @@ def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[
 
 def _rank(unit: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {unit}".encode()).digest()
+
+
+def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
+    """Return the records that are fit to use by split: ``Training`` gives train and val, ``Validation`` is test."""
+    fit = [record for record in records if record.status == "ok"]
+    training = [record for record in fit if record.split == RAW_SPLITS[0]]
+    is_val = assign_val(
+        [one.member for one in training],
+        [one.label for one in training],
+        [one.duplicate_group for one in training],
+        val_fraction=params.val_fraction,
+        seed=params.split_seed,
+    )
+    parts = (
+        [record for record, held_out in zip(training, is_val, strict=True) if not held_out],
+        [record for record, held_out in zip(training, is_val, strict=True) if held_out],
+        [record for record in fit if record.split == RAW_SPLITS[1]],
+    )
+    return dict(zip(SPLITS, parts, strict=True))

@@ -6,6 +6,7 @@ No pickle on either side: the model is an ONNX file.
 from __future__ import annotations
 
 import json
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,15 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.files import short_digest
 from gender_classifier.common.locks import hold_lock
+from gender_classifier.common.paths import Layout
 from gender_classifier.errors import TrackingError
+from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.track.promotion import Contender, Decision, decide
+from gender_classifier.track.run import TrackedRun
 from gender_classifier.track.store import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
@@ -43,6 +49,33 @@ _TAGGED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
+
+
+def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Evaluation, rule: PromotionParams) -> str:
+    """Register the exported model of an evaluated run, and let ``rule`` decide whether it becomes champion.
+
+    Returns:
+        The version and the decision, in a line.
+    """
+    digests = inputs.info.split_sha256
+    best = {key: inputs.best[key] for key in ("best_val_accuracy", "best_val_loss")}
+    version = register_model(
+        run.client,
+        run.run_id,
+        layout.onnx_path,
+        image_size=inputs.spec.image_size,
+        num_classes=len(inputs.spec.classes),
+        metrics=best | {f"test/{key}": value for key, value in evaluation.report.metrics.items()},
+        tags={
+            "data.digest": short_digest(inputs.info.manifest_sha256),
+            **{f"{name}.digest": short_digest(digests[name]) for name in ("val", "test")},
+            "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
+            "git.commit": run.commit,
+        },
+        card=layout.card_path,
+    )
+    decision = settle_champion(run.client, layout.root, version, rule)
+    return f"version {version} of {REGISTERED_MODEL}, {decision.reason}"
 
 
 def register_model(

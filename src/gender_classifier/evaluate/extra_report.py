@@ -1,0 +1,98 @@
+"""The labelled sets in ``evaluate.extra``: found, measured, and described as files and figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from gender_classifier.common.artifacts import Artifact, Table
+from gender_classifier.common.figures import confusion_matrix
+from gender_classifier.common.progress import show_progress
+from gender_classifier.data.labelled_files import open_labelled_set
+from gender_classifier.evaluate.extra import (
+    ScoredSet,
+    attribute_columns,
+    describe_set,
+    extra_columns,
+    flatten_row,
+    list_predictions,
+    list_unreadable,
+    score_set,
+    tabulate_attributes,
+)
+from gender_classifier.evaluate.figures import attribute_table
+from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.model.inference import compute_logits
+
+
+def locate_sets(extra: Mapping[str, str], base_dir: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each set, and open it once: a wrong path stops the stage before minutes of work.
+
+    Args:
+        extra: names with paths, as in ``params.yaml``.
+        base_dir: what a relative path is relative to.
+        classes: that the sets may have.
+
+    Raises:
+        GenderClassifierError: a set is missing, or is not laid out as a labelled set.
+    """
+    paths = {name: base_dir / Path(path).expanduser() for name, path in extra.items()}
+    for name, path in paths.items():
+        open_labelled_set(name, path, classes).close()
+    return paths
+
+
+def measure_sets(inputs: Inputs, sets: Mapping[str, Path], num_bins: int, max_pixels: int) -> dict[str, ScoredSet]:
+    """Measure the model on each set, and print a line about it.
+
+    Args:
+        inputs: the model, and the images that it was trained on or chosen by: these are left out.
+        sets: from :func:`locate_sets`.
+        num_bins: of the calibration error.
+        max_pixels: larger images count as unreadable.
+    """
+    found = {}
+    for name, path in sets.items():
+        with (
+            open_labelled_set(name, path, inputs.spec.classes) as labelled,
+            show_progress(total=len(labelled.images), name=name) as bar,
+        ):
+            scored = score_set(
+                labelled,
+                lambda pixels: compute_logits(inputs.model, inputs.spec, pixels) / inputs.spec.temperature,
+                inputs.spec.classes,
+                size=inputs.spec.image_size,
+                max_pixels=max_pixels,
+                seen=inputs.seen,
+                num_bins=num_bins,
+                on_images=bar.update,
+            )
+        print(
+            f"evaluate: {name}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
+            f"{len(labelled.images):,} images"
+        )
+        if unreadable := list_unreadable(labelled, scored.reading):
+            print(f"evaluate: {name}: cannot be read: {unreadable}", file=sys.stderr)
+        found[name] = scored
+    return found
+
+
+def describe_extra(
+    scored: Mapping[str, ScoredSet], paths: Mapping[str, str], classes: Sequence[str]
+) -> Iterator[Artifact]:
+    """Yield the report, the tables and the figures of the sets; without sets, an empty report and empty tables."""
+    attributes = {name: tabulate_attributes(one) for name, one in scored.items()}
+    reports = {name: describe_set(one, paths[name], classes) for name, one in scored.items()}
+    yield Artifact("metrics/extra.json", reports, "metrics")
+    table = [[name, *flatten_row(row)] for name, rows in attributes.items() for row in rows]
+    yield Artifact("metrics/extra_attributes.csv", Table(["set", *attribute_columns(classes)], table), "metrics")
+    predictions = [row for one in scored.values() for row in list_predictions(one, classes)]
+    yield Artifact("data/predictions/extra.csv", Table(extra_columns(classes), predictions), "predictions")
+    for name, one in scored.items():
+        matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}")
+        yield Artifact(f"metrics/figures/evaluate/extra_{name}_confusion.png", matrix, "")
+        if len(attributes[name]) > 1:
+            figure = attribute_table([asdict(row) for row in attributes[name]], classes, f"Further set {name}")
+            yield Artifact(f"metrics/figures/evaluate/extra_{name}_attributes.png", figure, "")

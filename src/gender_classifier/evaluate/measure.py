@@ -1,0 +1,105 @@
+"""Every figure of the report on the test set. No files, no tracker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.arrays import Floats
+from gender_classifier.common.progress import show_progress
+from gender_classifier.data.dataset import PackedSplit
+from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.mistakes import rank_label_issues
+from gender_classifier.evaluate.params import EvaluateParams
+from gender_classifier.evaluate.robustness import (
+    CORRUPTIONS,
+    RobustnessRow,
+    choose_images,
+    mean_accuracy,
+    measure_robustness,
+)
+from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.metrics.calibration import softmax
+from gender_classifier.metrics.scores import Report, evaluate
+from gender_classifier.model.inference import compute_logits
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image of val or test whose label is likely wrong: probability of its label, and the class suggested."""
+
+    prob: float
+    split: str
+    member: str
+    label: int
+    suggested: int
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The ``report`` on test, ``val_probs`` float64 (N, C), the table of corruptions, and the suspects by ``prob``."""
+
+    report: Report
+    val_probs: Floats
+    robustness: list[RobustnessRow]
+    suspects: list[Suspect]
+
+
+def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
+    """Run the model over test and val, and measure it.
+
+    Raises:
+        DataError: the logits are not finite, or a class has no image.
+    """
+    model, spec, test = inputs.model, inputs.spec, inputs.test
+    with show_progress(total=len(test.images), name="test") as bar:
+        logits = compute_logits(model, spec, test.images, on_batch=bar.update)
+    report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=params.ece_bins)
+    once = compute_logits(model, replace(spec, tta_margin=0.0), test.images) if spec.tta_margin else logits
+    report.metrics.update(measure_tta(logits, once, test.labels))
+    rows = _measure_robustness(inputs, params.robustness_images)
+    if rows:
+        report.metrics["robust_accuracy"] = mean_accuracy(rows)
+    val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
+    # Train's labels the model has seen, and would defend.
+    suspects = [
+        *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
+    ]  # fmt: skip
+    suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
+    return Evaluation(report, val_probs, rows, suspects)
+
+
+def _measure_robustness(inputs: Inputs, most: int) -> list[RobustnessRow]:
+    """Return the table of corruptions, on at most ``most`` images; empty if none are asked for."""
+    test, spec = inputs.test, inputs.spec
+    chosen = choose_images(test.labels, most)
+    if not len(chosen):
+        return []
+    passes = 1 + 3 * len(CORRUPTIONS)
+    with show_progress(total=passes * len(chosen), name="robustness") as bar:
+        return list(
+            measure_robustness(
+                lambda pixels: compute_logits(inputs.model, spec, pixels),
+                np.asarray(test.images[chosen]),
+                test.labels[chosen],
+                on_images=bar.update,
+            )
+        )
+
+
+def _find_suspects(name: str, inputs: Inputs, split: PackedSplit, probs: Floats) -> list[Suspect]:
+    members = inputs.members[name]
+    return [
+        Suspect(
+            float(probs[row, split.labels[row]]),
+            name,
+            members[row],
+            int(split.labels[row]),
+            int(probs[row].argmax()),
+            split.images[row],
+        )
+        for row in rank_label_issues(probs, split.labels)
+    ]

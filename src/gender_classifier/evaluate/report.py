@@ -1,0 +1,122 @@
+"""The report on the test set as files, figures and MLflow metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
+from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet
+from gender_classifier.evaluate.extra import ScoredSet
+from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
+from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.measure import Evaluation, Suspect
+from gender_classifier.evaluate.mistakes import worst_mistakes
+from gender_classifier.evaluate.model_card import write_card
+from gender_classifier.evaluate.params import EvaluateParams
+from gender_classifier.evaluate.robustness import RobustnessRow
+from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
+from gender_classifier.metrics.curves import ThresholdRow, roc_points, threshold_points
+from gender_classifier.metrics.scores import select_headlines
+from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
+
+
+def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: EvaluateParams) -> Iterator[Artifact]:
+    """Yield metrics, tables, predictions, the model card and the figures."""
+    report, labels, classes = evaluation.report, inputs.test.labels, inputs.spec.classes
+    members = inputs.members["test"]
+    # Of two classes, the second is the positive one.
+    roc = roc_points(report.probs[:, 1], labels)
+    bins = reliability_points(report.probs, labels, num_bins=params.ece_bins)
+    yield Artifact("metrics/evaluate.json", {"test": select_headlines(report.metrics)})
+    yield Artifact("metrics/test_report.json", report.metrics, "metrics")
+    yield Artifact("metrics/test_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
+    yield Artifact("metrics/roc.csv", Table(["false_positive_rate", "true_positive_rate", "threshold"], roc), "metrics")
+    yield Artifact("metrics/reliability.csv", tabulate(ReliabilityBin, bins), "metrics")
+    thresholds = threshold_points(report.probs[:, 1], labels)
+    yield Artifact("metrics/thresholds.csv", tabulate(ThresholdRow, thresholds), "metrics")
+    yield Artifact("metrics/robustness.csv", tabulate(RobustnessRow, evaluation.robustness), "metrics")
+    predictions = tabulate_predictions(members, labels, report, classes)
+    yield Artifact("data/predictions/test.csv", predictions, "predictions")
+    yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
+    yield Artifact("models/model_card.md", _build_card(inputs, evaluation), "")
+    figures = {
+        "test_confusion": confusion_matrix(report.confusion, classes, "Test set"),
+        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[1]),
+        "reliability": reliability(bins, report.metrics["ece"]),
+        "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
+        "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),
+    }
+    if evaluation.robustness:
+        figures["robustness"] = robustness([asdict(row) for row in evaluation.robustness])
+    for name, figure in figures.items():
+        yield Artifact(f"metrics/figures/evaluate/{name}.png", figure, "")
+
+
+def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> None:
+    """Log every metric as ``test/...`` and ``extra/NAME/...``, and the test set as an input."""
+    report = evaluation.report
+    run.log_metrics({f"test/{key}": value for key, value in report.metrics.items()})
+    run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", {"test": len(report.preds)})
+    for name, one in scored.items():
+        run.log_metrics({f"extra/{name}/{key}": value for key, value in one.report.metrics.items()})
+
+
+def tell(evaluation: Evaluation, difference: float, registered: str) -> Iterator[str]:
+    """Yield the lines that the stage prints.
+
+    Args:
+        evaluation: of the model.
+        difference: of the ONNX file's probabilities, at most.
+        registered: version and decision of the registry.
+    """
+    metrics = evaluation.report.metrics
+    yield (
+        f"evaluate: test accuracy {metrics['accuracy']:.4f} "
+        f"(95 % interval {metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f}) "
+        f"on {len(evaluation.report.preds):,} images"
+    )
+    yield f"evaluate: model.onnx predicts the same, with probabilities within {difference:.1e}"
+    yield f"evaluate: {registered}"
+
+
+def _build_card(inputs: Inputs, evaluation: Evaluation) -> str:
+    return write_card(
+        source=inputs.source,
+        params={"source": inputs.source, **inputs.params},
+        spec=inputs.spec,
+        info=inputs.info,
+        counts={name: len(members) for name, members in inputs.members.items()},
+        report=evaluation.report,
+        best=inputs.best,
+        curves=inputs.curves,
+    )
+
+
+def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> Table:
+    rows = [[one.split, one.member, classes[one.label], classes[one.suggested], f"{one.prob:.6f}"] for one in suspects]
+    return Table(["split", "member", "label", "suggested", "prob_label"], rows)
+
+
+def _draw_suspects(suspects: Sequence[Suspect], classes: Sequence[str], most: int) -> Figure:
+    shown = suspects[:most]
+    captions = [
+        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]},\nat {one.prob:.2%}"
+        for one in shown
+    ]
+    title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in val and test"
+    return contact_sheet([one.image for one in shown], captions, title)
+
+
+def _draw_mistakes(inputs: Inputs, evaluation: Evaluation, most: int) -> Figure:
+    report, test, classes = evaluation.report, inputs.test, inputs.spec.classes
+    rows = worst_mistakes(report, test.labels, most)
+    total = int((report.preds != test.labels).sum())
+    captions = [
+        f"{PurePosixPath(inputs.members['test'][row]).name}\n{classes[test.labels[row]]}, called\n"
+        f"{classes[report.preds[row]]} at {report.probs[row].max():.1%}"
+        for row in rows
+    ]
+    title = f"The {len(rows)} most confident of {total:,} mistakes on the test set"
+    return contact_sheet([test.images[row] for row in rows], captions, title)

@@ -1,0 +1,32 @@
+"""Write each stage's code dependencies into ``dvc.yaml``: ``make deps``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from gender_classifier.common.files import replacing
+from gender_classifier.pipeline.watched import ROOT, find_watched
+
+
+def list_code(stage: str, root: Path = ROOT) -> list[str]:
+    """Return a stage's watched code, relative to the checkout, as ``dvc.yaml`` lists it."""
+    return [path.relative_to(root).as_posix() for path in find_watched(stage, root)]
+
+
+def write_deps(path: Path, root: Path = ROOT) -> None:
+    """Replace the code among the deps of every stage in ``dvc.yaml``; data, comments and order stay."""
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    pipeline = yaml.load(path)
+    for name, stage in pipeline["stages"].items():
+        data = [dep for dep in stage["deps"] if not dep.startswith(("src/", "stages/"))]
+        stage["deps"][:] = [*data, *list_code(name, root)]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(pipeline, file)
+
+
+if __name__ == "__main__":
+    write_deps(ROOT / "dvc.yaml")

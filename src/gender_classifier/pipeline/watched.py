@@ -1,0 +1,94 @@
+"""What DVC watches of a stage's code: the modules that its script imports, directly or not, but those listed here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "gender_classifier"
+
+UNWATCHED = {
+    "src/gender_classifier/errors.py": "texts of errors; a stage that fails writes no output",
+    "src/gender_classifier/common/checkout.py": "says where the project is",
+    "src/gender_classifier/common/locks.py": "says who waits for whom",
+    "src/gender_classifier/common/paths.py": "DVC watches the files at these paths",
+    "src/gender_classifier/common/processes.py": "signals, and how many processors a job gets",
+    "src/gender_classifier/common/progress.py": "progress bars",
+    "src/gender_classifier/common/schema.py": "checks params, whose values DVC watches",
+    "src/gender_classifier/common/terminal.py": "what a terminal shows",
+    "src/gender_classifier/*/params.py": "declares params, whose values DVC watches",
+    "src/gender_classifier/pipeline/params.py": "assembles params, whose values DVC watches",
+    "src/gender_classifier/pipeline/stage.py": "how a stage starts and fails",
+    "src/gender_classifier/pipeline/watched.py": "this list",
+    "src/gender_classifier/track/*.py": "mirrors to MLflow; files do not depend on it",
+    "stages/_source.py": "says where the package is",
+}
+"""Files, or patterns, that cannot change an output, each with the reason.
+
+A file that is left out is still followed: what it imports stays watched, unless it is listed too.
+"""
+
+
+def find_watched(stage: str, root: Path = ROOT) -> list[Path]:
+    """Return the files of code that affect a stage's outputs: its script first, then modules by path.
+
+    Args:
+        stage: the script's name in ``stages/``.
+        root: the checkout.
+    """
+    script = root / "stages" / f"{stage}.py"
+    paths = sorted(path for path in find_imported(script, root) if not is_unwatched(path.relative_to(root)))
+    return [script, *paths]
+
+
+def is_unwatched(path: Path) -> bool:
+    """Whether a path relative to the checkout is on the list."""
+    return any(fnmatch(path.as_posix(), pattern) for pattern in UNWATCHED)
+
+
+def find_imported(script: Path, root: Path = ROOT) -> set[Path]:
+    """Return every file of the checkout that a script imports, directly or not, read without running it.
+
+    A module's packages count as well: Python runs their ``__init__.py`` first.
+    """
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        for module in _list_imports(waiting.pop()):
+            for path in _locate(module, root):
+                if path not in found:
+                    found.add(path)
+                    waiting.append(path)
+    return found
+
+
+def _locate(module: str, root: Path) -> Iterator[Path]:
+    if (script := root / "stages" / f"{module}.py").is_file():
+        yield script
+    parts = module.split(".")
+    if parts[0] != PACKAGE:
+        return
+    for count in range(1, len(parts) + 1):
+        path = root.joinpath("src", *parts[:count])
+        yield from (one for one in (path / "__init__.py", path.with_suffix(".py")) if one.is_file())
+
+
+def _list_imports(path: Path) -> Iterator[str]:
+    for node in _walk_executed(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk all but what stands below ``if TYPE_CHECKING:``."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _walk_executed(child)

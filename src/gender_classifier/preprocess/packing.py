@@ -1,0 +1,88 @@
+"""Decode every image to its final size on all cores, and write the arrays of each split as the images come."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.files import hash_file
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.progress import show_progress
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.dataset import (
+    ChannelSums,
+    DatasetInfo,
+    sum_channels,
+    write_images,
+    write_index,
+    write_info,
+    write_labels,
+)
+from gender_classifier.data.images import to_array
+from gender_classifier.data.manifest import Record
+from gender_classifier.data.names import CLASSES
+from gender_classifier.data.parallel import map_members
+from gender_classifier.metrics.histograms import measure_pixels
+
+_AHEAD = 192 * 2**20  # bytes of decoded images that may wait to be written
+
+Packed = tuple[NDArray[np.uint8], tuple[int, list[int], list[int]], dict[str, float]]
+"""What a worker returns: uint8 (S, S, 3), its channels' sums, and the statistics that ``monitor`` compares."""
+
+Splits = Mapping[str, Sequence[Record]]
+
+
+@contextmanager
+def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> Iterator[Iterator[Packed]]:
+    """Decode the images of all splits, in order; the workers start at once, and end with the context."""
+    members = [record.member for records in splits.values() for record in records]
+    pack = partial(_pack, size=size, max_pixels=max_pixels)
+    with map_members(archive, members, pack, ahead=_AHEAD // (3 * size**2)) as packed:
+        yield iter(show_progress(packed, total=len(members), name="preprocess"))
+
+
+def write_splits(
+    layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, digest: str
+) -> dict[str, list[float]]:
+    """Write arrays, labels and index of each split, and the description of the data set.
+
+    Args:
+        layout: where to.
+        splits: the records of each split, in the order of ``packed``.
+        packed: from :func:`pack_all`.
+        size: S, px.
+        digest: SHA-256 of the manifest.
+
+    Returns:
+        Brightness, contrast, width (px) and height (px) of each training image.
+    """
+    sums, statistics = ChannelSums(), defaultdict[str, list[float]](list)
+
+    def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
+        for image, channels, measured in found:
+            if name == "train":
+                sums.add(*channels)
+                for statistic, value in measured.items():
+                    statistics[statistic].append(value)
+            yield image
+
+    for name, records in splits.items():
+        write_images(layout.images_path(name), learn(name, islice(packed, len(records))), len(records), size)
+        write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
+        write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
+    split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
+    write_info(layout.dataset_path, DatasetInfo(CLASSES, size, sums.mean(), sums.std(), digest, split_digests))
+    statistics["width"] = [record.width for record in splits["train"]]
+    statistics["height"] = [record.height for record in splits["train"]]
+    return dict(statistics)
+
+
+def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> Packed:
+    image = to_array(data, size, max_pixels=max_pixels)
+    return image, sum_channels(image), {name: float(one[0]) for name, one in measure_pixels(image[None]).items()}

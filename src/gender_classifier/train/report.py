@@ -1,0 +1,102 @@
+"""What a finished training leaves: the model, its figures on val, its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from gender_classifier.common.artifacts import Artifact, Run, tabulate
+from gender_classifier.common.figures import confusion_matrix
+from gender_classifier.common.files import short_digest
+from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
+from gender_classifier.metrics.calibration import fit_temperature
+from gender_classifier.metrics.curves import choose_threshold, threshold_points
+from gender_classifier.metrics.scores import Report, evaluate
+from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
+from gender_classifier.model.model_file import ModelSpec, pack_model
+from gender_classifier.model.network import count_parameters
+from gender_classifier.train.figures import curves
+from gender_classifier.train.session import Session
+from gender_classifier.train.trainer import Best, EpochRecord
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The kept epoch: its ``best`` state, the calibrated ``spec``, its ``report`` on val and its headline metrics."""
+
+    best: Best
+    spec: ModelSpec
+    report: Report
+    metrics: dict[str, float]
+    line: str
+
+
+def describe_run(run: Run) -> Iterator[Artifact]:
+    """Yield the file that names the MLflow run, with which ``evaluate`` goes on."""
+    yield Artifact("models/mlflow_run.json", {"run_id": run.run_id, "experiment": run.experiment})
+
+
+def log_inputs(run: Run, session: Session, source: str) -> None:
+    """Link the run to its data, and tag it with what it runs on.
+
+    Args:
+        run: of MLflow.
+        session: about to train.
+        source: of the data set, as in ``params.yaml``.
+    """
+    trainer, digest = session.trainer, session.info.manifest_sha256
+    run.log_dataset(Path(source).name, digest, "training", {"train": trainer.num_train, "val": len(session.val.images)})
+    run.set_tags(
+        {
+            "data.digest": short_digest(digest),
+            "model.parameters": count_parameters(trainer.model),
+            "torch.device": trainer.device,
+            "torch.precision": trainer.precision,
+            "torch.processes": trainer.num_processes,
+            "torch.threads": torch.get_num_threads(),
+            "torch.version": torch.__version__,
+            "mlflow.note.content": SAMPLE_NOTE if source == SAMPLE else "",
+        }
+    )
+
+
+def summarize(session: Session) -> Summary:
+    """Calibrate the kept epoch on val, and measure it there."""
+    best = session.trainer.best
+    assert best is not None
+    labels, record = session.val.labels, best.record
+    spec = replace(session.trainer.spec, temperature=fit_temperature(best.val_logits, labels))
+    report = evaluate(best.val_logits / spec.temperature, labels, classes=spec.classes)
+    metrics = {
+        "best_epoch": record.epoch,
+        "best_val_accuracy": record.val_accuracy,
+        "best_val_loss": record.val_loss,
+        "temperature": spec.temperature,
+        "threshold": choose_threshold(threshold_points(report.probs[:, 1], labels)),
+    }
+    line = (
+        f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "
+        f"with validation accuracy {record.val_accuracy:.4f}"
+    )
+    return Summary(best, spec, report, metrics, line)
+
+
+def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
+    """Yield the model file, metrics, curves, predictions and figures."""
+    classes, report, epoch = summary.spec.classes, summary.report, summary.best.record.epoch
+    records = session.trainer.records
+    yield Artifact("models/model.safetensors", pack_model(summary.best.state, summary.spec), "weights")
+    yield Artifact("metrics/train.json", summary.metrics)
+    yield Artifact("metrics/curves.csv", tabulate(EpochRecord, records), "metrics")
+    yield Artifact("metrics/val_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
+    predictions = tabulate_predictions(session.members, session.val.labels, report, classes)
+    yield Artifact("data/predictions/val.csv", predictions)
+    figures = {
+        "curves": curves([asdict(record) for record in records], epoch),
+        "val_confusion": confusion_matrix(report.confusion, classes, f"Validation set, epoch {epoch}"),
+    }
+    for name, figure in figures.items():
+        yield Artifact(f"metrics/figures/train/{name}.png", figure, "")

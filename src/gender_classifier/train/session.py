@@ -1,0 +1,157 @@
+"""A training that can be stopped at any moment: it goes on from its last finished epoch and ends in the same bits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gender_classifier.common.artifacts import Run, tabulate
+from gender_classifier.common.files import write_csv
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.progress import show_progress
+from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import build_model
+from gender_classifier.model.weights import load_initial_weights
+from gender_classifier.train.checkpoints import (
+    Checkpoint,
+    fingerprint,
+    hold_checkpoint,
+    load_checkpoint,
+    pack_checkpoint,
+    save_checkpoint,
+    unpack_checkpoint,
+)
+from gender_classifier.train.distributed import World, broadcast
+from gender_classifier.train.params import TrainParams
+from gender_classifier.train.trainer import EpochRecord, Trainer
+
+
+class Session:
+    """A trainer, its data, its checkpoint, and the log of what MLflow was told and when."""
+
+    def __init__(
+        self, layout: Layout, info: DatasetInfo, val: PackedSplit, trainer: Trainer, world: World, path: Path
+    ) -> None:
+        """Prepare to train; ``path`` is the checkpoint's, named after everything that affects the result."""
+        self.info, self.val, self.trainer, self.path = info, val, trainer, path
+        self.members = read_index(layout.index_path("val"))
+        self.run_id: str | None = None
+        self.log: list[dict[str, Any]] = []
+        self._curves_path, self._world = layout.curves_path, world
+
+    @property
+    def key(self) -> str:
+        """Return the hash of everything that affects the result."""
+        return self.path.stem
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Lock the checkpoint against other processes, and load it if there is one."""
+        with hold_checkpoint(self.path):
+            self._resume()
+            yield
+
+    def follow(self) -> None:
+        """Train as one of several processes that is not the first."""
+        self._resume()
+        for _ in self.trainer.epochs():
+            pass
+
+    def fit(self, run: Run) -> None:
+        """Train to the end; after each epoch the checkpoint, the curves on disk and those in MLflow grow."""
+        done, epochs = len(self.log), self.trainer.params.epochs
+        if done:
+            run.set_tags({"resumed.after_epoch": done})
+        for entry in self.log:  # a point with the same value, step and time is stored once
+            run.log_metrics(**entry)
+        per_epoch = self.trainer.num_train + len(self.val.images)
+        with show_progress(
+            total=epochs * per_epoch, initial=done * per_epoch, name=_name_epoch(done + 1, epochs), unit_scale=True
+        ) as bar:
+            started = time.perf_counter()
+            for record in self.trainer.epochs(bar.update):
+                speed = {"images_per_second": per_epoch / (time.perf_counter() - started)}
+                self._save(run.run_id, _name_metrics(record) | speed)
+                self._write_curves()
+                run.log_metrics(**self.log[-1])
+                bar.set_description(_name_epoch(record.epoch + 1, epochs))
+                bar.set_postfix(val_loss=f"{record.val_loss:.3f}", val_accuracy=f"{record.val_accuracy:.4f}")
+                started = time.perf_counter()
+        self._write_curves()
+
+    def _resume(self) -> None:
+        # The first process's file is what counts: other machines need not have one.
+        found = load_checkpoint(self.path) if not self._world.rank else None
+        data = broadcast(pack_checkpoint(found) if found else None, self._world, self.trainer.device)
+        if data is None:
+            return
+        checkpoint = unpack_checkpoint(data)
+        self.trainer.load_state_dict(checkpoint.tensors, checkpoint.facts)
+        self.run_id, self.log = checkpoint.facts["run_id"], checkpoint.facts["log"]
+        # The number of threads affects the last digits of the result.
+        torch.set_num_threads(checkpoint.facts["threads"])
+        if not self._world.rank:
+            print(f"train: going on after epoch {len(self.trainer.records)} of a run that was stopped")
+
+    def _save(self, run_id: str, metrics: dict[str, float]) -> None:
+        entry = {"step": len(self.trainer.records), "timestamp": int(time.time() * 1000), "metrics": metrics}
+        self.log.append(entry)
+        tensors, facts = self.trainer.state_dict()
+        facts |= {"run_id": run_id, "log": self.log, "threads": torch.get_num_threads()}
+        save_checkpoint(self.path, Checkpoint(tensors, facts))
+
+    def _write_curves(self) -> None:
+        table = tabulate(EpochRecord, self.trainer.records)
+        write_csv(self._curves_path, table.header, table.rows)
+
+
+def open_session(
+    layout: Layout, params: TrainParams, code: Iterable[Path], base_dir: Path, world: World, threads: int | None
+) -> Session:
+    """Build the network and the trainer, and name the checkpoint after everything that affects the result.
+
+    Args:
+        layout: where the arrays and the checkpoints are.
+        params: of the training.
+        code: the files whose content is part of the checkpoint's name.
+        base_dir: what a relative ``train.weights`` is relative to.
+        world: the processes that train together.
+        threads: of PyTorch; None leaves its own choice.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    info = read_info(layout.dataset_path)
+    train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
+    pretrained = params.weights == "imagenet"
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (info.channel_mean, info.channel_std)
+    spec = ModelSpec(params.head, info.classes, info.image_size, mean, std, params.tta_margin)
+    torch.manual_seed(params.seed)
+    model = build_model(spec.head, len(spec.classes), spec.image_size)
+    load_initial_weights(model, params.weights, base_dir)
+    trainer = Trainer(model, spec, train, val, params, world)
+    arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
+    facts = asdict(params) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
+    key = fingerprint(facts | {"processes": world.size}, [*code, layout.dataset_path, *arrays])
+    return Session(layout, info, val, trainer, world, layout.checkpoints_dir / f"{key}.safetensors")
+
+
+def _name_epoch(epoch: int, epochs: int) -> str:
+    return f"epoch {min(epoch, epochs)}/{epochs}"
+
+
+def _name_metrics(record: EpochRecord) -> dict[str, float]:
+    return {
+        "train/loss": record.train_loss,
+        "train/accuracy": record.train_accuracy,
+        "val/loss": record.val_loss,
+        "val/accuracy": record.val_accuracy,
+        "lr": record.lr,
+    }

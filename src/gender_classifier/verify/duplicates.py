@@ -1,0 +1,69 @@
+"""Groups of images with the same content, and of images that look the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from gender_classifier.data.manifest import Record
+from gender_classifier.verify.params import VerifyParams
+
+HASH_BITS = 256
+
+
+Groups = list[list[str]]
+"""Members that belong together, two or more each, sorted; the groups sorted by their first member."""
+
+
+def group_exact(judged: dict[str, Record]) -> Groups:
+    by_content: dict[str, list[str]] = defaultdict(list)
+    for member, record in judged.items():
+        if record.status == "ok":
+            by_content[record.sha256].append(member)
+    return sorted(group for group in by_content.values() if len(group) > 1)
+
+
+def merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) -> Groups:
+    """Join exact copies and pictures whose hashes differ by no more than the tolerated bits."""
+    members = [member for member, record in judged.items() if record.status == "ok"]
+    row = {member: number for number, member in enumerate(members)}
+    pairs = [(row[group[0]], row[other]) for group in exact for other in group[1:]]
+    pairs += find_near_pairs([judged[member].phash for member in members], policy.near_duplicate_distance)
+    if not pairs:
+        return []
+    first, second = zip(*pairs, strict=True)
+    graph = coo_array((np.ones(len(pairs), np.bool_), (first, second)), shape=(len(members), len(members)))
+    groups: dict[int, list[str]] = defaultdict(list)
+    for member, component in zip(members, connected_components(graph, directed=False)[1].tolist(), strict=True):
+        groups[component].append(member)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def find_near_pairs(hashes: Sequence[str], distance: int, *, block: int = 512) -> Iterator[tuple[int, int]]:
+    """Yield the pairs (i, j), i < j, whose hashes differ in at most ``distance`` bits.
+
+    All pairs: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes with under a quarter of
+    their bits set come from flat pictures, resemble one another by chance, and are left out.
+
+    Args:
+        hashes: 64 hex digits each.
+        distance: bits of 256.
+        block: rows at a time; small enough for a block of products to stay in the processor's cache.
+    """
+    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
+    bits = np.unpackbits(packed.reshape(len(hashes), HASH_BITS // 8), axis=1)
+    telling = np.flatnonzero(bits.sum(axis=1) >= HASH_BITS // 4)
+    signs = bits[telling].astype(np.float32) * 2 - 1
+    least = HASH_BITS - 2 * distance
+    for start in range(0, len(signs), block):
+        for other in range(start, len(signs), 4 * block):
+            products = signs[start : start + block] @ signs[other : other + 4 * block].T
+            if products.max() < least:
+                continue
+            rows, columns = np.nonzero(products >= least)
+            pairs = zip(telling[start + rows].tolist(), telling[other + columns].tolist(), strict=True)
+            yield from ((first, second) for first, second in pairs if first < second)

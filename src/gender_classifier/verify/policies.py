@@ -1,0 +1,135 @@
+"""Verdicts over all images together: which are fit to use, and why the others are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gender_classifier.data.manifest import Record
+from gender_classifier.data.names import CLASSES, RAW_SPLITS
+from gender_classifier.errors import DataError
+from gender_classifier.verify.duplicates import Groups, group_exact, merge_near
+from gender_classifier.verify.params import VerifyParams
+
+
+def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
+    """Apply the policies to what :func:`inspect` found.
+
+    In this order, the first that rejects an image gives the reason: what cannot be decoded; too small; wrong mode;
+    one picture under two labels; one picture in both splits; exact duplicates; near duplicates. An image rejected
+    by one step is not compared in the later ones.
+
+    Returns:
+        The records in order of member names, with ``status``, ``reason`` and ``duplicate_group``.
+    """
+    judged = {record.member: record for record in sorted(records, key=lambda record: record.member)}
+    _judge_alone(judged, policy)
+    exact = group_exact(judged)
+    near = merge_near(exact, judged, policy)
+    _number_groups(judged, near)
+    _apply(judged, exact, "conflicting_label", _find_conflicts if policy.conflicting_labels == "drop" else None)
+    _apply(judged, near, "leakage", _find_leaks(policy.leakage))
+    _apply(judged, exact, "exact_duplicate", _find_copies if policy.exact_duplicates == "drop" else None)
+    _apply(judged, near, "near_duplicate", _find_copies if policy.near_duplicates == "drop" else None)
+    if policy.near_duplicates == "keep":
+        # Groups then hold exact copies alone; near ones may fall on both sides of the train/val split.
+        _number_groups(judged, exact)
+    else:
+        _remark_near(judged, near)
+    return list(judged.values())
+
+
+def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
+    """Refuse a data set that lacks a class in a split, or lost too many images.
+
+    Raises:
+        DataError: names what is missing, or what was rejected and how many.
+    """
+    usable = Counter((record.split, record.label) for record in records if record.status == "ok")
+    present = Counter((record.split, record.label) for record in records)
+    for split in RAW_SPLITS:
+        for label in CLASSES:
+            if not usable[split, label]:
+                held = present[split, label]
+                what = f"none of its {held} images is usable" if held else "is missing or empty"
+                raise DataError(
+                    f"{split}/{label}: {what}; the data set needs images in {' and '.join(RAW_SPLITS)}, each with "
+                    f"{' and '.join(CLASSES)}"
+                )
+    reasons = Counter(record.reason for record in records if record.status == "rejected")
+    rejected = sum(reasons.values())
+    if rejected > policy.max_rejected * len(records):
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"{rejected} of {len(records)} images rejected ({rejected / len(records):.2%}), more than the tolerated "
+            f"{policy.max_rejected:.2%}: {listed}; mend the data, or raise verify.max_rejected"
+        )
+
+
+KEPT_AS = {
+    "wrong_mode": "converted to RGB",
+    "conflicting_label": "kept",
+    "leakage": "kept",
+    "exact_duplicate": "kept",
+    "near_duplicate": "kept, grouped",
+}
+
+
+def _judge_alone(judged: dict[str, Record], policy: VerifyParams) -> None:
+    for member, record in judged.items():
+        if record.status == "rejected":
+            continue
+        if min(record.width, record.height) < policy.min_side:
+            judged[member] = replace(record, status="rejected", reason="too_small")
+        elif record.mode != "RGB":
+            status = "rejected" if policy.wrong_mode == "reject" else "ok"
+            judged[member] = replace(record, status=status, reason="wrong_mode")
+
+
+def _number_groups(judged: dict[str, Record], groups: Groups) -> None:
+    numbers = {member: str(number) for number, group in enumerate(groups, start=1) for member in group}
+    for member, record in judged.items():
+        judged[member] = replace(record, duplicate_group=numbers.get(member, ""))
+
+
+def _apply(
+    judged: dict[str, Record], groups: Groups, reason: str, find: Callable[[list[Record]], list[Record]] | None
+) -> None:
+    """Reject, for ``reason``, what ``find`` points out in each group of images still in use."""
+    if find is None:
+        return
+    for group in groups:
+        alive = [judged[member] for member in group if judged[member].status == "ok"]
+        for record in find(alive):
+            judged[record.member] = replace(record, status="rejected", reason=reason)
+
+
+def _find_conflicts(group: list[Record]) -> list[Record]:
+    return group if len({record.label for record in group}) > 1 else []
+
+
+def _find_leaks(policy: str) -> Callable[[list[Record]], list[Record]] | None:
+    loser = {"drop_train": RAW_SPLITS[0], "drop_test": RAW_SPLITS[1]}.get(policy)
+    if loser is None:
+        return None
+
+    def find(group: list[Record]) -> list[Record]:
+        leaks = len({record.split for record in group}) > 1
+        return [record for record in group if leaks and record.split == loser]
+
+    return find
+
+
+def _find_copies(group: list[Record]) -> list[Record]:
+    """Keep the first image a split: copies across splits are the leakage policy's to judge."""
+    firsts = {record.split: record for record in reversed(group)}
+    return [record for record in group if firsts[record.split] is not record]
+
+
+def _remark_near(judged: dict[str, Record], near: Groups) -> None:
+    for group in near:
+        alive = [judged[member] for member in group if judged[member].status == "ok"]
+        if len(alive) > 1:
+            for record in alive:
+                judged[record.member] = replace(record, reason=record.reason or "near_duplicate")

@@ -1,0 +1,113 @@
+"""What verification found, as files, metrics and a line."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.common.artifacts import Artifact
+from gender_classifier.common.figures import Figure, contact_sheet
+from gender_classifier.data.archive import Archive
+from gender_classifier.data.images import to_array
+from gender_classifier.data.manifest import Record
+from gender_classifier.data.names import CLASSES, RAW_SPLITS
+from gender_classifier.errors import ImageError
+from gender_classifier.verify.figures import class_balance, image_sizes
+from gender_classifier.verify.policies import KEPT_AS
+
+_SHEET = 32  # images on a contact sheet
+_THUMBNAIL = 96  # px
+
+
+def describe_records(records: Sequence[Record], archive: Archive, max_pixels: int) -> Iterator[Artifact]:
+    """Yield the report, the metrics file and the figures.
+
+    Args:
+        records: judged.
+        archive: the images, for contact sheets.
+        max_pixels: an image with more is not decoded.
+    """
+    summary = summarize(records)
+    yield Artifact("data/verified/report.json", summary, "")
+    yield Artifact("metrics/verify.json", {key: summary[key] for key in ("num_ok", "num_rejected")})
+    decoded = [record for record in records if record.width]
+    fit = [record for record in records if record.status == "ok"]
+    rejected = [record for record in records if record.status == "rejected"]
+    figures = {
+        "class_balance": class_balance(summary["counts"]),
+        "image_sizes": image_sizes([one.width for one in decoded], [one.height for one in decoded]),
+        "samples": _draw_sheet(archive, max_pixels, fit, "images that are fit to use"),
+        "rejects": _draw_sheet(archive, max_pixels, rejected, "rejected images"),
+    }
+    for name, figure in figures.items():
+        yield Artifact(f"metrics/figures/verify/{name}.png", figure, "")
+
+
+def count_findings(records: Sequence[Record]) -> dict[str, float]:
+    """Return the run's metrics: images that are fit, rejected, and rejected for each reason."""
+    summary = summarize(records)
+    rejected = {f"rejected/{name}": found.get("rejected", 0) for name, found in summary["findings"].items()}
+    return {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"], **rejected}
+
+
+def tell(records: Sequence[Record]) -> str:
+    """Return one line: how many images are fit to use, and what was found."""
+    summary = summarize(records)
+    found = [f"{name} {what} {count}" for name, one in summary["findings"].items() for what, count in one.items()]
+    return f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}"
+
+
+def summarize(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the report: counts a split, label and verdict; what was noticed and what became of it; sizes, modes."""
+    counts: dict[str, dict[str, dict[str, int]]] = {
+        split: {label: {"ok": 0, "rejected": 0} for label in CLASSES} for split in RAW_SPLITS
+    }
+    findings: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        counts[record.split][record.label][record.status] += 1
+        if record.reason:
+            findings[record.reason]["rejected" if record.status == "rejected" else KEPT_AS[record.reason]] += 1
+    decoded = [record for record in records if record.width]
+    return {
+        "num_images": len(records),
+        "num_ok": sum(record.status == "ok" for record in records),
+        "num_rejected": sum(record.status == "rejected" for record in records),
+        "counts": counts,
+        "findings": {reason: dict(sorted(found.items())) for reason, found in sorted(findings.items())},
+        "duplicate_groups": len({record.duplicate_group for record in records if record.duplicate_group}),
+        "width_px": _quantiles([record.width for record in decoded]),
+        "height_px": _quantiles([record.height for record in decoded]),
+        "modes": dict(sorted(Counter(record.mode for record in decoded).items())),
+    }
+
+
+def _quantiles(values: Sequence[int]) -> dict[str, int]:
+    if not values:
+        return {}
+    ordered = sorted(values)
+    return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}
+
+
+def _spread(records: Sequence[Record]) -> Sequence[Record]:
+    """Pick images evenly over the whole list: from every class and split."""
+    count = min(_SHEET, len(records))
+    return [records[number * len(records) // count] for number in range(count)]
+
+
+def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], what: str) -> Figure:
+    images: list[NDArray[np.uint8] | None] = []
+    captions = []
+    shown = _spread(records)
+    for record in shown:
+        try:
+            images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))
+        except ImageError:
+            images.append(None)
+        about = record.reason if record.status == "rejected" else f"{record.width} × {record.height} px"
+        captions.append(f"{record.split}/{record.label}\n{PurePosixPath(record.member).name}\n{about}")
+    return contact_sheet(images, captions, f"{len(shown)} of {len(records):,} {what}")

@@ -42,15 +42,16 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     if world.rank:  # the first process writes, logs and reports; the others only compute
         session.follow()
         return
-    with session.hold():
-        flat = flatten_params(params)
-        with track("train", layout.root, params=flat, resume=session.run_id, key=session.key) as run:
-            publish(layout.root, describe_run(run))
-            log_inputs(run, session, params.ingest.source)
-            session.fit(run)
-            summary = summarize(session)
-            publish(layout.root, describe_training(session, summary), run)
-            run.log_metrics(summary.metrics, timestamp=session.log[-1]["timestamp"])
+    with (
+        session.hold(),
+        track("train", layout.root, params=flatten_params(params), resume=session.run_id, key=session.key) as run,
+    ):
+        publish(layout.root, describe_run(run))
+        log_inputs(run, session, params.ingest.source)
+        session.fit(run)
+        summary = summarize(session)
+        publish(layout.root, describe_training(session, summary), run)
+        run.log_metrics(summary.metrics, timestamp=session.log[-1]["timestamp"])
     print(summary.line)
 
 

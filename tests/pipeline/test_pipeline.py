@@ -134,7 +134,7 @@ def published(stage: str) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Artifact":
             path = node.args[0]
             found.add(path.value if isinstance(path, ast.Constant) else ast.unparse(path.values[0]).strip("'"))
-    return {str(Path(path).parent) if path.endswith(".png") or "figures/" in path else path for path in found}
+    return {path.rpartition("/")[0] if path.startswith("metrics/figures/") else path for path in found}
 
 
 def named(stage: str) -> set[str]:

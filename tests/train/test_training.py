@@ -22,9 +22,11 @@ from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
 from gender_classifier.pipeline.params import load_params
+from gender_classifier.train.batches import shuffle
 from gender_classifier.train.cpu_convolution import CpuConv2d
+from gender_classifier.train.optimizer import schedule
 from gender_classifier.train.params import TrainParams
-from gender_classifier.train.trainer import EpochRecord, Trainer, schedule, shuffle
+from gender_classifier.train.trainer import EpochRecord, Trainer
 
 REAL = load_params(Path(__file__).parents[2] / "params.yaml").train
 # The precision by name: `auto` would test another path on another processor.
@@ -309,7 +311,7 @@ def test_the_loss_of_a_batch_is_torchs_mean(unequal: PackedSplit, balance: str, 
 
 def test_images_that_lie_on_the_device_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     records, state = finish()
-    monkeypatch.setattr("gender_classifier.train.trainer._has_room", lambda device, size: True)
+    monkeypatch.setattr("gender_classifier.train.batches._has_room", lambda device, size: True)
     assert isinstance(trainer()._train.images, torch.Tensor)
     again, same = finish()
     assert records == again

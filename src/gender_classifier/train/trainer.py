@@ -1,8 +1,7 @@
-"""The training loop: one record an epoch. It knows no files and no tracker."""
+"""The training loop: epochs over packed arrays, validation, the epoch to keep. Knows no files and no tracker."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +15,26 @@ import torch.nn.functional as F
 import torch.utils.deterministic
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
 from gender_classifier.model.inference import compute_logits, standardize, to_unit
 from gender_classifier.model.model_file import ModelSpec
-from gender_classifier.model.network import find_last_layer
 from gender_classifier.train.augment import apply_variations, draw_variations
+from gender_classifier.train.batches import (
+    DeviceSplit,
+    draw_mixup_lambda,
+    find_neighbours,
+    mix_neighbours,
+    shuffle,
+    weigh_classes,
+)
 from gender_classifier.train.cpu_convolution import use_cpu_convolutions
 from gender_classifier.train.devices import find_device, find_precision
 from gender_classifier.train.distributed import World, add_up, gather_rows, wrap
+from gender_classifier.train.optimizer import build_optimizer, schedule
 from gender_classifier.train.params import TrainParams
-
-_BLOCK = 64  # rows that are read together: 768 KiB of images of 64 px
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,16 @@ class Trainer:
         self.best: Best | None = None
         self.records: list[EpochRecord] = []
         self.spec, self.params, self._world = spec, params, world or World()
-        self._train, self._val = _Images(train, self.device), _Images(val, self.device)
+        self._train, self._val = DeviceSplit(train, self.device), DeviceSplit(val, self.device)
         if self.device.type == "cpu":
             use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = wrap(self.model, self._world)
-        self.averaged = copy.deepcopy(self.model) if params.ema_epochs else self.model
-        self._optimizer = _build_optimizer(self.model, params)
-        self._class_weights = _weigh_classes(self._train.labels) if params.class_balance == "weights" else None
+        self._ema = AveragedModel(self.model, use_buffers=True) if params.ema_epochs else None
+        if self._ema is not None:
+            self._ema.n_averaged.fill_(1)  # else the first update would copy the weights instead of averaging them
+        self._optimizer = build_optimizer(self.model, params)
+        self._class_weights = weigh_classes(self._train.labels) if params.class_balance == "weights" else None
         self._loss_weights = None if self._class_weights is None else self._class_weights.to(self.device)
         self._steps_per_epoch = math.ceil(len(self._train) / params.batch_size)
 
@@ -135,6 +142,11 @@ class Trainer:
             yield record
 
     @property
+    def averaged(self) -> nn.Module:
+        """Return the network that is validated and kept."""
+        return self.model if self._ema is None else self._ema.module
+
+    @property
     def num_train(self) -> int:
         """Return the number of training images."""
         return len(self._train)
@@ -156,7 +168,7 @@ class Trainer:
         """Return all that the coming epochs depend on: tensors by name, and facts that JSON can hold."""
         assert self.best is not None, "there is no state worth keeping before the first epoch"
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.averaged is not self.model:
+        if self._ema is not None:
             tensors |= {f"average.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.state.items()}
         for index, state in self._optimizer.state_dict()["state"].items():
@@ -171,7 +183,7 @@ class Trainer:
         best_record = self.records[facts["best_epoch"] - 1]
         self.best = Best(best_record, _below("best", tensors), tensors["val_logits"].numpy())
         self.model.load_state_dict(_below("model", tensors))
-        if self.averaged is not self.model:
+        if self._ema is not None:
             self.averaged.load_state_dict(_below("average", tensors))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for name, value in _below("optimizer", tensors).items():
@@ -192,8 +204,8 @@ class Trainer:
     def _train_epoch(self, epoch: int, on_batch: Callable[[int], object]) -> tuple[float, float]:
         params = self.params
         # Chance is drawn on the CPU, so that the same seed draws the same on every device and in every process.
-        generator = torch.Generator().manual_seed(_mix(params.seed, epoch))
-        torch.manual_seed(_mix(params.seed, epoch, self._world.rank))  # dropout has no generator of its own
+        generator = torch.Generator().manual_seed(mix_seeds(params.seed, epoch))
+        torch.manual_seed(mix_seeds(params.seed, epoch, self._world.rank))  # dropout has no generator of its own
         order = self._draw_order(generator)
         # Read after the last step: reading one would wait for the device. Not lists: thousands of small tensors that
         # stay break up the memory that each step frees.
@@ -204,9 +216,9 @@ class Trainer:
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
             part = self._world.share(len(rows))
             variations = draw_variations(len(rows), params.augment, generator).part(part)
-            share = _draw_share(params.mixup, generator)
+            share = draw_mixup_lambda(params.mixup, generator)
             images, labels = self._load_batch(rows[part])
-            images = _mix_neighbours(standardize(apply_variations(images, variations), self.spec), share)
+            images = mix_neighbours(standardize(apply_variations(images, variations), self.spec), share)
             # The weights are channels-last, and so is all that the first layer makes of these planes.
             images = images.to(self._dtype)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
@@ -214,7 +226,7 @@ class Trainer:
             logits = logits.float()
             loss = share * self._sum_losses(logits, labels)
             if share < 1:
-                loss = loss + (1 - share) * self._sum_losses(logits, labels[_neighbours(len(labels))])
+                loss = loss + (1 - share) * self._sum_losses(logits, labels[find_neighbours(len(labels))])
             loss = loss / self._weigh(rows)
             self._optimizer.zero_grad(set_to_none=True)
             # DDP divides the sum over the processes by their number; this is a part of a mean over all images.
@@ -253,15 +265,14 @@ class Trainer:
         images, labels = self._train.take(rows)
         return to_unit(images, torch.contiguous_format), labels
 
-    @torch.no_grad()
     def _average(self, step: int) -> None:
-        if self.averaged is self.model:
+        if self._ema is None:
             return
         horizon = max(self.params.ema_epochs * self._steps_per_epoch, 1.0)
         # The first weights are random: the average forgets them faster than the later ones.
         decay = min(1 - 1 / horizon, (1 + step) / (10 + step))
-        averages, current = list(self.averaged.parameters()), list(self.model.parameters())
-        get_ema_multi_avg_fn(decay)(averages, current, None)  # type: ignore[no-untyped-call]
+        self._ema.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._ema.update_parameters(self.model)
 
     def _set_lr(self, step: int) -> None:
         rate = self.params.lr * schedule(
@@ -285,131 +296,11 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def schedule(name: str, step: int, total: int, warmup_fraction: float) -> float:
-    """Return the learning rate of ``step`` (from 0) as a fraction of the peak.
-
-    ``one_cycle`` climbs linearly over ``warmup_fraction`` of the ``total`` steps and falls to zero along a cosine
-    (after Smith & Topin 2018, with the climb made linear); ``cosine`` is the fall alone (Loshchilov & Hutter 2017).
-    """
-    if name == "constant":
-        return 1.0
-    warmup = round(total * warmup_fraction) if name == "one_cycle" else 0
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-
-def _build_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
-    parameters = _group_parameters(model, params)
-    lr, decay = params.lr, params.weight_decay
-    # One fused kernel over all tensors where torch has it; the same arithmetic otherwise.
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    if params.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=params.momentum, weight_decay=decay, fused=fused)
-    if params.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=fused)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=fused)
-
-
-def _group_parameters(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
-    """Return one group of all; where the model starts from given weights, the new last layer apart from the rest."""
-    named = list(model.named_parameters())
-    if params.weights == "none":
-        return [{"params": [value for _, value in named], "share": 1.0}]
-    last = f"{find_last_layer(model)}."
-    return [
-        {"params": [value for name, value in named if not name.startswith(last)], "share": params.trunk_lr},
-        {"params": [value for name, value in named if name.startswith(last)], "share": 1.0},
-    ]
-
-
-class _Images:
-    """A split on its way to the device: at once where an accelerator has room for it, else a batch at a time."""
-
-    def __init__(self, split: PackedSplit, device: torch.device) -> None:
-        self.labels: NDArray[np.int64] = np.asarray(split.labels)
-        self.images: NDArray[np.uint8] | Tensor = split.images
-        self._device = device
-        self._targets = torch.tensor(self.labels)
-        if _has_room(device, split.images.nbytes):
-            self.images = torch.tensor(split.images, device=device)
-            self._targets = self._targets.to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return uint8 (n, S, S, 3) and int64 (n,) on the device."""
-        index = torch.from_numpy(rows)
-        if isinstance(self.images, Tensor):
-            index = index.to(self.images.device, non_blocking=True)
-            return self.images[index], self._targets[index]
-        images = torch.from_numpy(np.asarray(self.images[rows])).to(self._device)
-        return images, self._targets[index].to(self._device)
-
-
-def _has_room(device: torch.device, size: int) -> bool:
-    """Whether ``size`` bytes may stay on an NVIDIA device: half of what is free is left to the training."""
-    return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2
-
-
-def shuffle(count: int, window: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """Return a random order of ``count`` rows, int64.
-
-    With a ``window``, blocks of 64 consecutive rows are shuffled, then the rows within each ``window`` of them: who
-    reads in this order from a file touches no more than a window of it at a time. Rows of one block then never lie
-    further apart than a window; one window holds blocks from all over the file.
-
-    Args:
-        count: rows.
-        window: rows, or 0 to shuffle all at once.
-        generator: a CPU generator.
-    """
-    if not 0 < window < count:
-        return torch.randperm(count, generator=generator).numpy()
-    blocks = torch.randperm(-(-count // _BLOCK), generator=generator)
-    rows = (blocks[:, None] * _BLOCK + torch.arange(_BLOCK)).flatten()
-    rows = rows[rows < count]
-    return torch.cat(
-        [part[torch.randperm(len(part), generator=generator)] for part in torch.split(rows, window)]
-    ).numpy()
-
-
-def _draw_share(alpha: float, generator: torch.Generator) -> float:
-    """Return the share that an image keeps when two are mixed, at least a half: of Beta(alpha, alpha); 1 for alpha 0.
-
-    The mixup of Zhang et al. (2018), one share a batch.
-    """
-    if not alpha:
-        return 1.0
-    draw = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))).beta(alpha, alpha)
-    return float(max(draw, 1 - draw))
-
-
-def _mix_neighbours(images: Tensor, share: float) -> Tensor:
-    """Mix each image with its neighbour, in place; the batch comes shuffled, so that any two are a random pair."""
-    if share < 1:
-        pairs = images[: len(images) // 2 * 2].view(-1, 2, *images.shape[1:])
-        pairs.lerp_(pairs.flip(1), 1 - share)
-    return images
-
-
-def _neighbours(count: int) -> Tensor:
-    """Return each row's partner: 0 and 1, 2 and 3, ...; a last one without stays alone."""
-    return (torch.arange(count) ^ 1).clamp_(max=count - 1)
-
-
-def _weigh_classes(labels: NDArray[np.int64]) -> Tensor:
-    """Return float (C,): 1 on average over the images, and of equal sum for each class."""
-    counts = np.bincount(labels)
-    return torch.from_numpy(len(labels) / (len(counts) * np.maximum(counts, 1))).float()
-
-
 def _boundaries(count: int, batch_size: int) -> list[int]:
     return list(range(batch_size, count, batch_size))
 
 
-def _mix(*seeds: int) -> int:
+def mix_seeds(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

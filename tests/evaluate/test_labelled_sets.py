@@ -27,6 +27,7 @@ from gender_classifier.evaluate.extra import (
     ScoredSet,
     attribute_columns,
     describe_set,
+    extra_columns,
     flatten_row,
     list_predictions,
     list_unreadable,
@@ -296,7 +297,7 @@ def test_figures_and_the_table_by_attribute(tmp_path: Path) -> None:
     assert young.recalls == ((10, 0.8, *wilson_interval(8, 10)), (10, 1.0, *wilson_interval(10, 10)))
     columns = dict(zip(attribute_columns(CLASSES), flatten_row(young), strict=True))
     assert (columns["n_female"], columns["recall_female"], columns["recall_male"]) == (10, "0.800000", "1.000000")
-    rows = [dict(zip(prediction_columns(CLASSES), row, strict=True)) for row in list_predictions(scored, CLASSES)]
+    rows = [dict(zip(extra_columns(CLASSES), row, strict=True)) for row in list_predictions(scored, CLASSES)]
     assert [row["path"] for row in rows if row["correct"] == 0] == ["000.jpg", "002.jpg", "021.jpg"]
     described = describe_set(scored, "set.csv", CLASSES)
     assert (described["num_images"], described["num_scored"], described["left_out"]) == (40, 40, {})

@@ -65,7 +65,7 @@ def test_data_figures_and_limits_are_there() -> None:
 
 def test_a_second_look_is_told_with_its_cost_and_its_gain() -> None:
     text = card("faces.zip", 3, tta_share=0.0662, accuracy_without_tta=0.9375)
-    assert "differ by less than 1.5 is seen mirrored as well" in text
+    assert "differ by less than 1.5 is also seen mirrored" in text
     assert "augmentation): 6.6% of the test images. Without that, accuracy is 0.9375.\n" in text
     assert "mirrored" not in card("faces.zip", 3)
 
@@ -86,3 +86,10 @@ def test_the_limits_are_the_cards_own() -> None:
         assert "## Limits" in limits
         assert all(line in card(source, 1).splitlines() for line in limits.splitlines())
     assert limits.startswith("> Synthetic data")
+
+
+def test_names_and_params_cannot_break_the_page() -> None:
+    text = card("a`b|c\n# heading\x1b[31m.zip", 3)
+    assert "source: `` a`b|c\\n# heading\\x1b[31m.zip ``; " in text
+    assert "\x1b" not in text
+    assert "\n# heading" not in text

@@ -97,7 +97,7 @@ def without(*prefixes: str) -> dict[str, bytes]:
             {name.replace("Validation/", "Training/Validation/"): data for name, data in FILES.items()},
             "lies in Training/Validation, one is inside the other",
         ),
-        ({"train/female/1.jpg": b"", "a.txt": b""}, "with pictures, and holds a.txt, train/"),
+        ({"train/female/1.jpg": b"", "a.txt": b""}, "with images, and holds a.txt, train/"),
     ],
 )
 def test_other_layouts_are_refused_by_name(tmp_path: Path, files: dict[str, bytes], message: str) -> None:

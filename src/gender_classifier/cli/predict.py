@@ -23,7 +23,7 @@ _UNCERTAIN, _NO_FACE = "uncertain", "no face"
 _SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 
 _DESCRIPTION = """\
-Say of each picture, a tight crop of one face, whether the model calls it female or male.
+Classify images, each a tight crop of one face.
 
 PATH is a picture, a folder (searched to any depth), a .zip archive, a quoted pattern ('photos/**/*.jpg'), or - for a
 picture on standard input. Results come while the work goes on, in order; a million pictures need no more memory than

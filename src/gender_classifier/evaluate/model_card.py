@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 
+from jinja2 import Environment, StrictUndefined
+
+from gender_classifier.common.terminal import printable
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.scores import Report, wilson_interval
 from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import find_network
 
-_MOST_EPOCHS = 12  # rows of the table of curves
+_TEMPLATE = "model_card.md.j2"
+_MAX_EPOCHS = 12  # rows of the table of curves
 
 _LIMITS = """\
 ## Intended use
@@ -18,17 +25,17 @@ A study of an image classification pipeline: training, tracking, comparing and s
 
 ## Limits
 
-- **Two labels are not what gender is.** The model repeats how somebody labelled pictures; it knows nothing of people.
+- **Two labels are not what gender is.** The model repeats how somebody labelled images; it knows nothing of people.
 - **Decide nothing about people with it**: not access, not prices, not what anybody is shown.
-- The Kaggle data set holds pictures of celebrities; faces of other ages, light and origins are rare in it, and
+- The Kaggle data set holds images of celebrities; faces of other ages, light and origins are rare in it, and
   errors there are likely more frequent than the figures above say.
 - By eye, 1-3 % of its labels are wrong. An accuracy near the top measures that too.
-- It knows tight face crops only. Looser framing costs accuracy; a picture without a face gets a label all the same.
+- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same.
 """
 
 
 def describe_limits(source: str) -> str:
-    """Return what the model is for and what it is not, as Markdown; goes into the card and into the model file.
+    """Return the intended use and the limits, as Markdown; they go into the card and into the model file.
 
     Args:
         source: the data set's name.
@@ -51,86 +58,67 @@ def write_card(
 
     Args:
         source: the data set's name.
-        params: what the model was trained with.
-        spec: its classes, size, second look and temperature.
+        params: that the model was trained with; the top-level ones come first.
+        spec: its network, classes, size, test-time augmentation and temperature.
         info: of the arrays.
         counts: images a split.
         report: on the test set.
         best: ``metrics/train.json``.
         curves: rows of ``metrics/curves.csv``.
     """
-    note = f"\n> {SAMPLE_NOTE}\n" if source == SAMPLE else ""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  no HTML
+    environment.filters |= {"code": _quote, "cell": _escape_cell}
+    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        note=SAMPLE_NOTE if source == SAMPLE else "",
+        network=find_network(spec.architecture).title,
+        classes=[_quote(name) for name in spec.classes],
+        source=source,
+        spec=spec,
+        info=info,
+        counts=[f"{count:,} {split}" for split, count in counts.items()],
+        num_test=f"{counts['test']:,}",
+        figures=list(_list_figures(spec, report)),
+        metrics=report.metrics,
+        best=best,
+        curves=_thin_out(curves),
+        params=[(_quote(key), _quote(str(params[key]))) for key in sorted(params, key=lambda key: "." in key)],
+        limits=_LIMITS,
+    )
+
+
+def _list_figures(spec: ModelSpec, report: Report) -> Iterator[tuple[str, str, str]]:
     metrics = report.metrics
-    robust = metrics.get("robust_accuracy")
-    classes = " or ".join(f"`{name}`" for name in spec.classes)
-    recalls = [
-        (name, int(row[place]), int(row.sum()))
-        for place, (name, row) in enumerate(zip(spec.classes, report.confusion, strict=True))
-    ]
-    figures = [
-        ("accuracy", f"{metrics['accuracy']:.4f}", _span(metrics["accuracy_low"], metrics["accuracy_high"])),
-        *(
-            (f"recall of {name}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total)))
-            for name, hits, total in recalls
-        ),
-        ("ROC AUC", f"{metrics['roc_auc']:.4f}", ""),
-        ("loss (nats an image)", f"{metrics['loss']:.4f}", ""),
-        ("expected calibration error", f"{metrics['ece']:.4f}", ""),
-        *([("accuracy over all corruptions", f"{robust:.4f}", "")] if robust is not None else []),
-    ]
-    return f"""\
-# Model card: gender-classifier
-{note}
-AlexNet ({spec.head} head) that calls a face crop, scaled to {spec.image_size}×{spec.image_size} px RGB, {classes}.
-
-## Data
-
-- source: `{source}`; manifest SHA-256 `{info.manifest_sha256}`
-- images: {", ".join(f"{count:,} {split}" for split, count in counts.items())}
-- the epoch was chosen on val; the test images were seen once, afterwards
-
-## Figures on the {counts["test"]:,} test images
-
-{_table(("figure", "value", "95 % interval"), figures)}
-
-Kept epoch: {best["best_epoch"]:.0f}, with validation accuracy {best["best_val_accuracy"]:.4f} and loss \
-{best["best_val_loss"]:.4f}; probabilities are calibrated on val, temperature {spec.temperature:.3f}.
-{_describe_second_look(spec, metrics)}
-{_tabulate_curves(curves)}
-
-## Parameters
-
-{_table(("key", "value"), [(f"`{key}`", f"`{value}`") for key, value in params.items()])}
-
-{_LIMITS}"""
+    yield "accuracy", f"{metrics['accuracy']:.4f}", _span(metrics["accuracy_low"], metrics["accuracy_high"])
+    for place, (name, row) in enumerate(zip(spec.classes, report.confusion, strict=True)):
+        hits, total = int(row[place]), int(row.sum())
+        yield f"recall of {printable(name)}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total))
+    yield "ROC AUC", f"{metrics['roc_auc']:.4f}", ""
+    yield "loss (nats an image)", f"{metrics['loss']:.4f}", ""
+    yield "expected calibration error", f"{metrics['ece']:.4f}", ""
+    if "robust_accuracy" in metrics:
+        yield "accuracy over all corruptions", f"{metrics['robust_accuracy']:.4f}", ""
 
 
-def _describe_second_look(spec: ModelSpec, metrics: Mapping[str, float]) -> str:
-    if not spec.tta_margin:
-        return ""
-    return f"""
-An image whose two highest logits differ by less than {spec.tta_margin:g} is seen mirrored as well (test-time
-augmentation): {metrics["tta_share"]:.1%} of the test images. Without that, accuracy is \
-{metrics["accuracy_without_tta"]:.4f}.
-"""
-
-
-def _tabulate_curves(curves: Sequence[Mapping[str, str]]) -> str:
-    count = min(len(curves), _MOST_EPOCHS)
+def _thin_out(curves: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    count = min(len(curves), _MAX_EPOCHS)
     places = sorted({round(number * (len(curves) - 1) / max(count - 1, 1)) for number in range(count)})
-    rows = [
-        (
-            row["epoch"],
-            *(f"{float(row[key]):.4f}" for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy")),
-        )
-        for row in (curves[place] for place in places)
-    ]
-    return _table(("epoch", "train loss", "val loss", "train accuracy", "val accuracy"), rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+    keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
+    return [[curves[place]["epoch"], *(f"{float(curves[place][key]):.4f}" for key in keys)] for place in places]
 
 
 def _span(low: float, high: float) -> str:
     return f"{low:.4f} to {high:.4f}"
+
+
+def _quote(text: str) -> str:
+    """Return ``text`` as inline code of Markdown, whatever it holds: a fence longer than any inside it."""
+    shown = printable(text)
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    pad = " " if len(fence) > 1 else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def _escape_cell(text: str) -> str:
+    r"""Return ``text`` for a cell of a table; ``|`` would end it, in inline code too."""
+    return text.replace("|", "\\|")

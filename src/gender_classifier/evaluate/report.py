@@ -17,7 +17,7 @@ from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
-from gender_classifier.metrics.curves import ThresholdRow, roc_points, threshold_points
+from gender_classifier.metrics.curves import ThresholdRow, pick_positive, roc_points, threshold_points
 from gender_classifier.metrics.scores import select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
@@ -26,15 +26,15 @@ def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: Evaluate
     """Yield metrics, tables, predictions, the model card and the figures."""
     report, labels, classes = evaluation.report, inputs.test.labels, inputs.spec.classes
     members = inputs.members["test"]
-    # Of two classes, the second is the positive one.
-    roc = roc_points(report.probs[:, 1], labels)
+    scores, positives = pick_positive(report.probs, labels)
+    roc = roc_points(scores, positives)
     bins = reliability_points(report.probs, labels, num_bins=params.ece_bins)
     yield Artifact("metrics/evaluate.json", {"test": select_headlines(report.metrics)})
     yield Artifact("metrics/test_report.json", report.metrics, "metrics")
     yield Artifact("metrics/test_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     yield Artifact("metrics/roc.csv", Table(["false_positive_rate", "true_positive_rate", "threshold"], roc), "metrics")
     yield Artifact("metrics/reliability.csv", tabulate(ReliabilityBin, bins), "metrics")
-    thresholds = threshold_points(report.probs[:, 1], labels)
+    thresholds = threshold_points(scores, positives)
     yield Artifact("metrics/thresholds.csv", tabulate(ThresholdRow, thresholds), "metrics")
     yield Artifact("metrics/robustness.csv", tabulate(RobustnessRow, evaluation.robustness), "metrics")
     predictions = tabulate_predictions(members, labels, report, classes)
@@ -43,7 +43,7 @@ def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: Evaluate
     yield Artifact("models/model_card.md", _build_card(inputs, evaluation), "")
     figures = {
         "test_confusion": confusion_matrix(report.confusion, classes, "Test set"),
-        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[1]),
+        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[-1]),
         "reliability": reliability(bins, report.metrics["ece"]),
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
         "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),

@@ -10,7 +10,7 @@ from gender_classifier.data.contents import may_be_image
 from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import SourceError
 
-_LAYOUT = "Training/female, Training/male, Validation/female and Validation/male with pictures"
+_LAYOUT = f"{', '.join(f'{split}/{label}' for split in RAW_SPLITS for label in CLASSES)}, with images"
 
 
 def find_layout(

@@ -11,6 +11,14 @@ from sklearn import metrics as sk
 from gender_classifier.common.arrays import Floats, Ints
 
 
+def pick_positive(probs: Floats, labels: Ints) -> tuple[Floats, Ints]:
+    """Return the score of the positive class, float64 (N,), and whether each image has it, int64 (N,).
+
+    The last class is the positive one, against all others.
+    """
+    return probs[:, -1], (labels == probs.shape[1] - 1).astype(np.int64)
+
+
 def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[float, float, float]]:
     """Return (false positive rate, true positive rate, threshold) of a binary score, thinned to about ``most`` rows.
 

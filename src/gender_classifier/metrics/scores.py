@@ -75,7 +75,7 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
 
 def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], num_bins: int) -> dict[str, float]:
     low, high = wilson_interval(int((preds == labels).sum()), len(labels))
-    scores = probs[:, 1] if len(classes) == 2 else probs
+    scores = probs[:, -1] if len(classes) == 2 else probs
     targets = labels if len(classes) == 2 else np.eye(len(classes))[labels]
     found: dict[str, float] = {
         "accuracy": sk.accuracy_score(labels, preds),

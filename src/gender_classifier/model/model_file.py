@@ -22,7 +22,9 @@ FORMAT = "gender-classifier/1"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What rebuilds a model besides its weights, and how its input is made.
+    """Everything besides its weights that rebuilds a model and prepares its input.
+
+    ``architecture`` is a name in ``model.network.NETWORKS``, ``head`` one of its heads.
 
     ``channel_mean`` and ``channel_std`` normalise the input, RGB, on the scale 0 to 1. ``tta_margin`` is
     :func:`infer`'s. Probabilities are the softmax of the logits over ``temperature``, which is fitted on val.
@@ -57,9 +59,9 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     Raises:
         ModelError: the file is missing, damaged, or not written by :func:`save_model`.
     """
-    state, metadata = _read_safetensors(path)
+    state, metadata = read_safetensors(path)
     spec = _parse_spec(path, metadata)
-    model = build_model(spec.head, len(spec.classes), spec.image_size)
+    model = build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -68,7 +70,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     return model.eval(), spec
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file; run `dvc repro` to make it, or mend the path")
     try:

@@ -1,10 +1,17 @@
-"""AlexNet as torchvision builds it, with a choice of heads."""
+"""The table of networks: AlexNet as torchvision builds it, with a choice of heads.
+
+AlexNet is Krizhevsky's "One weird trick for parallelizing convolutional neural networks" (2014). At 64x64 px its
+``features`` end in one 1x1x256 vector an image.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
-from torchvision.models import alexnet
+from torchvision.models import AlexNet_Weights, WeightsEnum, alexnet
 
 from gender_classifier.errors import ModelError
 
@@ -24,17 +31,16 @@ class LinearHeadAlexNet(nn.Module):
         return logits
 
 
-def build_model(head: str, num_classes: int, image_size: int) -> nn.Module:
-    """Build an untrained network that maps normalised float (N, 3, S, S) to logits (N, num_classes).
+@dataclass(frozen=True)
+class Network:
+    """One entry of :data:`NETWORKS`: how people call it, how it is built, torchvision's weights for it."""
 
-    Args:
-        head: ``linear`` for :class:`LinearHeadAlexNet`, ``full`` for ``torchvision.models.alexnet``.
-        num_classes: width of the last layer.
-        image_size: S, px; at least 63.
+    title: str
+    build: Callable[[str, int, int], nn.Module]
+    weights: WeightsEnum
 
-    Raises:
-        ModelError: an unknown head, or images too small for the network.
-    """
+
+def _build_alexnet(head: str, num_classes: int, image_size: int) -> nn.Module:
     if image_size < 63:
         raise ModelError(f"image size {image_size} px is too small for AlexNet's pooling; use at least 63")
     if head == "linear":
@@ -43,6 +49,37 @@ def build_model(head: str, num_classes: int, image_size: int) -> nn.Module:
         model: nn.Module = alexnet(num_classes=num_classes)
         return model
     raise ModelError(f"unknown head {head!r}; choose linear or full")
+
+
+NETWORKS = {"alexnet": Network("AlexNet", _build_alexnet, AlexNet_Weights.IMAGENET1K_V1)}
+"""Every network by the name that a model file stores as its ``architecture``."""
+
+
+def build_model(head: str, num_classes: int, image_size: int, architecture: str = "alexnet") -> nn.Module:
+    """Build an untrained network that maps normalised float (N, 3, S, S) to logits (N, num_classes).
+
+    Args:
+        head: ``linear`` for :class:`LinearHeadAlexNet`, ``full`` for ``torchvision.models.alexnet``.
+        num_classes: width of the last layer.
+        image_size: S, px; AlexNet needs at least 63.
+        architecture: a name in :data:`NETWORKS`.
+
+    Raises:
+        ModelError: an unknown network or head, or images too small for the network.
+    """
+    return find_network(architecture).build(head, num_classes, image_size)
+
+
+def find_network(architecture: str) -> Network:
+    """Return an entry of :data:`NETWORKS`.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    try:
+        return NETWORKS[architecture]
+    except KeyError:
+        raise ModelError(f"unknown network {architecture!r}; choose one of {', '.join(NETWORKS)}") from None
 
 
 def count_parameters(model: nn.Module) -> int:

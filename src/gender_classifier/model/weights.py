@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import AlexNet_Weights
+from torchvision.models import WeightsEnum
 
 from gender_classifier.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-from gender_classifier.model.model_file import _read_safetensors
-from gender_classifier.model.network import find_last_layer
+from gender_classifier.model.model_file import read_safetensors
+from gender_classifier.model.network import find_last_layer, find_network
 
 
-def load_initial_weights(model: nn.Module, weights: str, base_dir: Path) -> None:
+def load_initial_weights(model: nn.Module, weights: str, base_dir: Path, architecture: str = "alexnet") -> None:
     """Put ``weights`` into a new model, all but the head's last layer, which stays as it was made.
 
     Args:
         model: a network of :func:`build_model`; changed in place.
-        weights: ``none``; ``imagenet`` for torchvision's ``AlexNet_Weights.IMAGENET1K_V1`` out of torch hub's
-            cache or from the network; or the path of a ``.safetensors`` file with torchvision's tensor names.
+        weights: ``none``; ``imagenet`` for torchvision's weights, out of torch hub's cache or from the network; or the
+            path of a ``.safetensors`` file with torchvision's tensor names.
         base_dir: what a relative path is relative to.
+        architecture: of ``model``, a name in ``NETWORKS``.
 
     Raises:
         ModelError: the weights cannot be had, or do not fit.
     """
     if weights == "none":
         return
-    state = _load_imagenet() if weights == "imagenet" else _load_tensors(base_dir / Path(weights).expanduser())
+    network = find_network(architecture)
+    state = (
+        _load_imagenet(network.weights)
+        if weights == "imagenet"
+        else _load_tensors(base_dir / Path(weights).expanduser())
+    )
     last = find_last_layer(model)
     wanted = {name: value for name, value in model.state_dict().items() if not name.startswith(f"{last}.")}
     for name, value in wanted.items():
         if name not in state:
             raise ModelError(
-                f"weights {weights}: tensor `{name}` is missing; give AlexNet's, named as torchvision does"
+                f"weights {weights}: tensor `{name}` is missing; give weights of {network.title} with torchvision's names"
             )
         if state[name].shape != value.shape:
             found, fits = tuple(state[name].shape), tuple(value.shape)
@@ -49,8 +50,7 @@ def load_initial_weights(model: nn.Module, weights: str, base_dir: Path) -> None
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
-def _load_imagenet() -> Mapping[str, Tensor]:
-    weights = AlexNet_Weights.IMAGENET1K_V1
+def _load_imagenet(weights: WeightsEnum) -> Mapping[str, Tensor]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     try:
         with _socket_timeout(seconds=15):
@@ -73,7 +73,7 @@ def _load_tensors(path: Path) -> Mapping[str, Tensor]:
         raise ModelError(
             f"weights {path}: choose none, imagenet or the path of a .safetensors file (pickled files are not read)"
         )
-    return _read_safetensors(path)[0]
+    return read_safetensors(path)[0]
 
 
 @contextmanager

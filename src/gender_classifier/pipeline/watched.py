@@ -33,15 +33,18 @@ A file that is left out is still followed: what it imports stays watched, unless
 
 
 def find_watched(stage: str, root: Path = ROOT) -> list[Path]:
-    """Return the files of code that affect a stage's outputs: its script first, then modules by path.
+    """Return the files of code that affect a stage's outputs: its script first, then modules and templates by path.
+
+    A template belongs to the module of its name.
 
     Args:
         stage: the script's name in ``stages/``.
         root: the checkout.
     """
     script = root / "stages" / f"{stage}.py"
-    paths = sorted(path for path in find_imported(script, root) if not is_unwatched(path.relative_to(root)))
-    return [script, *paths]
+    paths = {path for path in find_imported(script, root) if not is_unwatched(path.relative_to(root))}
+    templates = {template for path in paths for template in path.parent.glob(f"{path.stem}.*.j2")}
+    return [script, *sorted(paths | templates)]
 
 
 def is_unwatched(path: Path) -> bool:

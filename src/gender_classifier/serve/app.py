@@ -84,7 +84,8 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
     app = FastAPI(
         title="gender-classifier",
         version=predictor.metadata.get("version", "unknown"),
-        description="Says `female` or `male` of tight face crops. Two labels are not what gender is: see `GET /model`.",
+        description=f"Classifies tight face crops as {' or '.join(f'`{name}`' for name in predictor.classes)}. "
+        "Labels are not what gender is: see `GET /model`.",
         docs_url=None,
         redoc_url=None,
     )

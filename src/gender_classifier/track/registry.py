@@ -39,7 +39,7 @@ REGISTERED_MODEL = "gender-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 _ABOUT = (
-    "AlexNet that tells female from male face crops: uint8 pictures (N, 64, 64, 3) in, probabilities (N, 2) out. "
+    "Classifies face crops: uint8 images (N, S, S, 3) in, probabilities (N, C) out; the signature has S and C. "
     "Alias `champion`: the one to use. Alias `challenger`: the newest. The tag `promotion` of a version says why it is "
     "champion or not."
 )

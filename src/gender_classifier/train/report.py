@@ -13,7 +13,7 @@ from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.calibration import fit_temperature
-from gender_classifier.metrics.curves import choose_threshold, threshold_points
+from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 from gender_classifier.model.model_file import ModelSpec, pack_model
@@ -75,7 +75,7 @@ def summarize(session: Session) -> Summary:
         "best_val_accuracy": record.val_accuracy,
         "best_val_loss": record.val_loss,
         "temperature": spec.temperature,
-        "threshold": choose_threshold(threshold_points(report.probs[:, 1], labels)),
+        "threshold": choose_threshold(threshold_points(*pick_positive(report.probs, labels))),
     }
     line = (
         f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "

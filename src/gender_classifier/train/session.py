@@ -134,8 +134,8 @@ def open_session(
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (info.channel_mean, info.channel_std)
     spec = ModelSpec(params.head, info.classes, info.image_size, mean, std, params.tta_margin)
     torch.manual_seed(params.seed)
-    model = build_model(spec.head, len(spec.classes), spec.image_size)
-    load_initial_weights(model, params.weights, base_dir)
+    model = build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture)
+    load_initial_weights(model, params.weights, base_dir, spec.architecture)
     trainer = Trainer(model, spec, train, val, params, world)
     arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
     facts = asdict(params) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}

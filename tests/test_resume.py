@@ -130,7 +130,7 @@ def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Chec
             # While the last results are written, the run may be over a moment before its process is.
             assert run.info.status == "KILLED" or (reached == EPOCHS and run.info.status == "FINISHED")
             lines.append(f"{victim} killed {delay:.2f} s after epoch {done}, run {run.info.status}")
-        assert "going on after epoch" in checkout.run("dvc", "repro", "train").stdout
+        assert "train: going on after epoch" in checkout.run("dvc", "repro", "train").stderr
         assert_as_undisturbed(checkout, undisturbed)
         shutil.rmtree(checkout.folder)
         return lines
@@ -249,5 +249,5 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert kept[0] is not None
     assert len(kept[0].facts["records"]) >= 2
     (small_disk / "filler").unlink()
-    assert "going on after epoch" in checkout.run("dvc", "repro", "train").stdout
+    assert "train: going on after epoch" in checkout.run("dvc", "repro", "train").stderr
     assert_as_undisturbed(checkout, undisturbed)

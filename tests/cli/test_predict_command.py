@@ -130,9 +130,9 @@ def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> No
     ("arguments", "message"),
     [
         ([], "the following arguments are required: PATH"),
-        (["a.jpg", "--threshold", "0.3"], "'0.3' is no probability from 0.5 to 1"),
-        (["a.jpg", "--threshold", "high"], "'high' is no probability from 0.5 to 1"),
-        (["a.jpg", "--threshold", "nan"], "'nan' is no probability"),
+        (["a.jpg", "--threshold", "1.3"], "'1.3' is not a probability from 0 to 1"),
+        (["a.jpg", "--threshold", "high"], "'high' is not a probability from 0 to 1"),
+        (["a.jpg", "--threshold", "nan"], "'nan' is not a probability"),
         (["a.jpg", "--format", "xml"], "invalid choice: 'xml'"),
         (["a.jpg", "--draw", "out"], "--draw needs --faces"),
     ],

@@ -118,11 +118,11 @@ with Archive(Path({str(raw)!r})) as archive, map_members(archive, NAMES, tell_pr
 
 @pytest.mark.parametrize("error", [OSError(30, "Read-only file system"), ImportError("no sem_open here")])
 def test_without_semaphores_one_process_does_it_and_says_so(
-    raw: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    raw: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("gender_classifier.data.parallel.ProcessPoolExecutor", fail)
     assert set(apply(raw, NAMES, tell_process, 2)) == {os.getpid()}
-    assert "one process decodes, on one core: more need a writable /dev/shm (" in capsys.readouterr().err
+    assert "one process decodes, on one core: more need a writable /dev/shm (" in caplog.text

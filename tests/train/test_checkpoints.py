@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -56,13 +55,16 @@ def test_the_name_tells_every_difference(tmp_path: Path) -> None:
     assert fingerprint({"a": 1, "b": 2}, [one]) == fingerprint({"b": 2, "a": 1}, [one])
 
 
-def test_discarding_takes_the_runs_own_and_the_oldest_of_others(tmp_path: Path) -> None:
+def test_discarding_takes_the_runs_own_and_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also not one that runs now, nor a file that is none of ours."""
     for number in range(12):
-        path = tmp_path / f"{number:02}.safetensors"
-        save_checkpoint(path, Checkpoint({}, {"run_id": str(number)}))
-        os.utime(path, (number, number))
-    discard_checkpoints(tmp_path, "10")
-    assert [path.stem for path in sorted(tmp_path.glob("*.safetensors"))] == [f"{n:02}" for n in (4, 5, 6, 7, 8, 9, 11)]
+        save_checkpoint(tmp_path / f"{number:02}.safetensors", Checkpoint({}, {"run_id": str(number)}))
+    (tmp_path / "torn.safetensors").write_bytes(b"x")
+    with hold_checkpoint(tmp_path / "03.safetensors"):
+        discard_checkpoints(tmp_path, "10")
+    left = [path.stem for path in sorted(tmp_path.glob("*.safetensors"))]
+    assert left == [*(f"{number:02}" for number in range(12) if number != 10), "torn"]
+    assert "12 checkpoints of stopped trainings are in" in caplog.text
 
 
 def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:
@@ -72,7 +74,9 @@ def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:
         "with hold_checkpoint(pathlib.Path(sys.argv[1])): print('mine', flush=True)"
     )
     with hold_checkpoint(path):
-        other = subprocess.Popen([sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        other = subprocess.Popen(
+            [sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert other.stdout is not None
         assert "the same training runs in another process" in other.stdout.readline()
         assert other.poll() is None

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gender_classifier.cli.monitor import add_monitor_command
+from gender_classifier.cli.options import add_common_options, wants_traceback
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
 from gender_classifier.common.checkout import find_checkout
-from gender_classifier.common.terminal import describe_os_error, drop_output, make_output_safe
+from gender_classifier.common.logs import show_logs
+from gender_classifier.common.secrets import hide_secrets_in_output
+from gender_classifier.common.terminal import describe_os_error, drop_output, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.version import __version__
 
@@ -25,22 +28,28 @@ _SIGINT_STATUS, _SIGPIPE_STATUS = 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit status: 0, 1 for an error, 2 for wrong usage."""
     make_output_safe()
-    name = "gender-classifier"
+    hide_secrets_in_output()
+    name, options = "gender-classifier", None
     try:
         try:
             options = _build_parser().parse_args(arguments)
             name = f"{name} {options.command}"
+            show_logs(name, verbose=options.verbose)
             status = int(options.run(options) or 0)
         finally:  # also of --help: a full disk shows itself here, not after the exit status is decided
             sys.stdout.flush()
     except GenderClassifierError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        if wants_traceback(options):
+            raise
+        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
     except BrokenPipeError:  # `| head` has seen enough
         drop_output()
         return _SIGPIPE_STATUS
     except OSError as error:
         drop_output()
-        print(f"{name}: error: {describe_os_error(error)}", file=sys.stderr)
+        if wants_traceback(options):
+            raise
+        print(f"{name}: error: {printable(describe_os_error(error))}", file=sys.stderr)
     except KeyboardInterrupt:
         return _SIGINT_STATUS
     else:
@@ -84,6 +93,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add_quantize_command(commands)
     add_serve_command(commands)
     add_monitor_command(commands)
+    for command in commands.choices.values():
+        add_common_options(command)
     return parser
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gender_classifier.cli.options import add_model_option
 from gender_classifier.common.terminal import make_output_safe, printable
 
 if TYPE_CHECKING:
@@ -49,17 +50,13 @@ def add_monitor_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="an ONNX file that evaluate wrote, or a version in MLflow's registry such as "
-        "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
-    )
+    add_model_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison there")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw both distributions of each statistic")
     parser.add_argument(
-        "--threshold",
-        type=_parse_threshold,
+        "--psi",
+        "--threshold",  # the name in earlier versions
+        type=_parse_psi,
         default=0.25,
         metavar="PSI",
         help="population stability index that counts as drift (default: 0.25, a large change; 0.1 is a moderate one)",
@@ -86,11 +83,11 @@ def run_monitor(options: argparse.Namespace) -> int:
     tally = _tally(options.files, predictor, reference)
     if not tally.num_images:
         raise DataError(f"none of the {tally.num_unreadable} images can be read; nothing to compare")
-    comparisons = compare(reference, tally.new, threshold=options.threshold)
+    comparisons = compare(reference, tally.new, threshold=options.psi)
     verdict = summarize(comparisons)
-    _print_report(predictor, reference, tally, comparisons, verdict, options.threshold)
+    _print_report(predictor, reference, tally, comparisons, verdict, options.psi)
     if options.json:
-        _write_json(options.json, _describe(predictor, reference, tally, comparisons, verdict, options.threshold))
+        _write_json(options.json, _describe(predictor, reference, tally, comparisons, verdict, options.psi))
     if options.plot:
         _draw(options.plot, comparisons, reference, tally.new, verdict)
     total = tally.num_images + tally.num_unreadable
@@ -263,7 +260,7 @@ def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, n
         raise InputError(f"--plot {path}: cannot be written ({error.strerror or error}); give another path") from None
 
 
-def _parse_threshold(text: str) -> float:
+def _parse_psi(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gender_classifier.cli.options import add_model_option, add_threshold_option
 from gender_classifier.common.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
 
 if TYPE_CHECKING:
@@ -46,25 +47,14 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="+", metavar="PATH")
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="an ONNX file that evaluate wrote, or a version in MLflow's registry such as "
-        "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
-    )
+    add_model_option(parser)
     parser.add_argument(
         "--format",
         choices=("table", "json", "csv"),
         default="table",
         help="table for people (default); json: JSON Lines, an object a line as results come; csv: with a header",
     )
-    parser.add_argument(
-        "--threshold",
-        type=_parse_threshold,
-        default=0.0,
-        metavar="P",
-        help=f"say '{_UNCERTAIN}' where the likeliest class has a probability below P, from 0.5 to 1",
-    )
+    add_threshold_option(parser, default=0.0)
     parser.add_argument(
         "--faces",
         action="store_true",
@@ -223,13 +213,3 @@ def _show_progress(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     # Nothing appears on work of less than a second.
     with tqdm(predictions, unit=" images", delay=1, dynamic_ncols=True) as shown:
         yield from shown
-
-
-def _parse_threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0.5 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no probability from 0.5 to 1")
-    return value

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gender_classifier.cli.options import add_model_option
 from gender_classifier.errors import GenderClassifierError, InputError
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
@@ -22,7 +23,7 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures such as the ones to be classified")
-    parser.add_argument("--model", metavar="MODEL", type=Path, help="default: models/model.onnx of this checkout")
+    add_model_option(parser)
     parser.set_defaults(run=run_quantize)
 
 
@@ -39,7 +40,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     from gender_classifier.predict.quantization import quantize_onnx
     from gender_classifier.track.model_source import find_model
 
-    source = options.model or find_model(None, Path.cwd()).path
+    source = find_model(options.model, Path.cwd()).path
     original = Predictor(source)
     # Across all that is there: folders come sorted, by class perhaps.
     pictures = list(find_pictures(options.paths))

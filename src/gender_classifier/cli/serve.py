@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from gender_classifier.cli.options import add_model_option, add_threshold_option
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.track.model_source import find_model
@@ -29,11 +30,11 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         description="Start the HTTP service with its page, for this machine only unless --host says otherwise. "
         f"An API key comes from a file or from {KEY_VARIABLE}, never from the command line, which others can read.",
     )
-    serve.add_argument("--model", metavar="PATH|models:/NAME@ALIAS", help="default: models/model.onnx")
+    add_model_option(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0 takes a free one")
     serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
-    serve.add_argument("--threshold", type=_probability, metavar="P", help="a lower probability counts as uncertain")
+    add_threshold_option(serve, default=0.8)
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one picture")
@@ -131,11 +132,4 @@ def _port(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value

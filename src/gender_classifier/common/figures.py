@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.common.files import replacing
+from gender_classifier.common.logs import quiet_loggers
 
 
 @contextmanager
@@ -25,13 +25,10 @@ def _importing_matplotlib() -> Iterator[None]:
     are kept back as well: no figure depends on them.
     """
     backend, is_first = os.environ.pop("MPLBACKEND", None), "matplotlib" not in sys.modules
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with quiet_loggers("matplotlib"):
+            yield
     finally:
-        logger.setLevel(level)
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend and is_first:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol, TextIO
 
 from gender_classifier.errors import DataError
@@ -18,25 +22,55 @@ from gender_classifier.errors import DataError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success move it to ``path``, on failure remove it.
 
-    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between. What a
-    killed writer has left under the temporary name is written over by the next one.
+    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between. Each writer
+    has a temporary file of its own: two at once cannot tear one another, the later one wins. What a killed writer has
+    left is removed by the next one.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        temporary, descriptor = _create_temporary(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         yield temporary
-        _fsync(temporary)
+        fsync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
     except OSError as error:
-        if error.filename is None:  # the error of a write knows no name
+        if error.filename is None or error.filename == str(temporary):  # the error of a write knows no name
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file that nobody else has, follow no link to it, and lock it for as long as it is written."""
+    while True:
+        temporary = path.with_name(f".{path.name[:200]}.{token_hex(6)}.tmp")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks: nothing is then removed as stale either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # removed as stale in the moment before it was locked
+
+
+def _remove_stale(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name[:200])}.*.tmp"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,8 +93,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     r"""Write a header and ``rows``, comma-separated, a line each.
 
-    Any text survives reading with ``csv`` and ``newline=""``, except surrogates: they become ``\u`` escapes, so that
-    the file is UTF-8.
+    Any text survives reading with ``csv``, ``newline=""`` and :func:`unescape_cell`, except surrogates: they become
+    ``\u`` escapes, so that the file is UTF-8.
     """
     with (
         replacing(path) as temporary,
@@ -87,7 +121,45 @@ def build_csv_writer(file: TextIO) -> CsvWriter:
     Args:
         file: open for text, with ``newline=""``.
     """
-    return csv.writer(_UnixLines(file), lineterminator="\r\n")
+    return _SafeCells(csv.writer(_UnixLines(file), lineterminator="\r\n"))
+
+
+class _SafeCells:
+    """Writes rows whose cells no spreadsheet takes for a formula."""
+
+    def __init__(self, writer: CsvWriter) -> None:
+        self._writer = writer
+
+    def writerow(self, row: Iterable[object], /) -> object:
+        return self._writer.writerow(map(escape_cell, row))
+
+    def writerows(self, rows: Iterable[Iterable[object]], /) -> None:
+        self._writer.writerows(map(escape_cell, row) for row in rows)
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
+
+
+def escape_cell(value: object) -> object:
+    """Return a cell of a CSV file that a spreadsheet shows as text instead of running it as a formula.
+
+    An apostrophe is put before text that begins with ``=``, ``+``, ``-``, ``@`` (or their full-width forms), a tab or a
+    carriage return, as OWASP recommends ("CSV injection"); numbers stay. :func:`unescape_cell` takes it away.
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value) else value
+
+
+def unescape_cell(text: str) -> str:
+    """Return what :func:`escape_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _UnixLines:
@@ -120,7 +192,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file or a folder on disk before anything else happens."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +19,7 @@ from loky import ProcessPoolExecutor
 from gender_classifier.common.threads import count_cores
 from gender_classifier.data.archive import Archive
 
+_logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CHUNK = 64  # members that a worker takes at a time, at most
@@ -85,7 +86,7 @@ def _start_pool(archive: Archive, workers: int) -> ProcessPoolExecutor | None:
         return ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
     except (OSError, ImportError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        print(f"one process decodes, on one core: more need a writable /dev/shm ({reason})", file=sys.stderr)
+        _logger.warning("one process decodes, on one core: more need a writable /dev/shm (%s)", reason)
         return None
 
 

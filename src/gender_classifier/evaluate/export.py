@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gender_classifier.common.files import short_digest, write_bytes
+from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
@@ -55,7 +55,7 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     """
     size = spec.image_size
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+    with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             _Served(model, spec).eval(),
@@ -154,19 +154,3 @@ def _strip_provenance(proto: onnx.ModelProto) -> None:
         del value.metadata_props[:]
     del proto.graph.metadata_props[:]
     del proto.metadata_props[:]
-
-
-class _quiet:  # noqa: N801
-    """Hold some loggers to errors."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)

@@ -42,7 +42,7 @@ def load_initial_weights(model: nn.Module, weights: str, base_dir: Path, archite
     for name, value in wanted.items():
         if name not in state:
             raise ModelError(
-                f"weights {weights}: tensor `{name}` is missing; give weights of {network.title} with torchvision's names"
+                f"weights {weights}: tensor `{name}` is missing; give {network.title} weights with torchvision's names"
             )
         if state[name].shape != value.shape:
             found, fits = tuple(state[name].shape), tuple(value.shape)

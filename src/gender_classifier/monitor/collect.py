@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.common.files import unescape_cell
 from gender_classifier.data.images import decode, to_rgb, to_square
 from gender_classifier.errors import DataError, GenderClassifierError
 from gender_classifier.metrics.histograms import (
@@ -157,7 +158,7 @@ def _read_csv(
             "writes"
         )
     for row in reader:
-        yield reader.line_num, row, [row[name] for name in wanted]
+        yield reader.line_num, row | {"name": unescape_cell(row.get("name") or "")}, [row[name] for name in wanted]
 
 
 def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:

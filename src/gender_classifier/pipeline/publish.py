@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from gender_classifier.common.artifacts import Artifact, Run, Table
 from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_bytes, write_csv, write_json, write_text
 
+_logger = logging.getLogger(__name__)
+
 
 def publish(root: Path, artifacts: Iterable[Artifact], run: Run | None = None) -> None:
     """Write each artifact below ``root``, whole or not at all; then upload those that have a place in the run."""
     written = []
     for artifact in artifacts:
         _write(root / artifact.path, artifact)
+        _logger.debug("wrote %s", artifact.path)
         written.append((artifact.path, artifact.mirror))
     for path, mirror in written:
         if run is not None and mirror is not None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 from gender_classifier.common.checkout import find_checkout
+from gender_classifier.common.logs import LEVEL_VARIABLE, show_logs
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import is_stopped, note_stop, stop_with_dvc
-from gender_classifier.common.terminal import describe_os_error, make_output_safe
+from gender_classifier.common.secrets import hide_secrets_in_output
+from gender_classifier.common.terminal import describe_os_error, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
 
@@ -31,8 +33,12 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help=f"show tracebacks (or set {DEBUG_VARIABLE}=1)")
-    debug = parser.parse_args().debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    parser.add_argument("--verbose", action="store_true", help=f"log more (or set {LEVEL_VARIABLE}=DEBUG)")
+    options = parser.parse_args()
+    debug = options.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     make_output_safe()
+    hide_secrets_in_output()
+    show_logs(name, verbose=options.verbose)
     signal.signal(signal.SIGTERM, _raise_exit)
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
     signal.signal(signal.SIGINT, _raise_interrupt)
@@ -54,7 +60,7 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
 
 
 def _describe(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, GenderClassifierError):
         return text
     if isinstance(error, OSError):

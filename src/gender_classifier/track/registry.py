@@ -27,6 +27,7 @@ from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.paths import Layout
+from gender_classifier.common.secrets import hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
@@ -205,7 +206,7 @@ def find_version(client: MlflowClient, reference: str) -> ModelVersion:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise TrackingError(
-                    f"{reference}: no such version in the registry {_hide_password(client.tracking_uri)}; "
+                    f"{reference}: no such version in the registry {hide_secrets(client.tracking_uri)}; "
                     "look at Models in `gender-classifier ui`"
                 ) from None
             raise
@@ -235,10 +236,6 @@ def _parse_reference(reference: str) -> tuple[str, str, str]:
             f"models:/{REGISTERED_MODEL}/3"
         )
     return found[1], found[2] or "", found[3] or ""
-
-
-def _hide_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def find_champion(client: MlflowClient) -> ModelVersion | None:

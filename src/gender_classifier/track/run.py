@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import math
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,8 +26,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import identify_process, is_dead, is_stopped
+from gender_classifier.common.secrets import hide_secrets
 from gender_classifier.errors import TrackingError
-from gender_classifier.track.outbox import Entry, Outbox, find_outboxes
+from gender_classifier.track.outbox import Entry, Outbox, find_outboxes, open_outbox
 from gender_classifier.track.store import (
     OPEN_TIMEOUT,
     UPLOAD_TIMEOUT,
@@ -41,6 +42,8 @@ from gender_classifier.track.store import (
     quiet_mlflow,
     shorten,
 )
+
+_logger = logging.getLogger(__name__)
 
 # What one call of MLflow's REST API takes at most.
 _MAX_PARAMS, _MAX_METRICS = 100, 1000
@@ -66,7 +69,7 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log ``params``, a key and a text each."""
-        entries = [[key, str(value)] for key, value in params.items()]
+        entries = [[key, hide_secrets(str(value))] for key, value in params.items()]
         for start in range(0, len(entries), _MAX_PARAMS):
             self._send({"kind": "params", "params": entries[start : start + _MAX_PARAMS]})
 
@@ -92,7 +95,7 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; what was there under the same name is replaced."""
-        self._send({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+        self._send({"kind": "tags", "tags": {key: hide_secrets(str(value)) for key, value in tags.items()}})
 
     def log_dataset(self, name: str, digest: str, context: str, profile: Mapping[str, object]) -> None:
         """Link the run to the verified data it used, as an MLflow input.
@@ -112,11 +115,10 @@ class TrackedRun:
         self._send({"kind": "end", "status": status, "time": now_ms()})
         if not self._outbox.is_empty:
             folder = self._outbox.folder
-            print(
-                f"MLflow has not received all of run {self.run_id}; the rest is in {folder} and is sent by the next "
-                "stage that reaches the store, or by `gender-classifier sync`",
-                file=sys.stderr,
-            )
+            _logger.warning(
+                "MLflow has not received all of run %s; the rest is in %s and is sent by the next stage that reaches "
+                "the store, or by `gender-classifier sync`", self.run_id, folder,
+            )  # fmt: skip
 
     def _send(self, entry: Entry, attachment: Path | None = None) -> None:
         began = time.monotonic()
@@ -130,7 +132,7 @@ class TrackedRun:
                 if _is_refusal(error):
                     raise
                 if self._outbox.is_empty:
-                    print(f"MLflow does not answer ({shorten(error)}); going on without it", file=sys.stderr)
+                    _logger.warning("MLflow does not answer (%s); going on without it", shorten(error))
                 # Trying again takes a tenth of the training's time at most.
                 now = time.monotonic()
                 self._retry_at = now + max(30.0, 10 * (now - began))
@@ -188,9 +190,8 @@ def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
     """
     with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
         boxes = find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root))
-        for box in boxes:
-            _empty_outbox(client, box)
-        return len(boxes), _mark_dead(client)
+        completed = sum([_empty_outbox(client, box) for box in boxes])
+        return completed, _mark_dead(client)
 
 
 def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]]) -> int:
@@ -234,7 +235,7 @@ def _open_run(
     try:
         catch_up(client, root)
     except TrackingError as error:  # of other runs: no reason to stop this one
-        print(f"{stage}: warning: {error}", file=sys.stderr)
+        _logger.warning("%s", error)
     experiment = name_experiment(client, data=data)
     tags = _describe_process(stage, root) | ({_KEY: key} if key else {})
     name = f"{stage} {_name_run(tags)}" if data else _name_run(tags)
@@ -247,10 +248,11 @@ def _open_run(
             if resume is not None:
                 tags["continues"] = resume
                 why = "belongs to another experiment" if before is not None else "is not in the MLflow store"
-                print(f"{stage}: run {resume} {why}; opening a new one")
+                _logger.warning("run %s %s; opening a new one", resume, why)
             experiment_id = make_experiment(client, experiment, root)
-            run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-    outbox = Outbox(Layout(root).outbox_dir / run_id, name_store(client.tracking_uri, root))
+            hidden = {key: hide_secrets(value) for key, value in tags.items()}
+            run_id = client.create_run(experiment_id, run_name=name, tags=hidden).info.run_id
+    outbox = open_outbox(Layout(root).outbox_dir, name_store(client.tracking_uri, root), run_id)
     run = TrackedRun(client, run_id, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and before.info.run_id != run_id:
         _copy_record(client, before, run_id)
@@ -335,13 +337,31 @@ def _mark_dead(client: MlflowClient) -> int:
     return len(dead)
 
 
-def _empty_outbox(client: MlflowClient, outbox: Outbox) -> None:
+def _empty_outbox(client: MlflowClient, outbox: Outbox) -> bool:
+    """Send what is in the box, and clear it; return whether the store took all.
+
+    An entry that the store refuses holds up no other: the box is then set aside, and named.
+    """
     if outbox.is_empty:
-        return
+        return True
+    refusal: MlflowException | None = None
     with outbox.lock():
         for entry, attachment in outbox.entries():
-            _apply(client, outbox.run_id, entry, attachment)
-        outbox.clear()
+            try:
+                _apply(client, outbox.run_id, entry, attachment)
+            except MlflowException as error:
+                if not _is_refusal(error):
+                    raise
+                refusal = refusal or error
+        if refusal is None:
+            outbox.clear()
+            return True
+        place = outbox.set_aside()
+    _logger.warning(
+        "MLflow refuses an entry of run %s (%s); the unsent entries are kept in %s: delete that folder, or restore the "
+        "run and rename the folder back", outbox.run_id, shorten(refusal), place,
+    )  # fmt: skip
+    return False
 
 
 def _apply(client: MlflowClient, run_id: str, entry: Entry, attachment: Path | None) -> None:

@@ -23,8 +23,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gender_classifier.common.checkout import find_checkout, find_main_root
 from gender_classifier.common.locks import hold_lock
+from gender_classifier.common.logs import quiet_loggers
+from gender_classifier.common.secrets import drop_credentials, hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.track.relocation import ARTIFACTS_TAG, find_artifacts_dir, follow_move
+
+_logger = logging.getLogger(__name__)
 
 EXPERIMENT = "gender-classifier"
 """Default experiment of the model runs (``MLFLOW_EXPERIMENT_NAME`` wins); the data runs' adds ``-data``."""
@@ -75,6 +79,7 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
         LockError: the folder of an SQLite file that is to be made cannot be locked.
     """
     uri = find_tracking_uri(root)
+    _logger.debug("MLflow store: %s", hide_secrets(uri))
     registry = os.environ.get("MLFLOW_REGISTRY_URI")
     file = _find_sqlite_file(uri)
     if not create and file is not None and not file.is_file():
@@ -138,9 +143,14 @@ def make_experiment(client: MlflowClient, name: str, root: Path) -> str:
 
 
 def name_store(uri: str, root: Path) -> str:
-    """Return ``uri`` as it is known to a checkout that may be moved: an SQLite file in it without the path to it."""
+    """Return ``uri`` as it is known to a checkout that may be moved, whoever logs in.
+
+    Of an SQLite file in the checkout, the path to the checkout is left out; of a server, user and password.
+    """
     file, main_root = _find_sqlite_file(uri), find_main_root(root)
-    return f"sqlite:{file.relative_to(main_root)}" if file is not None and file.is_relative_to(main_root) else uri
+    if file is not None and file.is_relative_to(main_root):
+        return f"sqlite:{file.relative_to(main_root)}"
+    return drop_credentials(uri)
 
 
 @contextmanager
@@ -149,21 +159,18 @@ def one_line_errors() -> Iterator[None]:
 
     MLflow would also log the traceback of a database's error, which the exception carries.
     """
-    logger = logging.getLogger("mlflow.store.db.utils")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
-        raise TrackingError(f"MLflow: {shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again") from error
-    finally:
-        logger.setLevel(level)
+    with quiet_loggers("mlflow.store.db.utils", level=logging.CRITICAL):
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
+            message = f"MLflow: {shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again"
+            raise TrackingError(message) from error
 
 
 def shorten(error: Exception) -> str:
     """Return the message of an error of MLflow in one line, without the SQL and SQLAlchemy's advice to programmers."""
     message = str(error).partition("\n[SQL:")[0].rpartition("is occurring prematurely)\n")[2]
-    return " ".join(message.split())[:300]
+    return hide_secrets(" ".join(message.split()))[:300]
 
 
 @contextmanager
@@ -201,28 +208,39 @@ def quiet_mlflow() -> Iterator[None]:
     Without Git on the machine, MLflow's library for it would explain itself in twenty lines, each time.
     """
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
+    with quiet_loggers("mlflow", "alembic", level=logging.WARNING):
         yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def _anchor(uri: str, folder: Path) -> str:
-    """Make a relative path in ``uri`` relative to ``folder``."""
+    """Make a relative path in ``uri`` relative to ``folder``.
+
+    Raises:
+        TrackingError: the address is malformed, or names a database in memory.
+    """
+    _check_address(uri)
     if uri.startswith("sqlite"):
         url = _parse_database(uri)
         path = _find_path(url)
         if not url.database or path.name in ("", ":memory:") or url.query.get("mode") == "memory":
-            raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}, a database in memory: it keeps no run; name a file")
+            raise TrackingError(
+                f"MLFLOW_TRACKING_URI is {hide_secrets(uri)}, a database in memory: it keeps no run; name a file"
+            )
         return _build_sqlite_uri(folder / path, url.query)
     if is_local_uri(uri):  # type: ignore[no-untyped-call]
         return (folder / Path(local_file_uri_to_path(uri))).as_uri()  # type: ignore[no-untyped-call]
     return uri
+
+
+def _check_address(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.hostname, parts.port
+    except ValueError as error:  # a port that is no number, half an IPv6 address, an unquoted character in a password
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {hide_secrets(uri)!r}, not a valid address ({hide_secrets(str(error))}); write "
+            "scheme://user:password@host:port/..., special characters of the password percent-encoded"
+        ) from None
 
 
 def _build_sqlite_uri(path: Path, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
@@ -249,7 +267,9 @@ def _parse_database(uri: str) -> URL:
     try:
         return make_url(uri)
     except (ArgumentError, ValueError) as error:
-        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri!r}, no address of a database ({error})") from None
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {hide_secrets(uri)!r}, no address of a database ({hide_secrets(str(error))})"
+        ) from None
 
 
 def _name_folder(experiment: str) -> str:
@@ -297,15 +317,16 @@ def _creating_alone(uri: str, file: Path | None) -> Iterator[None]:
 def _check_port(uri: str) -> None:
     """Look whether a database server is there at all: MLflow would try for two minutes."""
     parts = urlsplit(uri)
-    if parts.scheme.startswith(("http", "databricks")) or not parts.hostname:
+    host, given = parts.hostname, parts.port
+    if parts.scheme.startswith(("http", "databricks")) or not host:
         return
-    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
+    port = given or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
     if port is None:
         return
     try:
-        socket.create_connection((parts.hostname, port), timeout=OPEN_TIMEOUT).close()
-    except OSError as error:
+        socket.create_connection((host, port), timeout=OPEN_TIMEOUT).close()
+    except (OSError, UnicodeError) as error:
         raise TrackingError(
-            f"MLflow's database at {parts.hostname}:{port} does not answer ({error}); start it, or set "
-            "MLFLOW_TRACKING_URI to another"
+            f"MLflow's database at {host}:{port} does not answer ({error}); start it, or set MLFLOW_TRACKING_URI to "
+            "another"
         ) from None

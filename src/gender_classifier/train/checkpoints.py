@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
 from gender_classifier.common.files import write_bytes
 from gender_classifier.common.locks import hold_lock
 
-_KEEP = 8  # of the newest; each holds four times the weights, 40 MB for the linear head
+_logger = logging.getLogger(__name__)
+_MANY = 8  # checkpoints before a hint; each holds four times the weights, 40 MB for the linear head
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def hold_checkpoint(path: Path) -> Iterator[None]:
     lock_path = path.with_suffix(".lock")
 
     def tell() -> None:
-        print(f"the same training runs in another process (it holds {lock_path}); waiting for it to end")
+        _logger.warning("the same training runs in another process (it holds %s); waiting for it to end", lock_path)
 
     with hold_lock(lock_path, on_wait=tell):
         yield
@@ -86,10 +88,23 @@ def unpack_checkpoint(data: bytes) -> Checkpoint:
 
 
 def discard_checkpoints(folder: Path, run_id: str) -> None:
-    """Remove the checkpoints of a run whose results are recorded, and all but the newest few of others."""
-    paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for place, path in enumerate(paths):
-        found = load_checkpoint(path)
-        if place >= _KEEP or found is None or found.facts.get("run_id") == run_id:
+    """Remove the checkpoints of a run whose results are recorded; those of other runs, stopped or running, stay."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if _read_run_id(path) == run_id:
             path.unlink(missing_ok=True)
             path.with_suffix(".lock").unlink(missing_ok=True)
+    left = list(folder.glob("*.safetensors"))
+    if len(left) > _MANY:
+        size = sum(path.stat().st_size for path in left) / 2**20
+        _logger.warning(
+            "%d checkpoints of stopped trainings are in %s (%.0f MB); delete those that you will not resume",
+            len(left), folder, size,
+        )  # fmt: skip
+
+
+def _read_run_id(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:  # the header alone is read
+            return str(json.loads((file.metadata() or {})["facts"])["run_id"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None

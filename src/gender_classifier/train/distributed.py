@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ParamsError
 
@@ -67,8 +68,7 @@ def launch(script: str, processes: int) -> int:
     # As many threads in all as there are cores; torchrun itself would give each process a single one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
     # A failed process has said why; the launcher's account of it would bury that.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with _choose_options() as options:
+    with _choose_options() as options, quiet_loggers("torch.distributed.elastic", level=logging.CRITICAL):
         try:
             torchrun([*options, "--nproc-per-node", str(processes), script])
         except ChildFailedError:
@@ -91,7 +91,17 @@ def _choose_options() -> Iterator[list[str]]:
         loopback = _find_loopback()
         os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
         endpoint = str(Path(folder, "rendezvous"))
-        yield ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--rdzv-endpoint", endpoint]
+        logs = str(Path(folder, "logs"))  # else torchrun leaves a folder behind for them
+        yield [
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-conf",
+            "store_type=file",
+            "--rdzv-endpoint",
+            endpoint,
+            "--log-dir",
+            logs,
+        ]
 
 
 def _find_loopback() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from gender_classifier.train.checkpoints import (
 from gender_classifier.train.distributed import World, broadcast
 from gender_classifier.train.params import TrainParams
 from gender_classifier.train.trainer import EpochRecord, Trainer
+
+_logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -99,7 +102,7 @@ class Session:
         # The number of threads affects the last digits of the result.
         torch.set_num_threads(checkpoint.facts["threads"])
         if not self._world.rank:
-            print(f"train: going on after epoch {len(self.trainer.records)} of a run that was stopped")
+            _logger.info("going on after epoch %d of a run that was stopped", len(self.trainer.records))
 
     def _save(self, run_id: str, metrics: dict[str, float]) -> None:
         entry = {"step": len(self.trainer.records), "timestamp": int(time.time() * 1000), "metrics": metrics}

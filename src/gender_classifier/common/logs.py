@@ -1,0 +1,60 @@
+"""Log messages of this package on standard error, and other libraries' loggers kept quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LEVEL_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL"
+PACKAGE = "gender_classifier"
+
+
+def show_logs(name: str, *, verbose: bool = False) -> None:
+    """Print this package's log messages, with ``name`` before each.
+
+    Args:
+        name: of the stage or command.
+        verbose: debug messages too; else the level is that of ``GENDER_CLASSIFIER_LOG_LEVEL``, INFO by default.
+    """
+    logger = logging.getLogger(PACKAGE)
+    for handler in [one for one in logger.handlers if isinstance(one, _Handler)]:
+        logger.removeHandler(handler)
+    handler = _Handler()
+    handler.setFormatter(_Formatter(name))
+    logger.addHandler(handler)
+    level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, "").upper(), logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else level)
+
+
+@contextmanager
+def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Let loggers of libraries say nothing below ``level`` until the block ends."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, own in zip(loggers, before, strict=True):
+            logger.setLevel(own)
+
+
+class _Handler(logging.Handler):
+    """Writes to what ``sys.stderr`` is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{self._name}: {kind}{record.getMessage()}"

@@ -27,7 +27,7 @@ from served import SIZE, Served, grey, served, write_model
 
 from gender_classifier import service as service_module
 from gender_classifier.cli import main
-from gender_classifier.images import FORMATS
+from gender_classifier.image_files import FORMATS
 from gender_classifier.predictor import Predictor
 from gender_classifier.service import Settings, build_app
 from gender_classifier.uploads import Capacity, RequestError

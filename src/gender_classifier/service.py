@@ -27,7 +27,8 @@ from starlette.requests import ClientDisconnect
 from gender_classifier.batching import Batcher
 from gender_classifier.errors import ImageError
 from gender_classifier.explain import build_occlusions, compute_drops
-from gender_classifier.images import FORMATS, to_array
+from gender_classifier.image_files import FORMATS
+from gender_classifier.images import to_array
 from gender_classifier.predictor import Predictor
 from gender_classifier.service_frame import Frame, Metrics
 from gender_classifier.service_schema import Explanation, Failure, Health, ModelInfo, Prediction, Unreadable

@@ -200,6 +200,8 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
         archive = Archive(Path(name))
         single = escape_name(folder)
         members = [single] if single in archive.members else sorted(archive.list_below(folder).values())
+        members = [member for member in members if has_image_suffix(member) and not is_clutter(member)]
+        archive.check_total(members)
     except ArchiveError as error:
         yield _failing(name, error)
         return
@@ -208,8 +210,7 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
         return lambda: _check_format(member, archive.read(member))
 
     for member in members:
-        if has_image_suffix(member) and not is_clutter(member):
-            yield f"{name}/{member}", reader(member)
+        yield f"{name}/{member}", reader(member)
 
 
 def _reader(name: str) -> Callable[[], bytes]:

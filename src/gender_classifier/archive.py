@@ -17,11 +17,12 @@ from gender_classifier import deflate64
 from gender_classifier.errors import ArchiveError
 from gender_classifier.file_names import escape_name, list_first
 from gender_classifier.files import replacing
+from gender_classifier.folders import MAX_FILE_BYTES
 from gender_classifier.zip_diagnosis import explain_not_a_zip
 from gender_classifier.zip_ranges import MAX_DIRECTORY_BYTES, find_shared, measure_directory
 
-MAX_MEMBER_BYTES = 64 * 2**20
-"""No picture of a face is larger; what is, is a decompression bomb."""
+MAX_MEMBER_BYTES = MAX_FILE_BYTES
+"""What would unpack to more is a decompression bomb."""
 
 MAX_TOTAL_BYTES = 64 * 2**30
 

@@ -31,14 +31,13 @@ def find_shared(members: Iterable[zipfile.ZipInfo], directory: int) -> dict[int,
     shared, last, reached = dict[int, str](), None, 0
     for info in sorted(members, key=lambda info: info.header_offset):
         # At least this much: the local header may say that more precedes the content.
-        end = (
-            info.header_offset + _HEADER_BYTES + len(info.orig_filename.encode("utf-8", "replace")) + info.compress_size
-        )
-        if info.header_offset < 0 or info.header_offset + _HEADER_BYTES + info.compress_size > directory:
-            shared[id(info)] = ""
-        elif last is not None and info.header_offset < reached:
+        head = _HEADER_BYTES + len(info.orig_filename.encode("utf-8", "replace"))
+        end = info.header_offset + head + info.compress_size
+        if last is not None and info.header_offset < reached:
             shared[id(info)] = last.orig_filename
             shared.setdefault(id(last), info.orig_filename)
+        elif info.header_offset < 0 or info.header_offset + _HEADER_BYTES + info.compress_size > directory:
+            shared[id(info)] = ""
         if end > reached:
             last, reached = info, end
     return shared

@@ -22,24 +22,29 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures such as the ones to be classified")
-    parser.add_argument("--model", metavar="MODEL", type=Path, help="default: models/model.onnx of this checkout")
+    parser.add_argument("--model", metavar="MODEL", help="default: models/model.onnx of this checkout")
     parser.set_defaults(run=run_quantize)
 
 
 def run_quantize(options: argparse.Namespace) -> None:
     """Do what ``options`` say."""
+    from gender_classifier.model_source import find_model
+
+    with find_model(options.model, Path.cwd()) as found:
+        _quantize(found.path, options)
+
+
+def _quantize(source: Path, options: argparse.Namespace) -> None:
     import random
     from itertools import islice
 
     import numpy as np
 
     from gender_classifier.inputs import find_pictures
-    from gender_classifier.model_source import find_model
     from gender_classifier.predictor import Predictor, explain
     from gender_classifier.quantization import quantize_onnx
     from gender_classifier.terminal import printable
 
-    source = options.model or find_model(None, Path.cwd()).path
     original = Predictor(source)
     # Across all that is there: folders come sorted, by class perhaps.
     pictures = list(find_pictures(options.paths))

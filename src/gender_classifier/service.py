@@ -286,9 +286,10 @@ def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object
 def _read_metrics(metadata: Mapping[str, str]) -> dict[str, float]:
     try:
         entries = json.loads(metadata.get("metrics", "{}")).items()
-    except (ValueError, AttributeError):
+        found = {key: float(value) for key, value in entries if isinstance(value, (int, float))}
+    except (ValueError, AttributeError, OverflowError, RecursionError):
         return {}
-    return {key: float(value) for key, value in entries if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _as_prob(value: np.float32) -> float:

@@ -151,6 +151,8 @@ def _open(container: Container) -> Image.Image:
         raise ImageError("not_an_image", f"begins as {container.format} does, and is none") from None
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", _first_line(error)) from None
+    except MemoryError:
+        raise ImageError("too_large", f"its {len(container.data):,} bytes need more memory than there is") from None
     except Exception as error:
         raise ImageError("unreadable", f"its header is damaged ({_first_line(error)})") from None
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -25,10 +25,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gender_classifier.batching import Batcher
+from gender_classifier.decoding import Decoders
 from gender_classifier.errors import ImageError
 from gender_classifier.explain import build_occlusions, compute_drops
 from gender_classifier.image_files import FORMATS
-from gender_classifier.images import to_array
 from gender_classifier.predictor import Predictor
 from gender_classifier.service_frame import Frame, Metrics
 from gender_classifier.service_schema import Explanation, Failure, Health, ModelInfo, Prediction, Unreadable
@@ -38,7 +38,7 @@ from gender_classifier.uploads import Capacity, RequestError, Upload, check_leng
 _MAX_BATCH = 32
 # A heat map's copies go in pieces, so that predictions get their turn between them.
 _EXPLAIN_BATCH = 8
-# Decoding releases Python's lock; more threads than cores would only hold more pictures in memory.
+# Processes; more than cores would only hold more pictures in memory.
 _DECODERS = 2
 # Of refused bodies, times what is allowed, that is read and dropped so that the client sees the answer.
 _DISCARDED = 4
@@ -88,6 +88,7 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         description="Says `female` or `male` of tight face crops. Two labels are not what gender is: see `GET /model`.",
         docs_url=None,
         redoc_url=None,
+        lifespan=service.run,
     )
     app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
     _add_error_answers(app, metrics)
@@ -156,9 +157,14 @@ class _Service:
     def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.info = describe_model(predictor, settings)
-        self._classes, self._image_size = predictor.classes, predictor.image_size
+        self._classes = predictor.classes
         self._key = settings.api_key.encode() if settings.api_key is not None else None
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
+        self._decoders = Decoders(
+            _DECODERS,
+            image_size=predictor.image_size,
+            max_pixels=settings.max_pixels,
+            max_bytes=settings.max_bytes,
+        )
         self._model = ThreadPoolExecutor(1, "model")
         self._batcher = Batcher(
             predictor.compute_probs, self._model, max_batch=_MAX_BATCH, observe=metrics.batch_images.observe
@@ -196,6 +202,15 @@ class _Service:
         grid = [[round(value, 5) for value in row] for row in compute_drops(probs, label).tolist()]
         name, prob = self._classes[label], _as_prob(probs[0, label])
         return JSONResponse({"name": upload.name, "label": name, "prob": prob, "grid": grid})
+
+    @asynccontextmanager
+    async def run(self, _: FastAPI) -> AsyncIterator[None]:
+        """Keep the processes that decode, as long as the service runs."""
+        self._decoders.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._decoders.close)
 
     def check_key(self, request: Request) -> None:
         """Refuse with 401 who does not bring the key."""
@@ -235,16 +250,12 @@ class _Service:
             raise
 
     async def _prepare(self, upload: Upload) -> NDArray[np.uint8] | ImageError:
-        loop = asyncio.get_running_loop()
         try:
-            image = await loop.run_in_executor(self._decoders, self._decode, upload.data)
+            image = await asyncio.wrap_future(self._decoders.submit(upload.data))
         except ImageError as error:
             return error
         self.metrics.images.inc()
         return image
-
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        return to_array(data, self._image_size, max_pixels=self.settings.max_pixels)
 
     def _report(self, error: ImageError) -> dict[str, object]:
         self.metrics.errors.labels(error.reason).inc()

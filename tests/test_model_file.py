@@ -43,7 +43,7 @@ CLASSES: dict[str, tuple[str, str]] = {
     **{f"class with {what}": (json.dumps(["female", name]), "printable") for what, name in HOSTILE.items()},
 }  # fmt: skip
 
-SIZES = ["1000000", "1025", "0", "-32", "+32", "32.0", "64px", "", "\u0663\u0662x", "9" * 5000, "NaN", "[32]"]
+SIZES = ["1000000", "1025", "0", "7", "-32", "+32", "32.0", "64px", "", "\u0663\u0662x", "9" * 5000, "NaN", "[32]"]
 
 
 def refuse(path: Path, message: str) -> None:
@@ -64,7 +64,7 @@ def test_classes_that_are_no_names(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_image_sizes_that_are_none(tmp_path: Path, size: str) -> None:
     path = write_model(tmp_path / "model.onnx", {"image_size": size})
-    refuse(path, "has the image size .*; it is 1 to 1,024 px")
+    refuse(path, "has the image size .*; it is 8 to 1,024 px")
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -192,7 +192,7 @@ def test_every_command_refuses_in_one_line(
     write_model(tmp_path / "model.onnx", {"image_size": "1000000"})
     assert main([*command, "--model", "model.onnx"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith(f"gender-classifier {command[0]}: error: model.onnx: has the image size 1000000; it is 1 to")
+    assert err.startswith(f"gender-classifier {command[0]}: error: model.onnx: has the image size 1000000; it is 8 to")
     assert err.count("\n") == 1
 
 

@@ -7,7 +7,6 @@ import glob
 import heapq
 import json
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -113,7 +112,7 @@ def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset(
             path = os.path.join(folder, name)  # noqa: PTH118  as the user wrote it, './' kept
             if kind == _FOLDER:
                 yield from _walk(path, root, above | {identity})
-            elif kind == _OUTSIDE:
+            elif kind in (_OUTSIDE, _OUTSIDE_FOLDER):
                 yield _failing(path, InputError(_LEADS_OUT))
             else:
                 yield path, _plain_reader(path) if kind == _FILE else _odd_reader(path, root)
@@ -122,7 +121,7 @@ def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset(
 
 
 _FOLDER, _FILE, _LOST, _ODD = "folder", "file", "link that leads nowhere", "odd"
-_OUTSIDE = "link that leads out of the folder"
+_OUTSIDE, _OUTSIDE_FOLDER = "link that leads out of the folder", "link to a folder elsewhere"
 
 
 def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
@@ -140,14 +139,14 @@ def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_wanted(name: str, kind: str) -> bool:
-    # A link without a suffix may lead to a folder of pictures.
-    return kind == _FOLDER or has_image_suffix(name) or (kind in (_LOST, _OUTSIDE) and not find_suffix(name))
+    # A lost link without a suffix may have led to a folder of pictures.
+    return kind in (_FOLDER, _OUTSIDE_FOLDER) or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
 
 
 def _find_kind(entry: os.DirEntry[str], root: str) -> str:
     try:
         if entry.is_symlink() and leads_out(entry.path, root):
-            return _OUTSIDE
+            return _OUTSIDE_FOLDER if entry.is_dir() else _OUTSIDE
         if entry.is_dir():
             return _FOLDER
         if entry.is_file(follow_symlinks=False):
@@ -176,16 +175,15 @@ def _read_run(file: IO[str]) -> Iterator[tuple[str, str]]:
 
 
 def _match(pattern: str) -> Iterator[Named]:
-    from gender_classifier.patterns import expand_pattern  # noqa: PLC0415  as above
+    from gender_classifier.patterns import expand_pattern, find_root  # noqa: PLC0415  as above
 
     found, closed = expand_pattern(pattern)
     listed = set(found)
     everything = "**" in pattern and pattern.rpartition("/")[2] in ("*", "**")  # what lies in folders is listed as well
-    fixed = _MAGIC.split(pattern, maxsplit=1)[0].rpartition("/")
-    root = os.path.realpath(fixed[0] + fixed[1] or ".")
+    root = find_root(pattern)
     for name in found:
         if leads_out(name, root):
-            if _is_wanted(name, _OUTSIDE):
+            if _is_wanted(name, _OUTSIDE_FOLDER if os.path.isdir(name) else _OUTSIDE):  # noqa: PTH112
                 yield _failing(name, InputError(_LEADS_OUT))
         elif os.path.isdir(name):  # noqa: PTH112
             yield from () if everything else _walk_unlisted(name, root, listed)
@@ -194,10 +192,8 @@ def _match(pattern: str) -> Iterator[Named]:
         elif find_suffix(name) in (".zip", *OTHER_ARCHIVES):
             yield from _open_file(name)
     for folder, error in closed.items():
-        yield _failing(folder, error)
-
-
-_MAGIC = re.compile(r"[*?[]")
+        if folder not in listed or not leads_out(folder, root):  # those are named above
+            yield _failing(folder, error)
 
 
 def _walk_unlisted(folder: str, root: str, listed: set[str]) -> Iterator[Named]:

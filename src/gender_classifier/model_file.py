@@ -60,7 +60,7 @@ def check_classes(origin: object, classes: object) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_image_size(origin: object, size: object, *, least: int = 1) -> int:
+def check_image_size(origin: object, size: object, *, least: int = 8) -> int:
     """Return ``size`` if it is a whole number of px, from ``least`` to :data:`MAX_IMAGE_SIZE`.
 
     Raises:

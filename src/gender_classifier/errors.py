@@ -21,7 +21,7 @@ class ImageError(GenderClassifierError):
     """Bytes that are no usable picture.
 
     ``reason`` is one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
-    ``unreadable``.
+    ``unreadable``. The service, which gives each image a time, has ``too_slow`` too.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -178,7 +178,7 @@ def pack(path: Path, *members: tuple[str, bytes]) -> Path:
 
 
 def test_double_members_are_one_if_equal_and_refused_otherwise(tmp_path: Path) -> None:
-    path = pack(tmp_path / "two.zip", ("a.jpg", b"1"), ("a.jpg", b"1"), ("b.jpg", b"1"), ("./b.jpg", b"2"))
+    path = pack(tmp_path / "two.zip", ("a.jpg", b"1"), ("a.jpg", b"1"), ("b.jpg", b"1"), ("b.jpg", b"2"))
     with Archive(path) as archive:
         assert archive.members == ("a.jpg", "b.jpg")
         assert archive.read("a.jpg") == b"1"
@@ -294,7 +294,10 @@ def test_deflate64_without_its_package_says_what_to_install(tmp_path: Path, monk
         check(path)
 
 
-@pytest.mark.parametrize(("method", "name"), [(98, "PPMd"), (6, "Implode"), (99, "AES"), (77, "unknown")])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(12, "bzip2"), (14, "LZMA"), (93, "Zstandard"), (95, "xz"), (98, "PPMd"), (6, "Implode"), (77, "unknown")],
+)
 def test_other_compressions_are_named(tmp_path: Path, method: int, name: str) -> None:
     path = set_method(pack(tmp_path / "a.zip", ("a.jpg", b"x")), method)
     with pytest.raises(ArchiveError, match=rf"compressed with {name} \(method {method}\), which is not supported"):
@@ -302,14 +305,112 @@ def test_other_compressions_are_named(tmp_path: Path, method: int, name: str) ->
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_of_every_compression_is_named(tmp_path: Path, method: int) -> None:
+def test_what_unpacks_without_a_limit_is_not_unpacked(
+    tmp_path: Path, method: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as packed:
-        packed.writestr("a.jpg", bytes(range(256)) * 10)
+        packed.writestr("a.jpg", bytes(50_000_000))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 10)  # says that it is small
+    path.write_bytes(data)
+    assert len(data) < 10_000
+    monkeypatch.setattr(module.zipfile.ZipFile, "open", Mock(side_effect=AssertionError("unpacked")))
+    with Archive(path) as archive, pytest.raises(ArchiveError, match=r"'a.jpg' is compressed with (bzip2|LZMA) "):
+        archive.read("a.jpg")
+
+
+def test_damaged_deflate_is_named(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.zip", "a.jpg", content=bytes(range(256)) * 10)
     data = bytearray(path.read_bytes())
     data[44:80] = bytes(36)
     path.write_bytes(data)
     with Archive(path) as archive, pytest.raises(ArchiveError, match="member 'a.jpg' is damaged"):
+        archive.read("a.jpg")
+
+
+def overlap(path: Path, count: int, content: bytes, *, shift: int = 0) -> Path:
+    """Write a zip of one compressed block and ``count`` members that have it for their content."""
+    make(path, "0000.jpg", content=content)
+    data = path.read_bytes()
+    directory = data.index(b"PK\1\2")
+    entry, end = data[directory : data.index(b"PK\5\6")], data[data.index(b"PK\5\6") :]
+    entries = b"".join(
+        entry.replace(b"0000.jpg", f"{n:04}.jpg".encode())[:42]
+        + struct.pack("<I", n * shift)
+        + entry[46:].replace(b"0000", f"{n:04}".encode())
+        for n in range(count)
+    )
+    sizes = struct.pack("<HHII", count, count, len(entries), directory)
+    path.write_bytes(data[:directory] + entries + end[:8] + sizes + end[20:])
+    return path
+
+
+@pytest.mark.parametrize("shift", [0, 1, 40])
+def test_members_that_share_bytes_are_refused_by_both_names(tmp_path: Path, shift: int) -> None:
+    path = overlap(tmp_path / "a.zip", 1000, bytes(60_000_000), shift=shift)
+    assert path.stat().st_size < 200_000
+    with Archive(path) as archive:
+        assert len(archive.members) == 1000
+        problems = [archive.find_problem(name) for name in archive.members]
+        assert all("shares bytes with " in problem for problem in problems)
+        with pytest.raises(ArchiveError, match=r"member '0001.jpg' shares bytes with '0000.jpg'; get the archive"):
+            archive.read("0001.jpg")
+
+
+def test_members_that_reach_into_the_directory_are_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", ("a.jpg", b"1"), ("b.jpg", b"2" * 100))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<II", data, data.rindex(b"PK\1\2") + 20, 5000, 5000)
+    path.write_bytes(data)
+    with Archive(path) as archive:
+        assert archive.read("a.jpg") == b"1"
+        with pytest.raises(ArchiveError, match=r"'b.jpg' shares bytes with the archive's directory"):
+            archive.read("b.jpg")
+
+
+def test_neighbours_share_nothing(tmp_path: Path, raw: Path) -> None:
+    """With names that UTF-8 and other encodings write at different lengths, and archives behind other data."""
+    path = pack(tmp_path / "a.zip", ("é.jpg", b""), ("日.jpg", b""), ("b.jpg", b"1"))
+    old = tmp_path / "old.zip"
+    old.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    behind = tmp_path / "behind.zip"
+    behind.write_bytes(b"#!/bin/sh\n" * 100 + path.read_bytes())
+    for one in (path, behind, raw):
+        with Archive(one) as archive:
+            archive.check()
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_a_directory_too_large_for_memory_is_not_read(tmp_path: Path, zip64: bool) -> None:
+    path = pack(tmp_path / "a.zip", ("a.jpg", b"1"))
+    data = path.read_bytes()
+    end = data.index(b"PK\5\6")
+    if zip64:
+        record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 2**40, 0)
+        locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+        data = data[:end] + record + locator + data[end:]
+    else:
+        data = data[: end + 12] + struct.pack("<I", 2**31) + data[end + 16 :]
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"its directory has [\d,]+ bytes, more than 134,217,728; split it into"):
+        Archive(path)
+
+
+@pytest.mark.parametrize("other", ["./a.png", "a.png/.", "x//a.png", "x/./a.png"])
+def test_two_spellings_of_one_name_are_refused_by_both(tmp_path: Path, other: str) -> None:
+    name = "x/a.png" if other.startswith("x") else "a.png"
+    with Archive(pack(tmp_path / "a.zip", (name, b"1"), (other, b"1"), ("b.png", b"3"))) as archive:
+        assert archive.read("b.png") == b"3"
+        both = re.escape(f"{name!r} and {other!r}")
+        with pytest.raises(ArchiveError, match=f"is the name of more than one member, {both}; rename one of them"):
+            archive.read(name)
+
+
+def test_contents_of_one_checksum_are_told_apart(tmp_path: Path) -> None:
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    path = pack(tmp_path / "a.zip", ("a.jpg", b"plumless"), ("a.jpg", b"buckeroo"))
+    with Archive(path) as archive, pytest.raises(ArchiveError, match="'a.jpg' is in the archive more than once, with"):
         archive.read("a.jpg")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gender_classifier.data import folders as module
-from gender_classifier.data.folders import find_problem, list_files, read_file
+from gender_classifier.data.folders import OUTSIDE, find_problem, list_files, read_file
 
 
 def write(path: Path, data: bytes = b"x") -> Path:
@@ -33,25 +33,96 @@ def refuse_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def test_files_links_and_linked_folders_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a" / "1.jpg")
-    write(tmp_path / "elsewhere" / "2.jpg")
+    write(tmp_path / "set" / "b" / "2.jpg")
     (tmp_path / "set" / "a" / "link.jpg").symlink_to("1.jpg")
-    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "set" / "c").symlink_to("b")
-    listing = list_files(tmp_path / "set")
-    assert listing.files == dict.fromkeys(["a/1.jpg", "a/link.jpg", "b/2.jpg", "c/2.jpg"], "")
-    assert (listing.closed, listing.loops) == ({}, [])
+    (tmp_path / "set" / "a" / "up.jpg").symlink_to("../b/2.jpg")
+    (tmp_path / "set" / "c").symlink_to("d")
+    (tmp_path / "set" / "d").symlink_to(tmp_path / "set" / "b")
+    (tmp_path / "named").symlink_to("set")
+    for folder in ("set", "named", "named/.", "set/a/.."):
+        listing = list_files(tmp_path / folder)
+        files = ["a/1.jpg", "a/link.jpg", "a/up.jpg", "b/2.jpg", "c/2.jpg", "d/2.jpg"]
+        assert listing.files == dict.fromkeys(files, "")
+        assert (listing.closed, listing.loops) == ({}, [])
+        root = os.path.realpath(tmp_path / folder)
+        assert [read_file(tmp_path / folder / name, root) for name in files] == [b"x"] * 6
+
+
+def test_links_that_lead_out_are_named_and_not_read(tmp_path: Path) -> None:
+    """Whatever way they take: directly, in steps, through a folder, up and back, or to a neighbour of a like name."""
+    key = write(tmp_path / "home" / "key.pem", b"secret")
+    write(tmp_path / "set2" / "x.jpg", b"secret")
+    folder = tmp_path / "set"
+    write(folder / "1.jpg")
+    for name, target in {
+        "a.jpg": str(key),
+        "b.jpg": "../home/key.pem",
+        "c.jpg": "b.jpg",
+        "d.jpg": "../set2/x.jpg",
+        "e.jpg": "../set/../home/key.pem",
+        "f.jpg": "../gone",
+        "g.jpg": "sub/key.pem",
+        "sub": "../home",
+        "twin": "../set2",
+        "above": "..",
+        "root": "/",
+    }.items():
+        (folder / name).symlink_to(target)
+    listing = list_files(folder)
+    assert listing.files == {"1.jpg": ""} | {f"{name}.jpg": OUTSIDE for name in "abcdefg"}
+    assert listing.closed == dict.fromkeys(["above", "root", "sub", "twin"], OUTSIDE)
+    root = os.path.realpath(folder)
+    for name in (*listing.files.keys() - {"1.jpg"}, "sub/key.pem", "../home/key.pem"):
+        with pytest.raises(OSError, match="leads out of the folder"):
+            read_file(folder / name, root)
+
+
+def test_a_file_that_is_replaced_after_it_was_listed_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write(tmp_path / "key.pem", b"secret")
+    path, root = write(tmp_path / "set" / "1.jpg"), os.path.realpath(tmp_path / "set")
+
+    def swap(_: object) -> str:  # after the last look at the name
+        path.unlink(missing_ok=True)
+        path.symlink_to(key)
+        return ""
+
+    monkeypatch.setattr(module, "find_problem", swap)
+    if Path("/proc/self/fd").is_dir():
+        with pytest.raises(OSError, match="leads out of the folder"):
+            read_file(path, root)
+
+    def swap_for_a_pipe(_: object) -> str:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        return ""
+
+    path.unlink()
+    write(path)
+    monkeypatch.setattr(module, "find_problem", swap_for_a_pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        read_file(path, root)
+
+
+def test_a_file_that_grows_after_it_was_listed_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "1.jpg", bytes(11))
+    monkeypatch.setattr(module, "find_problem", lambda _: "")
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        read_file(path)
 
 
 def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "set" / "a" / "1.jpg")
     (tmp_path / "set" / "a" / "up").symlink_to("..")
     (tmp_path / "set" / "self").symlink_to(".")
-    write(tmp_path / "other" / "2.jpg")
-    (tmp_path / "other" / "back").symlink_to(tmp_path / "set")
-    (tmp_path / "set" / "other").symlink_to(tmp_path / "other")
+    write(tmp_path / "set" / "other" / "2.jpg")
+    (tmp_path / "set" / "other" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "third").symlink_to("other")
     listing = list_files(tmp_path / "set")
-    assert set(listing.files) == {"a/1.jpg", "other/2.jpg"}
-    assert set(listing.loops) == {"a/up", "self", "other/back"}
+    assert set(listing.files) == {"a/1.jpg", "other/2.jpg", "third/2.jpg"}
+    assert set(listing.loops) == {"a/up", "self", "other/back", "third/back"}
 
 
 def test_what_is_no_readable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

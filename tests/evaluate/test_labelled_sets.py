@@ -150,10 +150,21 @@ def test_a_set_in_a_folder_of_a_zip_is_named_by_a_path(tmp_path: Path) -> None:
         listed(path / "three")
 
 
+def test_links_that_lead_out_of_a_set_are_counted_and_not_read(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "set", *(f"{name}/{n}.jpg" for name in CLASSES for n in range(30)))
+    write_files(tmp_path / "elsewhere", "a.jpg")
+    (folder / "male" / "a.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
+    scored = score(folder, wrong=set())
+    assert scored.reading.count() == {"missing or damaged file": 1, "ok": 60}
+    (folder / "female" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"female/more \(a link that leads out of the folder\)"):
+        score(folder, wrong=set())
+
+
 def test_linked_folders_are_followed_and_odd_files_are_counted_when_read(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "set", *(f"female/{number}.jpg" for number in range(30)))
-    write_files(tmp_path / "elsewhere", *(f"{number}.jpg" for number in range(30)))
-    (folder / "male").symlink_to(tmp_path / "elsewhere")
+    write_files(folder / ".elsewhere", *(f"{number}.jpg" for number in range(30)))
+    (folder / "male").symlink_to(".elsewhere")
     (folder / "male" / "gone.jpg").symlink_to("nothing")
     os.mkfifo(folder / "female" / "pipe.jpg")
     scored = score(folder, wrong=set())

@@ -211,11 +211,32 @@ def test_other_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
-    fill(tmp_path / "elsewhere", {"1.jpg": b"1"})
-    folder = fill(tmp_path / "folder", without("Validation/male"))
-    (folder / "Validation" / "male").symlink_to(tmp_path / "elsewhere")
+def test_linked_class_folders_are_followed_within_the_source(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder", {**without("Validation/male"), ".men/1.jpg": b"1"})
+    (folder / "Validation" / "male").symlink_to("../.men")
     assert take(folder, tmp_path)[1]["Validation/male/1.jpg"] == b"1"
+
+
+@pytest.mark.parametrize("name", ["Training/male/b.jpg", "Training/male/b", "Training/male"])
+def test_what_lies_outside_the_source_does_not_get_into_the_archive(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "home", {"key.pem": b"secret", "1.jpg": b"secret"})
+    folder = fill(tmp_path / "folder", without("Training/male") if name.endswith("male") else FILES)
+    (folder / name).symlink_to(tmp_path / "home" / ("" if name.endswith("male") else "key.pem"))
+    what = "folders" if name.endswith("male") else "files"
+    message = f"1 of its {what} cannot be read: {name} (a link that leads out of the folder); check their permissions"
+    with pytest.raises(SourceError, match=re.escape(message)):
+        take(folder, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bystanders_that_lead_out_are_left_out_by_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder")
+    (tmp_path / "note").write_text("secret")
+    (folder / "notes.txt").symlink_to("../note")
+    (folder / ".hidden").symlink_to("..")
+    snapshot, members = take(folder, tmp_path)
+    assert members == FILES
+    assert "notes.txt (a link that leads out of the folder)" in " ".join(snapshot.remarks)
 
 
 def test_a_path_that_does_not_exist(tmp_path: Path) -> None:

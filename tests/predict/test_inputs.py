@@ -101,12 +101,55 @@ def test_links_are_followed_to_files_and_never_round(folder: Path) -> None:
 
 
 def test_links_to_folders_are_followed(folder: Path) -> None:
-    (folder / "photos" / "linked").symlink_to(folder / "elsewhere")
-    make_file(folder / "elsewhere" / "f.jpg")
-    (folder / "elsewhere" / "back").symlink_to(folder / "photos")
-    (folder / "elsewhere" / "self").symlink_to(".")
+    photos = folder / "photos"
+    (photos / "linked").symlink_to(photos / ".elsewhere")
+    make_file(photos / ".elsewhere" / "f.jpg")
+    (photos / ".elsewhere" / "back").symlink_to(photos)
+    (photos / ".elsewhere" / "self").symlink_to(".")
     assert names("photos")[-1] == "photos/linked/f.jpg"
     assert len(names("photos")) == 5
+    assert errors("photos") == {}
+
+
+@pytest.mark.parametrize("argument", ["photos", "photos/*", "photos/**", "photos/deep/../*", "pho*/../photos"])
+def test_links_out_of_a_folder_are_named_and_not_read(folder: Path, argument: str) -> None:
+    make_file(folder / "secret" / "s.jpg", b"secret")
+    (folder / "photos" / "linked").symlink_to("../secret")
+    (folder / "photos" / "key.jpg").symlink_to(folder / "secret" / "s.jpg")
+    (folder / "photos" / "deep" / "chain.png").symlink_to("../key.jpg")
+    for name in ("other.txt", "README"):
+        (folder / "photos" / name).symlink_to("../secret/s.jpg")
+    found = errors(argument)
+    if argument.startswith("pho*"):  # what the pattern may reach is the folder around
+        assert found == {}
+        return
+    last = {name.rpartition("/")[2] for name in found}
+    assert {"linked", "key.jpg", "chain.png"} <= last
+    assert not {"other.txt", "README"} & last
+    assert all("a link that leads out of the folder" in error for error in found.values())
+    assert not [name for name in names(argument) if name.startswith("photos/linked/")]
+    assert not [name for name, read in find_pictures([argument]) if name not in found and read() == b"secret"]
+
+
+def test_a_link_that_is_named_by_itself_is_followed(folder: Path) -> None:
+    make_file(folder / "elsewhere" / "f.jpg")
+    (folder / "photos" / "linked").symlink_to("../elsewhere")
+    (folder / "photos" / "f.jpg").symlink_to("../elsewhere/f.jpg")
+    assert errors("photos/linked", "photos/f.jpg", "photos/linked/*") == {}
+    assert names("photos/linked", "photos/f.jpg") == ["photos/linked/f.jpg", "photos/f.jpg"]
+
+
+def test_a_file_that_becomes_a_link_or_a_pipe_after_the_listing_is_not_read(folder: Path) -> None:
+    make_file(folder / "secret")
+    readers = dict(find_pictures(["photos"]))
+    for name, replace in {
+        "photos/a.png": lambda path: path.symlink_to(folder / "secret"),
+        "photos/b.JPG": os.mkfifo,
+    }.items():
+        Path(name).unlink()
+        replace(Path(name))
+        with pytest.raises((OSError, InputError)):
+            readers[name]()
 
 
 @pytest.mark.parametrize("argument", ["photos", "photos/*", "photos/**", "photos/deep/../*"])

@@ -26,7 +26,7 @@ from PIL import Image
 from served import SIZE, Served, grey, served, write_model
 
 from gender_classifier.cli.main import main
-from gender_classifier.data.images import FORMATS
+from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve import app as service_module
 from gender_classifier.serve.app import Settings, build_app

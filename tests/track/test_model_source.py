@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +31,11 @@ def register(root: Path, path: Path) -> str:
 
 
 def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
-    assert find_model("some/model.onnx", tmp_path) == (Path("some/model.onnx"), None)
+    with find_model("some/model.onnx", tmp_path) as found:
+        assert found == (Path("some/model.onnx"), None)
     code = (
         "import sys; from pathlib import Path; from gender_classifier.track.model_source import find_model;"
-        "find_model('model.onnx', Path()); print('mlflow' in sys.modules)"
+        "find_model('model.onnx', Path()).__enter__(); print('mlflow' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -52,9 +54,10 @@ def test_a_version_of_the_registry_says_the_same_as_the_file_it_was_made_of(root
     expected = Predictor(path)
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     for name, version in (("@champion", "1"), ("@challenger", "2"), ("/2", "2")):
-        found = find_model(f"models:/gender-classifier{name}", root)
-        assert found.registry_version == version
-        predictor = Predictor(found.path)
+        with find_model(f"models:/gender-classifier{name}", root) as found:
+            assert found.registry_version == version
+            predictor = Predictor(found.path)
+        assert not found.path.exists()
         assert dict(predictor.metadata) == dict(expected.metadata)
         np.testing.assert_array_equal(predictor.compute_probs(images), expected.compute_probs(images))
 
@@ -76,22 +79,63 @@ def test_the_service_takes_the_champion(root: Path) -> None:
 )
 def test_what_is_no_name_of_the_registry(root: Path, name: str) -> None:
     with pytest.raises(TrackingError, match="not a model of the registry; write models:/gender-classifier@champion or"):
-        find_model(name, root)
+        find_model(name, root).__enter__()
 
 
 @pytest.mark.parametrize("name", ["models:/gender-classifier@best", "models:/gender-classifier/7", "models:/other/1"])
 def test_a_version_that_is_not_there(root: Path, name: str) -> None:
     register(root, write_model(root / "model.onnx"))
     with pytest.raises(TrackingError, match=f"{name}: no such version in the registry sqlite:///"):
-        find_model(name, root)
+        find_model(name, root).__enter__()
 
 
 def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrackingError, match="no project here"):
-        find_model("models:/gender-classifier@champion", tmp_path)
+        find_model("models:/gender-classifier@champion", tmp_path).__enter__()
     monkeypatch.delitem(sys.modules, "gender_classifier.track.registry")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(
         ModelError, match="names of the registry need mlflow; install the project with its extra `pipeline`"
     ):
-        find_model("models:/gender-classifier@champion", tmp_path)
+        find_model("models:/gender-classifier@champion", tmp_path).__enter__()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from gender_classifier import predictor, registry
+from gender_classifier.cli.main import main
+
+number, during = signal.Signals[sys.argv[1]], sys.argv[2]
+
+def interrupt(*_, **__):
+    os.kill(os.getpid(), number)
+    raise AssertionError("survived")
+
+if during == "download":
+    registry.mlflow.artifacts.download_artifacts = interrupt
+else:
+    predictor.onnxruntime.InferenceSession = interrupt
+print("ready", flush=True)
+sys.exit(main(["predict", "a.png", "--model", "models:/gender-classifier@champion"]))
+"""
+
+
+@pytest.mark.parametrize("during", ["download", "loading"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_was_downloaded_is_removed_when_a_signal_ends_the_command(root: Path, name: str, during: str) -> None:
+    register(root, write_model(root / "model.onnx"))
+    promote(client(root), "1", "a test")
+    temporary = root / "temporary"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, name, during],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ready\n", done.stderr
+    assert done.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], done.stderr
+    assert not list(temporary.glob("gender-classifier-*"))

@@ -64,7 +64,8 @@ def test_a_registered_version_is_served_as_its_file_is(
     monkeypatch.chdir(root)
     version, _ = register(root, onnx_path, 0.95)
     for name in ("gender-classifier@champion", f"gender-classifier/{version}"):
-        predictor = Predictor(find_model(f"models:/{name}", root).path)
+        with find_model(f"models:/{name}", root) as found:
+            predictor = Predictor(found.path)
         np.testing.assert_allclose(predictor.compute_probs(IMAGES), compute_probs(onnx_path, IMAGES), atol=1e-6)
         assert predictor.classes == ("female", "male")
     Image.fromarray(IMAGES[0]).save("a.png")

@@ -78,7 +78,8 @@ def run_monitor(options: argparse.Namespace) -> int:
 
     warnings.filterwarnings("ignore", module="PIL")
     make_output_safe()
-    predictor = Predictor(find_model(options.model, Path.cwd()).path, threads=1)
+    with find_model(options.model, Path.cwd()) as found:
+        predictor = Predictor(found.path, threads=1)
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
     tally = _tally(options.files, predictor, reference)
     if not tally.num_images:

@@ -91,7 +91,8 @@ def _predict(options: argparse.Namespace) -> int:
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
-    predictor = Predictor(find_model(options.model, Path.cwd()).path, threads=1)
+    with find_model(options.model, Path.cwd()) as found:
+        predictor = Predictor(found.path, threads=1)
     pictures = find_pictures(options.paths)
     predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)

@@ -29,6 +29,13 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
 
 def run_quantize(options: argparse.Namespace) -> None:
     """Do what ``options`` say."""
+    from gender_classifier.track.model_source import find_model
+
+    with find_model(options.model, Path.cwd()) as found:
+        _quantize(found.path, options)
+
+
+def _quantize(source: Path, options: argparse.Namespace) -> None:
     import random
     from itertools import islice
 
@@ -38,9 +45,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     from gender_classifier.predict.inputs import find_pictures
     from gender_classifier.predict.predictor import Predictor, explain
     from gender_classifier.predict.quantization import quantize_onnx
-    from gender_classifier.track.model_source import find_model
 
-    source = find_model(options.model, Path.cwd()).path
     original = Predictor(source)
     # Across all that is there: folders come sorted, by class perhaps.
     pictures = list(find_pictures(options.paths))

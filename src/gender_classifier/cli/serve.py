@@ -56,16 +56,17 @@ def _serve(options: argparse.Namespace) -> None:
         ) from None
     from gender_classifier.predict.predictor import Predictor
 
-    found = find_model(options.model, Path.cwd())
     key = _read_key(options.api_key_file)
     given = {
         name: getattr(options, name)
         for name in ("threshold", "max_bytes", "max_images", "max_pixels")
         if getattr(options, name) is not None
     }
-    settings = Settings(**given, api_key=key, registry_version=found.registry_version)
     threads = options.threads or max(1, count_cores() // 2)
-    app = build_app(Predictor(found.path, threads=threads), settings)
+    with find_model(options.model, Path.cwd()) as found:
+        predictor = Predictor(found.path, threads=threads)
+        settings = Settings(**given, api_key=key, registry_version=found.registry_version)
+    app = build_app(predictor, settings)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)

@@ -13,13 +13,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from gender_classifier.common.file_names import OTHER_ARCHIVES, escape_name, find_suffix, list_first
+from gender_classifier.common.file_names import escape_name, list_first
 from gender_classifier.common.files import replacing
-from gender_classifier.data import deflate64
+from gender_classifier.data.folders import MAX_FILE_BYTES
+from gender_classifier.data.formats import deflate64
+from gender_classifier.data.formats.zip_diagnosis import explain_not_a_zip
+from gender_classifier.data.formats.zip_ranges import MAX_DIRECTORY_BYTES, find_shared, measure_directory
 from gender_classifier.errors import ArchiveError
 
-MAX_MEMBER_BYTES = 64 * 2**20
-"""No picture of a face is larger; what is, is a decompression bomb."""
+MAX_MEMBER_BYTES = MAX_FILE_BYTES
+"""What would unpack to more is a decompression bomb."""
 
 MAX_TOTAL_BYTES = 64 * 2**30
 
@@ -32,26 +35,12 @@ _FILE_TYPES = {
     stat.S_IFSOCK: "a socket",
 }  # fmt: skip
 
-_READABLE_METHODS = frozenset(
-    {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, deflate64.METHOD}
-    | {getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED)}  # Python 3.14
-)
+# zipfile unpacks the others without a limit: 574 bytes of bzip2 become 1.2 GB before their size is known.
+_READABLE_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, deflate64.METHOD})
 _METHODS = {
     1: "Shrink", 6: "Implode", 8: "Deflate", 9: "Deflate64", 10: "PKWARE Implode", 12: "bzip2", 14: "LZMA",
     20: "Zstandard", 93: "Zstandard", 94: "MP3", 95: "xz", 96: "JPEG", 97: "WavPack", 98: "PPMd", 99: "AES",
 }  # fmt: skip
-
-# What was given in place of a zip, by its first bytes.
-_SIGNATURES = (
-    (b"\x1f\x8b", "a gzip file (.gz, .tar.gz)"),
-    (b"BZh", "a bzip2 file (.bz2, .tar.bz2)"),
-    (b"\xfd7zXZ\0", "an xz file (.xz, .tar.xz)"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard file (.zst, .tar.zst)"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a RAR archive"),
-)
-_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|\?xml)", re.IGNORECASE)
-_LFS_POINTER = b"version https://git-lfs"
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError)
 
@@ -100,14 +89,15 @@ class Archive:
         self.path = path
         self._zip = _open_zip(path)
         self._infos: dict[str, zipfile.ZipInfo] = {}
-        self._conflicting: set[str] = set()
-        for info in self._zip.infolist():
+        self._others: dict[str, list[zipfile.ZipInfo]] = {}  # of the same name
+        infos = self._zip.infolist()
+        self._shared = find_shared(infos, self._zip.start_dir)
+        for info in infos:
             if _normalize_separators(info).endswith("/") or _find_type(info) == stat.S_IFDIR:
                 continue
             name = _name_member(info)
-            first = self._infos.setdefault(name, info)
-            if (first.CRC, first.file_size) != (info.CRC, info.file_size):
-                self._conflicting.add(name)
+            if self._infos.setdefault(name, info) is not info:
+                self._others.setdefault(name, []).append(info)
         self.members = tuple(sorted(self._infos))
 
     def __enter__(self) -> Archive:
@@ -135,9 +125,17 @@ class Archive:
 
     def find_problem(self, name: str) -> str:
         """Return why a member must not be read, to follow its name in a sentence; an empty text if it may be."""
-        if name in self._conflicting:
-            return "is in the archive more than once, with different contents; keep one of them"
-        return _find_problem(self._infos[name])
+        info = self._infos[name]
+        for other in self._others.get(name, ()):
+            if other.orig_filename != info.orig_filename:
+                both = " and ".join(map(repr, (info.orig_filename, other.orig_filename)))
+                return f"is the name of more than one member, {both}; rename one of them"
+            if (other.CRC, other.file_size) != (info.CRC, info.file_size):
+                return _TWICE
+        if id(info) in self._shared:
+            with_what = repr(self._shared[id(info)]) if self._shared[id(info)] else "the archive's directory"
+            return f"shares bytes with {with_what}; get the archive from a source you trust"
+        return _find_problem(info)
 
     def is_regular(self, name: str) -> bool:
         """Return True if a member is a file, not a link or device."""
@@ -152,11 +150,18 @@ class Archive:
         Raises:
             ArchiveError: names the first that must not be read, or gives the total that is too large.
         """
-        total = 0
-        for name in self.members if names is None else names:
+        checked = list(self.members if names is None else names)
+        for name in checked:
             self._check(name)
-            total += self._infos[name].file_size
-        _check_total(self.path, total)
+        self.check_total(checked)
+
+    def check_total(self, names: Iterable[str]) -> None:
+        """Refuse members that unpack to too much together.
+
+        Raises:
+            ArchiveError: gives the total.
+        """
+        _check_total(self.path, sum(self._infos[name].file_size for name in names))
 
     def read(self, name: str) -> bytes:
         """Return the content of one member.
@@ -170,6 +175,10 @@ class Archive:
         self._check(name)
         try:
             data = self._read(info)
+            if any(self._read(other) != data for other in self._others.get(name, ())):
+                raise ArchiveError(f"{self.path}: member {name!r} {_TWICE}")
+        except ArchiveError:
+            raise
         except NotImplementedError as error:
             raise ArchiveError(f"{self.path}: member {name!r} cannot be read ({error}); {_REPACK}") from None
         except Exception as error:  # each decompressor raises its own, such as lzma.LZMAError
@@ -212,6 +221,7 @@ def split_archive_path(path: Path) -> tuple[Path, str]:
     return path, ""
 
 
+_TWICE = "is in the archive more than once, with different contents; keep one of them"
 _REPACK = "unpack the archive with a program that reads it (such as 7-Zip) and give the folder"
 
 
@@ -219,37 +229,17 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     if path.exists() and not path.is_file():
         raise ArchiveError(f"{path}: is not a regular file; give a zip file or a folder")
     try:
+        with path.open("rb") as file:
+            size = measure_directory(file)
+        if size > MAX_DIRECTORY_BYTES:
+            raise ArchiveError(
+                f"{path}: its directory has {size:,} bytes, more than {MAX_DIRECTORY_BYTES:,}; split it into several"
+            )
         return zipfile.ZipFile(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ArchiveError(f"{path}: no such file; check the path, or run `dvc repro`") from None
     except (*_DAMAGED, NotImplementedError) as error:
-        raise ArchiveError(_explain_not_a_zip(path, error)) from None
-
-
-def _explain_not_a_zip(path: Path, error: Exception) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as failure:
-        return f"{path}: cannot be read ({failure.strerror}); check its permissions"
-    kinds = [kind for signature, kind in _SIGNATURES if start.startswith(signature)]
-    if start[257:262] == b"ustar" or (not kinds and start and find_suffix(path.name) in OTHER_ARCHIVES[:1]):
-        kinds = ["a tar archive"]
-    if kinds:
-        return f"{path}: is {kinds[0]}, not a zip; unpack it and give the folder"
-    if _WEB_PAGE.match(start):
-        return f"{path}: is a web page, not a zip, as links that need a login give; download the file in a browser"
-    if start.startswith(_LFS_POINTER):
-        return f"{path}: is a Git LFS pointer, not the zip itself; run `git lfs pull`"
-    if not start:
-        reason = "it is empty"
-    elif isinstance(error, UnicodeDecodeError):
-        reason = "the name of a member is marked as UTF-8 and is not"
-    elif start.startswith(b"PK\x03\x04") and "not a zip" in str(error):
-        reason = "its end is missing, as after an interrupted download"
-    else:
-        reason = str(error)
-    return f"{path}: not a whole zip file ({reason}); download or make it again"
+        raise ArchiveError(explain_not_a_zip(path, error)) from None
 
 
 def _build_info(path: Path, name: str, size: int) -> zipfile.ZipInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def list_folder(path: Path) -> Contents:
     Raises:
         SourceError: a folder cannot be listed, so that nobody knows what it holds.
     """
-    listing = list_files(path)
+    listing, root = list_files(path), os.path.realpath(path)
     closed = {name: reason for name, reason in listing.closed.items() if not is_clutter(name) or name == "."}
     if closed:
         raise SourceError(_explain(path, closed, "folders"))
@@ -66,7 +67,7 @@ def list_folder(path: Path) -> Contents:
         if problems:
             raise SourceError(_explain(path, problems, "files"))
 
-    return Contents(listing.files, lambda name: read_file(path / name), check, loops=listing.loops)
+    return Contents(listing.files, lambda name: read_file(path / name, root), check, loops=listing.loops)
 
 
 def list_archive(archive: Archive, folder: str = "") -> Contents:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gender_classifier.data.image_files import name_unread_format, strip_metadata
-from gender_classifier.data.pixel_range import (
+from gender_classifier.data.formats.image_files import Container, check_size, open_container
+from gender_classifier.data.formats.pixel_range import (
     BAND_PIXELS,
     check_visible,
     has_deep_channels,
@@ -21,9 +21,6 @@ from gender_classifier.data.pixel_range import (
     to_eight_bits,
 )
 from gender_classifier.errors import ImageError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded; Pillow's many other readers are left alone."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,7 +31,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what makes a picture upright; 1 is upright."""
+"""EXIF orientation to what makes a picture upright; 1 is upright, and needs no copy."""
 
 MAX_BYTES_PER_PIXEL = 20
 """What decoding may take at its peak, its own copies included; ``tests/test_fuzz_images.py`` measures it."""
@@ -48,11 +45,12 @@ _HASH_SIDE, _GREY_SIDE = 16, 64
 def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     """Decode a whole picture (of an animation, its first frame), upright as its EXIF orientation says.
 
-    Metadata is no reason to refuse an image: where text, a colour profile or another part around the pixels keeps
-    them from being decoded, they are decoded without it.
+    Metadata is no reason to refuse an image: text, colour profiles and other parts around the pixels are cut off
+    unread. What decodes slowly, or takes more memory than its pixels, is refused by name: see
+    :mod:`~gender_classifier.data.formats.image_files`.
 
     Args:
-        data: the file's content, in one of :data:`FORMATS`.
+        data: the file's content, in one of :data:`~gender_classifier.data.formats.image_files.FORMATS`.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
@@ -64,10 +62,11 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise ImageError("empty", "the file is empty")
-    image = _load_pixels(data, max_pixels)
-    turn = _find_turn(image)
+    container = open_container(data, max_pixels=max_pixels)
+    image = _load(container, max_pixels)
+    turn = _UPRIGHT.get(container.orientation)
     with _only_image_errors(image):
-        image = _limit_depth(image, data)
+        image = _limit_depth(image, container.data)
         return image if turn is None else image.transpose(turn)
 
 
@@ -89,8 +88,9 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     Resized with Pillow's antialiased bilinear filter, the aspect ratio let go, as torchvision's
     ``Resize((size, size))`` does to a picture.
 
-    Beside ``data`` it needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the picture, so with ``max_pixels``
-    of 50 million no more than 1 GB; what the header promises is refused before anything of that size is touched.
+    Beside ``data`` and a copy of it, this needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the picture, so
+    with ``max_pixels`` of 50 million no more than 1 GB; what the header promises is refused before anything of that
+    size is touched.
 
     Raises:
         ImageError: as :func:`decode` and :func:`to_rgb`.
@@ -131,25 +131,9 @@ def _integer_cosines() -> NDArray[np.float64]:
 _COSINES = _integer_cosines()
 
 
-def _load_pixels(data: bytes, max_pixels: int) -> Image.Image:
-    try:
-        return _load(data, max_pixels)
-    except ImageError as error:
-        if error.reason == "too_large":
-            raise
-        with suppress(MemoryError):
-            for bare in strip_metadata(data):
-                with suppress(ImageError):
-                    return _load(bare, max_pixels)
-        raise
-
-
-def _load(data: bytes, max_pixels: int) -> Image.Image:
-    image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{width} x {height} px is more than {max_pixels} px")
-    _check_tiles(image, max_pixels)
+def _load(container: Container, max_pixels: int) -> Image.Image:
+    image = _open(container)
+    check_size(*image.size, max_pixels)
     try:
         image.load()
     except MemoryError:
@@ -160,31 +144,17 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(container: Container) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(container.data), formats=(container.format,))
     except UnidentifiedImageError:
-        if name := name_unread_format(data):
-            raise ImageError("not_an_image", f"{name} is not read; convert the file to JPEG or PNG") from None
-        raise ImageError("not_an_image", f"not a picture in a format that is read ({', '.join(FORMATS)})") from None
+        raise ImageError("not_an_image", f"begins as {container.format} does, and is none") from None
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", _first_line(error)) from None
+    except MemoryError:
+        raise ImageError("too_large", f"its {len(container.data):,} bytes need more memory than there is") from None
     except Exception as error:
         raise ImageError("unreadable", f"its header is damaged ({_first_line(error)})") from None
-
-
-def _check_tiles(image: Image.Image, max_pixels: int) -> None:
-    """Refuse a small TIFF of huge tiles: libtiff unpacks a whole tile, however little of it the picture shows."""
-    if image.format != "TIFF":
-        return
-    width, height = (_read_number(image, tag) for tag in (322, 323))
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"its tiles of {width} x {height} px are more than {max_pixels} px")
-
-
-def _read_number(image: Image.Image, tag: int) -> int:
-    value = getattr(image, "tag_v2", {}).get(tag, 0)
-    return value if isinstance(value, int) else 0
 
 
 @contextmanager
@@ -197,14 +167,6 @@ def _only_image_errors(image: Image.Image) -> Iterator[None]:
         raise ImageError("too_large", _no_memory(image)) from None
     except Exception as error:
         raise ImageError("unreadable", f"mode {image.mode} cannot be made RGB ({_first_line(error)})") from None
-
-
-def _find_turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what makes the image upright; None for the common case, which needs no copy."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(0x0112, 1))
-    except Exception:
-        return None  # damaged EXIF says nothing about orientation; the pixels are whole
 
 
 def _limit_depth(image: Image.Image, data: bytes) -> Image.Image:

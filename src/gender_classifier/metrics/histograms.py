@@ -133,7 +133,7 @@ def parse_reference(text: str | None, origin: str) -> dict[str, Histogram]:
         raise ModelError(f"{origin}: holds no statistics of its training data; make it anew with `dvc repro`")
     try:
         return {name: _parse_histogram(entry) for name, entry in json.loads(text).items() if name in UNITS}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{origin}: its statistics of the training data are damaged ({type(error).__name__}: {error}); make it "
             "anew with `dvc repro`"

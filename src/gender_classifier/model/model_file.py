@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from gender_classifier.common.files import write_bytes
+from gender_classifier.common.model_metadata import check_classes, check_image_size, check_metadata
+from gender_classifier.common.terminal import printable
 from gender_classifier.errors import ModelError
-from gender_classifier.model.network import build_model
+from gender_classifier.model.network import NETWORKS, build_model
 
 FORMAT = "gender-classifier/1"
 """What our model files call themselves; another number would be another layout of the file."""
@@ -57,7 +60,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     """Rebuild a model from its file alone, in evaluation mode on the CPU. Nothing is unpickled.
 
     Raises:
-        ModelError: the file is missing, damaged, or not written by :func:`save_model`.
+        ModelError: the file is missing, damaged, or not written by :func:`save_model`, or says what cannot be.
     """
     state, metadata = read_safetensors(path)
     spec = _parse_spec(path, metadata)
@@ -65,8 +68,12 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))[:300]
         raise ModelError(f"{path}: its tensors do not fit its own description ({reason}); train it anew") from None
+    for name, value in state.items():
+        if value.dtype != torch.float32 or not value.isfinite().all():
+            what = f"is of {value.dtype}" if value.dtype != torch.float32 else "holds NaN or infinity"
+            raise ModelError(f"{path}: its tensor `{printable(name)}` {what}; train it anew")
     return model.eval(), spec
 
 
@@ -81,14 +88,41 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
+    check_metadata(path, metadata)
     try:
         raw: dict[str, Any] = json.loads(metadata["gender_classifier"])
         found = raw.pop("format")
         if found != FORMAT:
-            raise ModelError(f"{path}: has format {found!r}, this version reads {FORMAT!r}; train it anew")
+            raise ModelError(f"{path}: has format {found!a}, this version reads {FORMAT!r}; train it anew")
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-        return ModelSpec(**values)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        spec = ModelSpec(**values)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise ModelError(
             f"{path}: has no description of a model by this project; give models/model.safetensors"
         ) from None
+    check_classes(path, spec.classes)
+    check_image_size(path, spec.image_size, least=63)
+    for key, is_sound in _SOUND.items():
+        if not is_sound(getattr(spec, key)):
+            value = ascii(getattr(spec, key))[:80]
+            raise ModelError(f"{path}: its description has {key} {value}; give a model that `dvc repro` made")
+    return spec
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # NaN is not
+
+
+def _are_three_numbers(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+_SOUND: Mapping[str, Callable[[Any], bool]] = {
+    "head": lambda value: value in ("linear", "full"),
+    "architecture": lambda value: value in NETWORKS,
+    "channel_mean": _are_three_numbers,
+    "channel_std": lambda value: _are_three_numbers(value) and min(value) > 0,
+    "tta_margin": lambda value: _is_number(value) and value >= 0,
+    "temperature": lambda value: _is_number(value) and value > 0,
+}
+"""What each field of :class:`ModelSpec` may be."""

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -176,10 +177,16 @@ def place_drawn(name: str, taken: dict[str, str]) -> PurePath:
             path, the later one's gets a hash of the name.
     """
     parts = _split_safely(name)
-    # Some file systems do not tell capitals apart.
-    if taken.setdefault("/".join(parts).casefold(), name) != name:
-        parts[-1] += "." + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    plain, length = parts[-1], 8
+    while taken.setdefault(_fold("/".join(parts)), name) != name:
+        parts[-1], length = f"{plain}.{digest[:length]}", length + 1
     return PurePath(*parts[:-1], f"{parts[-1]}.faces.jpg")
+
+
+def _fold(path: str) -> str:
+    """Return what is equal for names that some file systems take for one: of other capitals, or composed otherwise."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _split_safely(name: str) -> list[str]:

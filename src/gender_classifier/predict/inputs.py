@@ -7,6 +7,7 @@ import glob
 import heapq
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -23,14 +24,13 @@ from gender_classifier.common.file_names import (
     has_image_suffix,
     is_clutter,
 )
+from gender_classifier.data.folders import MAX_FILE_BYTES, OUTSIDE, find_problem, leads_out, read_file
 from gender_classifier.errors import ArchiveError, InputError
-
-MAX_FILE_BYTES = 64 * 2**20
-"""A larger file is refused unread, in an archive too."""
 
 Named = tuple[str, Callable[[], bytes]]
 """A picture's name for people, and what reads its file."""
 
+_LEADS_OUT = f"{OUTSIDE}; name it by itself, or copy there what it leads to"
 _STDIN = "-"
 _RUN = 2**16  # names of one folder that are sorted in memory at a time
 
@@ -39,9 +39,9 @@ def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
     """Yield the pictures that ``arguments`` name, in order; within a folder, pattern or archive sorted by name.
 
     Nothing is opened before it is read, and memory does not grow with the number of pictures, but for the list of an
-    archive's members or a pattern's matches. Folders are searched to any depth, links to folders followed unless they
-    lead back; what begins with a dot is left out. Images of formats that are not decoded are yielded as well, to be
-    named as such.
+    archive's members or a pattern's matches. Folders are searched to any depth, links followed unless they lead back,
+    or out of the folder (of a pattern, the part before its first wildcard). What begins with a dot is left out. Images
+    of formats that are not decoded are yielded as well, to be named as such.
 
     Args:
         arguments: files, folders, ``.zip`` archives, folders and files in these (``faces.zip/copy``), patterns with
@@ -64,7 +64,7 @@ def _expand(argument: str) -> Iterator[Named]:
     if argument == _STDIN:
         yield _STDIN, _read_stdin
     elif os.path.isdir(argument):  # noqa: PTH112  False also where it cannot be asked
-        yield from _walk(argument)
+        yield from _walk(argument, os.path.realpath(argument))
     elif os.path.lexists(argument):
         yield from _open_file(argument)
     elif glob.has_magic(argument):
@@ -98,33 +98,39 @@ def _open_inside(name: str) -> Iterator[Named]:
         yield _failing(name, InputError("no such file or folder") if absent else error)
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Named]:
-    """Yield the pictures below ``folder``; nothing if it is one of those ``above`` it, reached by a link."""
+def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Named]:
+    """Yield the pictures below ``folder``; nothing if it is one of those ``above`` it, reached by a link.
+
+    Links out of ``root``, a path free of links, are yielded as what cannot be read.
+    """
     try:
         found = os.stat(folder)  # noqa: PTH116
         identity = (found.st_dev, found.st_ino)
         if identity in above:
             return
-        for name, kind in _sort_entries(folder):
+        for name, kind in _sort_entries(folder, root):
             path = os.path.join(folder, name)  # noqa: PTH118  as the user wrote it, './' kept
             if kind == _FOLDER:
-                yield from _walk(path, above | {identity})
+                yield from _walk(path, root, above | {identity})
+            elif kind in (_OUTSIDE, _OUTSIDE_FOLDER):
+                yield _failing(path, InputError(_LEADS_OUT))
             else:
-                yield path, _reader(path) if kind == _FILE else _odd_reader(path)
+                yield path, _plain_reader(path) if kind == _FILE else _odd_reader(path, root)
     except OSError as error:
         yield _failing(folder, error)
 
 
 _FOLDER, _FILE, _LOST, _ODD = "folder", "file", "link that leads nowhere", "odd"
+_OUTSIDE, _OUTSIDE_FOLDER = "link that leads out of the folder", "link to a folder elsewhere"
 
 
-def _sort_entries(folder: str) -> Iterator[tuple[str, str]]:
+def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
     """Yield the pictures and folders in ``folder`` by name, each with what it is.
 
     Runs of names that do not fit are sorted one by one, kept in temporary files, and merged.
     """
     with os.scandir(folder) as scanned:
-        kinds = ((entry.name, _find_kind(entry)) for entry in scanned if not is_clutter(entry.name))
+        kinds = ((entry.name, _find_kind(entry, root)) for entry in scanned if not is_clutter(entry.name))
         wanted = ((name, kind) for name, kind in kinds if _is_wanted(name, kind))
         runs: list[Iterable[tuple[str, str]]] = []
         while run := sorted(islice(wanted, _RUN)):
@@ -134,14 +140,16 @@ def _sort_entries(folder: str) -> Iterator[tuple[str, str]]:
 
 def _is_wanted(name: str, kind: str) -> bool:
     # A lost link without a suffix may have led to a folder of pictures.
-    return kind == _FOLDER or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
+    return kind in (_FOLDER, _OUTSIDE_FOLDER) or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
 
 
-def _find_kind(entry: os.DirEntry[str]) -> str:
+def _find_kind(entry: os.DirEntry[str], root: str) -> str:
     try:
+        if entry.is_symlink() and leads_out(entry.path, root):
+            return _OUTSIDE_FOLDER if entry.is_dir() else _OUTSIDE
         if entry.is_dir():
             return _FOLDER
-        if entry.is_file():
+        if entry.is_file(follow_symlinks=False):
             return _FILE
     except OSError:  # a link that leads where this user must not look
         return _LOST
@@ -167,26 +175,30 @@ def _read_run(file: IO[str]) -> Iterator[tuple[str, str]]:
 
 
 def _match(pattern: str) -> Iterator[Named]:
-    from gender_classifier.data.folders import find_problem  # noqa: PLC0415  of no use to a single file
-    from gender_classifier.predict.patterns import expand_pattern  # noqa: PLC0415  as above
+    from gender_classifier.predict.patterns import expand_pattern, find_root  # noqa: PLC0415  as above
 
     found, closed = expand_pattern(pattern)
     listed = set(found)
     everything = "**" in pattern and pattern.rpartition("/")[2] in ("*", "**")  # what lies in folders is listed as well
+    root = find_root(pattern)
     for name in found:
-        if os.path.isdir(name):  # noqa: PTH112
-            yield from () if everything else _walk_unlisted(name, listed)
+        if leads_out(name, root):
+            if _is_wanted(name, _OUTSIDE_FOLDER if os.path.isdir(name) else _OUTSIDE):  # noqa: PTH112
+                yield _failing(name, InputError(_LEADS_OUT))
+        elif os.path.isdir(name):  # noqa: PTH112
+            yield from () if everything else _walk_unlisted(name, root, listed)
         elif has_image_suffix(name) or (_is_lost(name) and not find_suffix(name)):
-            yield name, _odd_reader(name) if find_problem(name) else _reader(name)
+            yield name, _odd_reader(name, root) if find_problem(name) or os.path.islink(name) else _plain_reader(name)  # noqa: PTH114
         elif find_suffix(name) in (".zip", *OTHER_ARCHIVES):
             yield from _open_file(name)
     for folder, error in closed.items():
-        yield _failing(folder, error)
+        if folder not in listed or not leads_out(folder, root):  # those are named above
+            yield _failing(folder, error)
 
 
-def _walk_unlisted(folder: str, listed: set[str]) -> Iterator[Named]:
+def _walk_unlisted(folder: str, root: str, listed: set[str]) -> Iterator[Named]:
     """Yield the pictures below ``folder`` that are not ``listed``, and add them: patterns match folders in folders."""
-    for name, read in _walk(folder):
+    for name, read in _walk(folder, root):
         if name not in listed:
             listed.add(name)
             yield name, read
@@ -200,6 +212,8 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
         archive = Archive(Path(name))
         single = escape_name(folder)
         members = [single] if single in archive.members else sorted(archive.list_below(folder).values())
+        members = [member for member in members if has_image_suffix(member) and not is_clutter(member)]
+        archive.check_total(members)
     except ArchiveError as error:
         yield _failing(name, error)
         return
@@ -208,8 +222,7 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
         return lambda: _check_format(member, archive.read(member))
 
     for member in members:
-        if has_image_suffix(member) and not is_clutter(member):
-            yield f"{name}/{member}", reader(member)
+        yield f"{name}/{member}", reader(member)
 
 
 def _reader(name: str) -> Callable[[], bytes]:
@@ -220,11 +233,25 @@ def _reader(name: str) -> Callable[[], bytes]:
     return read
 
 
-def _odd_reader(name: str) -> Callable[[], bytes]:
-    """Read what was no file when it was listed; a pipe is not waited for."""
-    from gender_classifier.data.folders import read_file  # noqa: PLC0415  of no use to a single file
+def _plain_reader(name: str) -> Callable[[], bytes]:
+    """Read what was a file and no link when it was listed, if it still is; a pipe is not waited for."""
 
-    return lambda: _check_format(name, read_file(Path(name)))
+    def read() -> bytes:
+        with open(name, "rb", opener=_open_plain) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError("no regular file any more")
+            return _check_format(name, _read_limited(file))
+
+    return read
+
+
+def _open_plain(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _odd_reader(name: str, root: str | None = None) -> Callable[[], bytes]:
+    """Read what was a link, or no file, when it was listed; a pipe is not waited for."""
+    return lambda: _check_format(name, read_file(Path(name), root))
 
 
 def _check_format(name: str, data: bytes) -> bytes:

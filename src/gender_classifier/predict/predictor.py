@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from gender_classifier.common.model_metadata import (
+    check_answer,
+    check_classes,
+    check_image_size,
+    check_metadata,
+    check_ports,
+    parse_json,
+)
+from gender_classifier.common.terminal import printable
 from gender_classifier.common.threads import count_cores, find_thread_limit
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import GenderClassifierError, ModelError
@@ -66,7 +74,7 @@ class Predictor:
             threads: of onnxruntime; None for one a core.
 
         Raises:
-            ModelError: the file is missing, damaged, or no model of this project.
+            ModelError: the file is missing, damaged, no model of this project, or one that says what cannot be.
         """
         if not path.is_file():
             raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
@@ -77,13 +85,30 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-            self.classes: tuple[str, ...] = tuple(json.loads(self.metadata["classes"]))
-            self.image_size = int(self.metadata["image_size"])
-        except KeyError as error:
-            raise ModelError(f"{path}: its metadata lack {error}; give models/model.onnx of this project") from None
         except Exception as error:  # onnxruntime's errors have no common base
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{path}: not a whole ONNX model ({reason}); make it anew with `dvc repro`") from None
+            raise ModelError(
+                f"{path}: not a whole ONNX model ({_one_line(error)}); make it anew with `dvc repro`"
+            ) from None
+        self.classes, self.image_size = self._check(path)
+
+    def _check(self, path: Path) -> tuple[tuple[str, ...], int]:
+        """Return classes and image size of a file that is what it says, and can be run."""
+        check_metadata(path, self.metadata)
+        for key in ("classes", "image_size"):
+            if key not in self.metadata:
+                raise ModelError(f"{path}: its metadata lack {key!r}; give models/model.onnx of this project")
+        classes = check_classes(path, parse_json(path, "classes", self.metadata["classes"]))
+        text = self.metadata["image_size"]
+        size = check_image_size(path, int(text) if text.isdecimal() and len(text) < 10 else text)
+        ports = self._session.get_inputs(), self._session.get_outputs()
+        check_ports(path, *ports, image_size=size, num_classes=len(classes))
+        try:
+            check_answer(path, self.compute_probs, image_size=size, num_classes=len(classes))
+        except ModelError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise ModelError(f"{path}: cannot be run ({_one_line(error)}); make it anew with `dvc repro`") from None
+        return classes, size
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
         """Turn a picture file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
@@ -137,6 +162,10 @@ class Predictor:
             Prediction(name, error=error) if error else self.describe(name, next(rows))
             for (name, _), error in zip(batch, outcomes, strict=True)
         ]
+
+
+def _one_line(error: Exception) -> str:
+    return printable(" ".join(str(error).split())[:200])
 
 
 def explain(error: GenderClassifierError | OSError) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -24,11 +24,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gender_classifier.data.images import FORMATS, to_array
+from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve.batching import Batcher
+from gender_classifier.serve.decoding import Decoders
 from gender_classifier.serve.middleware import Frame, Metrics
 from gender_classifier.serve.schema import Explanation, Failure, Health, ModelInfo, Prediction, Unreadable
 from gender_classifier.serve.uploads import Capacity, RequestError, Upload, check_length, discard, read_uploads
@@ -37,7 +38,7 @@ from gender_classifier.serve.uploads import Capacity, RequestError, Upload, chec
 _MAX_BATCH = 32
 # A heat map's copies go in pieces, so that predictions get their turn between them.
 _EXPLAIN_BATCH = 8
-# Decoding releases Python's lock; more threads than cores would only hold more pictures in memory.
+# Processes; more than cores would only hold more pictures in memory.
 _DECODERS = 2
 # Of refused bodies, times what is allowed, that is read and dropped so that the client sees the answer.
 _DISCARDED = 4
@@ -88,6 +89,7 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         "Labels are not what gender is: see `GET /model`.",
         docs_url=None,
         redoc_url=None,
+        lifespan=service.run,
     )
     app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
     _add_error_answers(app, metrics)
@@ -156,9 +158,14 @@ class _Service:
     def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
         self.settings, self.metrics = settings, metrics
         self.info = describe_model(predictor, settings)
-        self._classes, self._image_size = predictor.classes, predictor.image_size
+        self._classes = predictor.classes
         self._key = settings.api_key.encode() if settings.api_key is not None else None
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decode")
+        self._decoders = Decoders(
+            _DECODERS,
+            image_size=predictor.image_size,
+            max_pixels=settings.max_pixels,
+            max_bytes=settings.max_bytes,
+        )
         self._model = ThreadPoolExecutor(1, "model")
         self._batcher = Batcher(
             predictor.compute_probs, self._model, max_batch=_MAX_BATCH, observe=metrics.batch_images.observe
@@ -196,6 +203,15 @@ class _Service:
         grid = [[round(value, 5) for value in row] for row in compute_drops(probs, label).tolist()]
         name, prob = self._classes[label], _as_prob(probs[0, label])
         return JSONResponse({"name": upload.name, "label": name, "prob": prob, "grid": grid})
+
+    @asynccontextmanager
+    async def run(self, _: FastAPI) -> AsyncIterator[None]:
+        """Keep the processes that decode, as long as the service runs."""
+        self._decoders.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._decoders.close)
 
     def check_key(self, request: Request) -> None:
         """Refuse with 401 who does not bring the key."""
@@ -235,16 +251,12 @@ class _Service:
             raise
 
     async def _prepare(self, upload: Upload) -> NDArray[np.uint8] | ImageError:
-        loop = asyncio.get_running_loop()
         try:
-            image = await loop.run_in_executor(self._decoders, self._decode, upload.data)
+            image = await asyncio.wrap_future(self._decoders.submit(upload.data))
         except ImageError as error:
             return error
         self.metrics.images.inc()
         return image
-
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        return to_array(data, self._image_size, max_pixels=self.settings.max_pixels)
 
     def _report(self, error: ImageError) -> dict[str, object]:
         self.metrics.errors.labels(error.reason).inc()
@@ -286,9 +298,10 @@ def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object
 def _read_metrics(metadata: Mapping[str, str]) -> dict[str, float]:
     try:
         entries = json.loads(metadata.get("metrics", "{}")).items()
-    except (ValueError, AttributeError):
+        found = {key: float(value) for key, value in entries if isinstance(value, (int, float))}
+    except (ValueError, AttributeError, OverflowError, RecursionError):
         return {}
-    return {key: float(value) for key, value in entries if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _as_prob(value: np.float32) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
+import signal
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from gender_classifier.common.checkout import find_checkout
@@ -23,11 +27,12 @@ class FoundModel(NamedTuple):
     registry_version: str | None
 
 
-def find_model(name: str | None, folder: Path) -> FoundModel:
-    """Return the ONNX file that ``name`` means.
+@contextmanager
+def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
+    """Give the ONNX file that ``name`` means, as long as it takes to load it.
 
     MLflow is imported for a name of the registry only. What is downloaded goes to a temporary folder, which is removed
-    when the process ends.
+    at the end of the context, also if Ctrl-C or SIGTERM ends it.
 
     Args:
         name: a path, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; None for the checkout's
@@ -37,11 +42,18 @@ def find_model(name: str | None, folder: Path) -> FoundModel:
     Raises:
         ModelError: MLflow is not installed.
         TrackingError: outside any project no store is named; or it does not answer, or has no such version.
+        SystemExit: SIGTERM came.
     """
     if name is None:
-        return FoundModel(Layout(find_checkout(folder) or folder).onnx_path, None)
-    if not name.startswith(REGISTRY):
-        return FoundModel(Path(name).expanduser(), None)
+        yield FoundModel(Layout(find_checkout(folder) or folder).onnx_path, None)
+    elif not name.startswith(REGISTRY):
+        yield FoundModel(Path(name).expanduser(), None)
+    else:
+        with _exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="gender-classifier-") as place:
+            yield _download(name, folder, Path(place))
+
+
+def _download(name: str, folder: Path, place: Path) -> FoundModel:
     try:
         from gender_classifier.track.registry import download_version, find_version  # noqa: PLC0415
         from gender_classifier.track.store import connect, locate_store_root  # noqa: PLC0415
@@ -52,6 +64,21 @@ def find_model(name: str | None, folder: Path) -> FoundModel:
         ) from None
     client = connect(locate_store_root(folder), create=False)
     version = find_version(client, name)
-    place = Path(tempfile.mkdtemp(prefix="gender-classifier-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
     return FoundModel(download_version(client, version, place), str(version.version))
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which by default ends a process on the spot, run what cleans up."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)

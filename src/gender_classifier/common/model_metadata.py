@@ -1,0 +1,144 @@
+"""What a model file says of itself, checked before anything is made of it: files come from registries and downloads."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gender_classifier.errors import ModelError
+
+MAX_IMAGE_SIZE = 1024
+"""px a side; 64 images are 200 MB."""
+
+MAX_CLASSES = 1000
+MAX_METADATA_BYTES = 2**20
+
+_MAX_NAME = 100  # characters of a class name
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))  # Unicode categories: control, direction, no character
+_LAYOUT = frozenset("\n\r\t")
+
+
+def check_metadata(origin: object, metadata: Mapping[str, str]) -> None:
+    """Refuse metadata that are too large, or hold what a terminal or a page must not be sent.
+
+    Args:
+        origin: the file, for the error.
+        metadata: all of its text; lines and tabs are allowed in it.
+
+    Raises:
+        ModelError: names the entry.
+    """
+    size = sum(len(key) + len(value) for key, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        raise ModelError(f"{origin}: has {size:,} characters of metadata, more than {MAX_METADATA_BYTES:,}; {_GIVE}")
+    for key, value in metadata.items():
+        for char in "" if (key + value).isprintable() else key + value:
+            if not char.isprintable() and char not in _LAYOUT and unicodedata.category(char) in _HIDDEN:
+                raise ModelError(f"{origin}: its metadata {key!a} hold the character {char!a}, not printable; {_GIVE}")
+
+
+def check_classes(origin: object, classes: object) -> tuple[str, ...]:
+    """Return ``classes`` if they are 2 to :data:`MAX_CLASSES` different names, each one printable line.
+
+    Raises:
+        ModelError: they are something else.
+    """
+    if not isinstance(classes, list | tuple) or not 2 <= len(classes) <= MAX_CLASSES:
+        raise ModelError(f"{origin}: its classes are not a list of 2 to {MAX_CLASSES:,} names; {_GIVE}")
+    for name in classes:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
+            raise ModelError(
+                f"{origin}: has the class {_shorten(name)}; a name is 1 to {_MAX_NAME} printable characters; {_GIVE}"
+            )
+    if len(set(classes)) < len(classes):
+        raise ModelError(f"{origin}: lists a class twice, {_shorten(list(classes))}; {_GIVE}")
+    return tuple(classes)
+
+
+def check_image_size(origin: object, size: object, *, least: int = 8) -> int:
+    """Return ``size`` if it is a whole number of px, from ``least`` to :data:`MAX_IMAGE_SIZE`.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if type(size) is not int or not least <= size <= MAX_IMAGE_SIZE:
+        raise ModelError(
+            f"{origin}: has the image size {_shorten(size)}; it is {least} to {MAX_IMAGE_SIZE:,} px; {_GIVE}"
+        )
+    return size
+
+
+def parse_json(origin: object, what: str, text: str) -> Any:
+    """Return what ``text`` says.
+
+    Raises:
+        ModelError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError(f"{origin}: its {what} are not JSON, {_shorten(text)}; {_GIVE}") from None
+
+
+class Port(Protocol):
+    """An input or output of a model, as onnxruntime describes it."""
+
+    name: str
+    type: str
+    shape: Sequence[object]
+
+
+def check_ports(
+    origin: object, inputs: Iterable[Port], outputs: Iterable[Port], *, image_size: int, num_classes: int
+) -> None:
+    """Refuse a graph that does not turn uint8 ``images`` (N, S, S, 3) into float32 ``probs`` (N, C), for any N.
+
+    Raises:
+        ModelError: gives both, the graph's and what is wanted.
+    """
+    for what, ports, name, kind, sizes in (
+        ("inputs", inputs, "images", "tensor(uint8)", (image_size, image_size, 3)),
+        ("outputs", outputs, "probs", "tensor(float)", (num_classes,)),
+    ):
+        found = [(port.name, port.type, list(port.shape)) for port in ports]
+        if len(found) != 1 or found[0][:2] != (name, kind) or not _fits(found[0][2], sizes):
+            raise ModelError(
+                f"{origin}: has the {what} {_shorten(found)}; this needs {name}, {kind}, {['any', *sizes]}; {_GIVE}"
+            )
+
+
+def check_answer(
+    origin: object, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, image_size: int, num_classes: int
+) -> None:
+    """Run a model on three images, and refuse it if what comes out are no probabilities.
+
+    Raises:
+        ModelError: says what came out.
+    """
+    images = np.zeros((3, image_size, image_size, 3), np.uint8)
+    images[1], images[2] = 255, np.arange(3)
+    probs = compute(images)
+    if probs.shape != (3, num_classes):
+        raise ModelError(f"{origin}: gives {list(probs.shape)} numbers for 3 images, not {[3, num_classes]}; {_GIVE}")
+    if not (np.isfinite(probs).all() and (probs >= -1e-3).all() and np.allclose(probs.sum(axis=1), 1, atol=1e-2)):
+        raise ModelError(f"{origin}: gives no probabilities but {_shorten(probs[0].tolist())}; {_GIVE}")
+
+
+_GIVE = "give a model that `dvc repro` made"
+
+
+def _fits(shape: Sequence[object], sizes: Sequence[int]) -> bool:
+    """Tell whether a shape begins with an open number, and goes on with ``sizes`` or open numbers."""
+    if len(shape) != len(sizes) + 1 or isinstance(shape[0], int):
+        return False
+    return all(one == size or not isinstance(one, int) for one, size in zip(shape[1:], sizes, strict=True))
+
+
+def _shorten(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:80] + "..."

@@ -18,7 +18,8 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from served import grey, write_model
 
 from gender_classifier.predict.predictor import Predictor
-from gender_classifier.serve.app import Settings, build_app
+from gender_classifier.serve.app import build_app
+from gender_classifier.serve.settings import Settings
 
 REASONS = {"empty", "not_an_image", "truncated", "too_large", "unreadable"}
 PICTURES = [grey(90), *(encode(np.zeros((30, 20, 3), np.uint8), format) for format in ("JPEG", "WEBP", "GIF", "TIFF"))]
@@ -40,7 +41,7 @@ def api(build: Callable[[], FastAPI]) -> OpenApiSchema:
 
 @pytest.fixture(scope="module")
 def client(build: Callable[[], FastAPI]) -> Iterator[TestClient]:
-    with TestClient(build()) as client:
+    with TestClient(build(), base_url="http://127.0.0.1") as client:
         yield client
 
 

@@ -29,9 +29,11 @@ from gender_classifier.cli.main import main
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve import app as service_module
-from gender_classifier.serve.app import Settings, build_app
+from gender_classifier.serve.app import build_app
+from gender_classifier.serve.settings import Settings
 from gender_classifier.serve.uploads import Capacity, RequestError
 
+BASE = "http://127.0.0.1"
 KEY = "a-key-for-tests"
 
 
@@ -48,7 +50,7 @@ def predictor(model: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
     settings = Settings(max_bytes=100_000, max_images=5, max_pixels=250_000)
-    with TestClient(build_app(predictor, settings)) as client:
+    with TestClient(build_app(predictor, settings), base_url=BASE) as client:
         yield client
 
 
@@ -102,7 +104,7 @@ def test_it_says_what_the_predictor_says(client: TestClient, predictor: Predicto
 
 
 def test_below_the_threshold_it_is_uncertain(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(threshold=0.6)))
+    client = TestClient(build_app(predictor, Settings(threshold=0.6)), base_url=BASE)
     found = client.post("/predict", files=files(grey(150), grey(160))).json()
     assert [one["uncertain"] for one in found] == [True, False]
 
@@ -182,7 +184,7 @@ def test_head_is_allowed_where_get_is_and_asks_for_the_key(client: TestClient, p
     assert client.head("/predict").status_code == 405
     assert client.head("/predict").headers["allow"] == "POST"
     assert client.post("/model").headers["allow"] == "GET, HEAD"
-    keyed = TestClient(build_app(predictor, Settings(api_key="secret")))
+    keyed = TestClient(build_app(predictor, Settings(api_key="secret")), base_url=BASE)
     assert keyed.head("/metrics").status_code == 401
     assert keyed.head("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
 
@@ -216,14 +218,14 @@ def test_the_model_is_described(client: TestClient) -> None:
 @pytest.mark.parametrize("metrics", [None, "not JSON", "[1]", '{"accuracy": "high", "loss": NaN, "auc": {"a": 1}}'])
 def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: Path, metrics: str | None) -> None:
     path = write_model(tmp_path / "model.onnx", {} if metrics is None else {"metrics": metrics})
-    client = TestClient(build_app(Predictor(path), Settings()))
+    client = TestClient(build_app(Predictor(path), Settings()), base_url=BASE)
     found = client.get("/model").json()
     assert (found["version"], found["data_digest"], found["limits"], found["metrics"]) == (None, None, "", {})
     assert client.post("/predict", files=files(grey(1))).status_code == 200
 
 
 def test_metrics_count(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings()))
+    client = TestClient(build_app(predictor, Settings()), base_url=BASE)
     client.post("/predict", files=files(grey(1), grey(2), b"a note"))
     client.post("/predict", files=files(b"a note"))
     client.get("/a-name-of-the-clients-choice")
@@ -298,7 +300,7 @@ def test_a_body_without_a_length_is_measured_while_it_arrives(client: TestClient
 
 
 def test_without_the_key_nothing_is_predicted(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(api_key=KEY)))
+    client = TestClient(build_app(predictor, Settings(api_key=KEY)), base_url=BASE)
     for wrong in ({}, {"authorization": KEY}, {"authorization": "Bearer "}, {"authorization": f"Bearer {KEY}x"},
                   {"authorization": f"Basic {KEY}"}, {"authorization": "Bearer \xff"}):  # fmt: skip
         headers = {key: value.encode("latin-1") for key, value in wrong.items()}
@@ -342,7 +344,7 @@ def test_too_much_at_once_is_told_to_come_again(predictor: Predictor, monkeypatc
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(build_app(slow, Settings(max_requests=2)))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
             first = [asyncio.create_task(client.post("/predict", files=files(grey(value)))) for value in (10, 240)]
             while not began.is_set():
                 await asyncio.sleep(0.001)
@@ -366,7 +368,7 @@ def test_a_body_that_never_ends_is_given_up(predictor: Predictor, monkeypatch: p
 
     async def scenario() -> httpx.Response:
         transport = httpx.ASGITransport(build_app(predictor, Settings()))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
             headers = {"content-type": "multipart/form-data; boundary=b"}
             return await client.post("/predict", content=trickle(), headers=headers)
 
@@ -377,7 +379,7 @@ def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.Monke
     broken = Predictor.__new__(Predictor)
     broken.__dict__.update(predictor.__dict__)
     monkeypatch.setattr(broken, "compute_probs", lambda _: 1 / 0)
-    client = TestClient(build_app(broken, Settings()), raise_server_exceptions=False)
+    client = TestClient(build_app(broken, Settings()), base_url=BASE, raise_server_exceptions=False)
     answer = client.post("/predict", files=files(grey(1)))
     assert reason(answer) == (500, "internal")
     assert "ZeroDivision" not in answer.text

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -16,10 +19,12 @@ from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.track.model_source import find_model
 
+_logger = logging.getLogger(__name__)
+
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
-# Connections, idle ones included; and s that requests have to end after SIGTERM.
-_MAX_CONNECTIONS, _GRACE_SECONDS = 512, 10
+# s that requests have to end after SIGTERM; two more are left to end the processes, of the ten that are promised.
+_GRACE_SECONDS = 8
 
 
 def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,6 +38,14 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     add_model_option(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0 takes a free one")
+    serve.add_argument(
+        "--allowed-hosts",
+        type=_hosts,
+        default=(),
+        metavar="NAMES",
+        help="names, with commas, that clients reach it under, such as faces.example.org,*.lan; * for any "
+        "(default: addresses and localhost)",
+    )
     serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
     add_threshold_option(serve, default=0.8)
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
@@ -48,7 +61,10 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         import uvicorn
 
-        from gender_classifier.serve.app import Settings, build_app
+        from gender_classifier.serve.app import build_app
+        from gender_classifier.serve.guard import parse_host
+        from gender_classifier.serve.protocol import MAX_CONNECTIONS, MAX_HEAD_BYTES, GuardedProtocol
+        from gender_classifier.serve.settings import Settings
     except ImportError as error:
         raise ServiceError(
             f"{error.name} is not installed; `pip install 'gender-classifier[serve]'`, or in a checkout "
@@ -65,8 +81,11 @@ def _serve(options: argparse.Namespace) -> None:
     threads = options.threads or max(1, count_cores() // 2)
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=threads)
-        settings = Settings(**given, api_key=key, registry_version=found.registry_version)
+        own_name = parse_host(options.host)
+        hosts = (*options.allowed_hosts, *([own_name] if own_name else []))
+        settings = Settings(**given, api_key=key, allowed_hosts=hosts, registry_version=found.registry_version)
     app = build_app(predictor, settings)
+    _allow_files(MAX_CONNECTIONS)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
@@ -76,13 +95,26 @@ def _serve(options: argparse.Namespace) -> None:
         signal.signal(signal.SIGTERM, _exit)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            http=GuardedProtocol,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            ws="none",
+            log_level="error",  # what clients do wrong is counted, not logged: nobody fills the disk with it
             access_log=False,
             server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files so that it is not what ends the accepting of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+            )
 
 
 def _exit(_: int, __: FrameType | None) -> None:
@@ -109,6 +141,8 @@ def _read_key(path: Path | None) -> str | None:
     else:
         source = str(path)
         try:
+            if path.stat().st_mode & 0o077:
+                _logger.warning("%s can be read by other users of this machine; chmod 600 it", path)
             key = (path.read_text(encoding="utf-8").splitlines() or [""])[0]
         except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
@@ -120,6 +154,15 @@ def _read_key(path: Path | None) -> str | None:
 
 def _bracket(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    from gender_classifier.serve.guard import parse_allowed_hosts
+
+    try:
+        return parse_allowed_hosts(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

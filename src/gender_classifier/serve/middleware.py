@@ -8,17 +8,7 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SECURITY = {
-    # blob: is the pictures that the page shows before, and without, any upload.
-    "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
-    "object-src 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-}
+from gender_classifier.serve.answers import SECURITY_HEADERS
 
 
 class Metrics:
@@ -59,7 +49,7 @@ class Frame:
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         """Wrap ``app``; requests are counted by path, those outside ``paths`` together as ``other``."""
         self._app, self._metrics, self._paths = app, metrics, paths
-        self._headers = [(name.encode(), value.encode()) for name, value in _SECURITY.items()]
+        self._headers = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; HEAD as GET, without the body."""

@@ -72,6 +72,15 @@ class Capacity:
             self._bytes -= held
 
 
+def check_multipart(content_type: str) -> None:
+    """Refuse a body that is no multipart form, by its content type alone.
+
+    Raises:
+        RequestError: 400 or 415.
+    """
+    _find_boundary(content_type)
+
+
 async def read_uploads(
     chunks: AsyncIterator[bytes],
     content_type: str,

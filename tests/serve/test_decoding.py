@@ -42,11 +42,13 @@ def decoders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoders]:
     monkeypatch.setattr(module, "DEADLINE", 1.0)
     made = Decoders(2, image_size=64, max_pixels=1_000_000, max_bytes=2**20)
     yield made
-    made.close()
+    made.stop()
+    module._end_all(made._started)
 
 
-def find_children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "decoding_process" in " ".join(one.cmdline())]
+def find_children(decoders: Decoders) -> list[psutil.Process]:
+    found = [psutil.Process(one.pid) for one in tuple(decoders._started) if psutil.pid_exists(one.pid)]
+    return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -60,7 +62,7 @@ def test_answers_are_those_of_the_decoder(decoders: Decoders) -> None:
     pictures = [picture(seed) for seed in range(20)] + [encode(draw_pixels(1, 900, 1000), "PNG")]
     for data, future in zip(pictures, [decoders.submit(data) for data in pictures], strict=True):
         np.testing.assert_array_equal(future.result(), to_array(data, 64, max_pixels=1_000_000))
-    assert len(find_children()) == 2
+    assert len(find_children(decoders)) == 2
     for data in (b"", b"no picture", picture(1)[:-400], encode(draw_pixels(1, 1001, 1000), "PNG")):
         with pytest.raises(ImageError) as expected:
             to_array(data, 64, max_pixels=1_000_000)
@@ -90,38 +92,45 @@ def test_what_ends_a_process_is_refused_and_the_next_image_is_decoded(
         assert caught.value.reason == reason
     for seed, future in zip((1, 2), futures[1::2], strict=True):
         np.testing.assert_array_equal(future.result(), to_array(picture(seed), 64, max_pixels=1_000_000))
-    decoders.start()
-    assert len(find_children()) == 2
-    assert psutil.STATUS_ZOMBIE not in [child.status() for child in find_children()]
+    assert len(find_children(decoders)) <= 2
+    assert len(decoders._started) == len(find_children(decoders))
 
 
-def test_closing_ends_all_in_the_middle_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_ends_what_is_decoded_and_cancels_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PROGRAM", ATTACKED)
     monkeypatch.setattr(module, "DEADLINE", 600.0)
     decoders = Decoders(1, image_size=64, max_pixels=1_000_000, max_bytes=2**20)
     running, waiting = decoders.submit(b"hang"), decoders.submit(picture(1))
-    wait_for(lambda: bool(find_children()))
-    decoders.close()
-    assert find_children() == []
+    wait_for(lambda: bool(decoders._busy))
+    decoders.stop()
     assert waiting.cancelled()
-    with pytest.raises(ServiceError, match="stopping"):
+    with pytest.raises(ImageError, match="ended without an answer"):
         running.result()
-    decoders.close()
+    assert find_children(decoders) == []
+    assert decoders.submit(picture(1)).result().shape == (64, 64, 3)
 
 
 def test_processes_end_with_the_last_reference() -> None:
     decoders = Decoders(1, image_size=64, max_pixels=1_000_000, max_bytes=2**20)
-    decoders.start()
-    assert len(find_children()) == 1
+    decoders.submit(picture(1)).result()
+    (child,) = find_children(decoders)
     del decoders
     gc.collect()
-    assert find_children() == []
+    wait_for(lambda: not child.is_running())
+
+
+def test_a_process_that_cannot_be_started_is_one_line(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(ServiceError, match=r"a decoding process cannot be started \(No such file or directory\)"):
+            decoders.submit(picture(1)).result()
+    assert decoders.submit(picture(1)).result().shape == (64, 64, 3)
 
 
 def test_a_process_has_few_modules_and_no_foreign_files(decoders: Decoders) -> None:
     with (ROOT / "pyproject.toml").open() as held:
         decoders.submit(picture(1)).result()
-        (child,) = find_children()
+        (child,) = find_children(decoders)
         if not Path(f"/proc/{child.pid}/fd").is_dir():
             pytest.skip("open files are read as Linux shows them")
         opened = [str(path.readlink()) for path in Path(f"/proc/{child.pid}/fd").iterdir()]
@@ -135,10 +144,10 @@ def test_a_process_has_few_modules_and_no_foreign_files(decoders: Decoders) -> N
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_is_the_services_to_judge(decoders: Decoders, number: signal.Signals) -> None:
     decoders.submit(picture(1)).result()
-    (child,) = find_children()
+    (child,) = find_children(decoders)
     child.send_signal(number)
     decoders.submit(picture(2)).result()
-    assert find_children() == [child]
+    assert find_children(decoders) == [child]
 
 
 ORPHANED = """
@@ -146,7 +155,9 @@ import sys
 from gender_classifier.serve import decoding
 decoding._PROGRAM, decoding.DEADLINE = sys.argv[1], 2.0
 decoders = decoding.Decoders(2, image_size=64, max_pixels=1000000, max_bytes=2**20)
-decoders.start()
+import io; from PIL import Image
+buffer = io.BytesIO(); Image.new("RGB", (9, 9)).save(buffer, "PNG")
+for future in [decoders.submit(buffer.getvalue()) for _ in range(2)]: future.result()
 decoders.submit(b"hang")
 print(*[process.pid for process in decoders._started], flush=True)
 import time; time.sleep(600)
@@ -159,7 +170,7 @@ def test_nothing_is_left_when_the_service_is_killed() -> None:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 2
+        assert 1 <= len(pids) <= 2
         parent.kill()
 
     def are_gone() -> bool:  # where nobody collects orphans, they stay as zombies

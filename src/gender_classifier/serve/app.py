@@ -198,12 +198,11 @@ class _Service:
 
     @asynccontextmanager
     async def run(self, _: FastAPI) -> AsyncIterator[None]:
-        """Keep the processes that decode, as long as the service runs."""
-        self._decoders.start()
+        """Leave nothing that decodes when the service stops."""
         try:
             yield
         finally:
-            await asyncio.to_thread(self._decoders.close)
+            self._decoders.stop()
 
     def check_key(self, request: Request) -> None:
         """Refuse with 401 who does not bring the key."""

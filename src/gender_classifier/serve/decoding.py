@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
@@ -50,7 +49,7 @@ class Decoders:
     """A fixed number of decoding processes."""
 
     def __init__(self, count: int, *, image_size: int, max_pixels: int, max_bytes: int) -> None:
-        """Prepare ``count`` processes; each starts with its first image, or by :meth:`start`.
+        """Prepare ``count`` processes; each starts with its first image, which takes some 0.2 s.
 
         Args:
             count: processes.
@@ -64,16 +63,10 @@ class Decoders:
         # As many threads as processes: each takes the process that was used last.
         self._threads = ThreadPoolExecutor(count, "decode")
         self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
-        self._started: set[_Process] = set()
-        self._lock, self._count, self._closed = threading.Lock(), count, False
         for _ in range(count):
             self._idle.put(None)
+        self._waiting, self._busy, self._started = set[Future[NDArray[np.uint8]]](), set[_Process](), set[_Process]()
         weakref.finalize(self, _end_all, self._started)
-
-    def start(self) -> None:
-        """Start all processes; without it the first images wait for that, some 0.2 s."""
-        for process in [self._idle.get() for _ in range(self._count)]:
-            self._idle.put(process or self._start())
 
     def submit(self, data: bytes) -> Future[NDArray[np.uint8]]:
         """Begin to do what :func:`~gender_classifier.data.images.to_array` does, as soon as a process is free.
@@ -81,17 +74,17 @@ class Decoders:
         The future's error is an ImageError as there; one of ``too_slow`` or ``too_large``, where the image takes more
         time or memory than it is given; or a ServiceError, where no process can be started.
         """
-        return self._threads.submit(self._decode, data)
+        future = self._threads.submit(self._decode, data)
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
 
-    def close(self) -> None:
-        """End all processes at once, in the middle of an image too; what waits is cancelled."""
-        with self._lock:
-            self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for process in tuple(self._started):
+    def stop(self) -> None:
+        """Cancel what waits, and end what is being decoded, on the spot; later images are decoded again."""
+        for future in tuple(self._waiting):
+            future.cancel()
+        for process in tuple(self._busy):
             process.kill()
-        self._threads.shutdown(wait=True)  # their processes are gone
-        _end_all(self._started)
 
     def _decode(self, data: bytes) -> NDArray[np.uint8]:
         process = self._idle.get()
@@ -100,7 +93,9 @@ class Decoders:
                 self._drop(process)
                 process = None
             process = process or self._start()
+            self._busy.add(process)
             kind, content = _ask(process, data)
+            self._busy.discard(process)
             if kind == ARRAY:
                 return np.frombuffer(content, np.uint8).reshape(self._shape)
             if kind != REFUSED:
@@ -109,7 +104,7 @@ class Decoders:
             if kind in (REFUSED, REFUSED_AND_FULL):
                 reason, message = content.decode().split("\n")
                 raise ImageError(reason, message)
-            raise self._explain_end(status)
+            raise _explain_end(status)
         finally:
             self._idle.put(process)
 
@@ -120,24 +115,20 @@ class Decoders:
 
     def _start(self) -> _Process:
         command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(sys.path), *self._arguments]
-        with self._lock:
-            if self._closed:
-                raise ServiceError("the service is stopping")
-            try:
-                process = subprocess.Popen(  # noqa: S603  this interpreter and program
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=os.environ | _ONE_THREAD
-                )
-            except OSError as error:
-                raise ServiceError(f"a decoding process cannot be started ({error.strerror})") from None
-            self._started.add(process)
+        try:
+            process = subprocess.Popen(  # noqa: S603  this interpreter and program
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=os.environ | _ONE_THREAD
+            )
+        except OSError as error:
+            raise ServiceError(f"a decoding process cannot be started ({error.strerror})") from None
+        self._started.add(process)
         return process
 
-    def _explain_end(self, status: int) -> Exception:
-        if self._closed:
-            return ServiceError("the service is stopping")
-        if status == -signal.SIGALRM:
-            return ImageError("too_slow", f"takes more than {DEADLINE:g} s to decode; save it again, as JPEG or PNG")
-        return ImageError("unreadable", f"the decoder ended without an answer (status {status}); save it again, as PNG")
+
+def _explain_end(status: int) -> ImageError:
+    if status == -signal.SIGALRM:
+        return ImageError("too_slow", f"takes more than {DEADLINE:g} s to decode; save it again, as JPEG or PNG")
+    return ImageError("unreadable", f"the decoder ended without an answer (status {status}); save it again, as PNG")
 
 
 _Process = subprocess.Popen[bytes]

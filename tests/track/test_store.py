@@ -20,7 +20,8 @@ from gender_classifier.common import locks
 from gender_classifier.errors import LockError, TrackingError
 from gender_classifier.track import relocation, store
 from gender_classifier.track.outbox import find_outboxes
-from gender_classifier.track.run import TrackedRun, catch_up, track
+from gender_classifier.track.recovery import catch_up
+from gender_classifier.track.run import TrackedRun, track
 from gender_classifier.track.store import connect, find_tracking_uri, locate_store_root, name_store
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1, max_size=30)

@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.processes import note_stop
 from gender_classifier.errors import TrackingError
-from gender_classifier.track.run import TrackedRun, catch_up, name_experiments, track
+from gender_classifier.track.recovery import catch_up, name_experiments
+from gender_classifier.track.run import TrackedRun, track
 from gender_classifier.track.store import find_tracking_uri, fluent
 
 

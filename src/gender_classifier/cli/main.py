@@ -100,7 +100,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
     from gender_classifier.track.experiments import find_dvc_experiments
-    from gender_classifier.track.run import catch_up, name_experiments
+    from gender_classifier.track.recovery import catch_up, name_experiments
     from gender_classifier.track.store import connect, locate_store_root
 
     root = locate_store_root(Path.cwd())

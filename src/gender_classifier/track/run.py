@@ -1,39 +1,34 @@
-"""MLflow's tracking store. Stages write files first and mirror them here; an outage costs no training.
+"""MLflow runs of stages. Stages write files first and mirror them here; an outage costs no training.
 
 What cannot be sent goes to an outbox on disk, and from there to the store when it answers again.
 """
 
 from __future__ import annotations
 
-import getpass
-import json
 import logging
 import math
-import os
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout
-from gender_classifier.common.processes import identify_process, is_dead, is_stopped
+from gender_classifier.common.processes import is_stopped
 from gender_classifier.common.secrets import hide_secrets
 from gender_classifier.errors import TrackingError
-from gender_classifier.track.outbox import Entry, Outbox, find_outboxes, open_outbox
+from gender_classifier.track.description import describe_process, name_run
+from gender_classifier.track.entries import MAX_METRICS, MAX_PARAMS, apply_entry, empty_outbox, is_refusal
+from gender_classifier.track.outbox import Entry, Outbox, open_outbox
+from gender_classifier.track.recovery import catch_up
+from gender_classifier.track.resume import WORK_TAG, copy_record, find_run, find_stillborn, goes_on
 from gender_classifier.track.store import (
     OPEN_TIMEOUT,
     UPLOAD_TIMEOUT,
     connect,
-    find_experiments,
     make_experiment,
     name_experiment,
     name_store,
@@ -45,17 +40,9 @@ from gender_classifier.track.store import (
 
 _logger = logging.getLogger(__name__)
 
-# What one call of MLflow's REST API takes at most.
-_MAX_PARAMS, _MAX_METRICS = 100, 1000
 
 # Seconds that a stage waits for an answer to what it logs.
 _SEND_TIMEOUT = 20
-
-# Tag: what a run works on, hashed.
-_KEY = "work"
-
-# The store has answered, and the request is wrong: sending it again would not help.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
 
 class TrackedRun:
@@ -70,8 +57,8 @@ class TrackedRun:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log ``params``, a key and a text each."""
         entries = [[key, hide_secrets(str(value))] for key, value in params.items()]
-        for start in range(0, len(entries), _MAX_PARAMS):
-            self._send({"kind": "params", "params": entries[start : start + _MAX_PARAMS]})
+        for start in range(0, len(entries), MAX_PARAMS):
+            self._send({"kind": "params", "params": entries[start : start + MAX_PARAMS]})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0, timestamp: int | None = None) -> None:
         """Log finite ``metrics`` in one call.
@@ -83,8 +70,8 @@ class TrackedRun:
         """
         when = now_ms() if timestamp is None else timestamp
         entries = [[key, float(value), when, step] for key, value in metrics.items() if math.isfinite(value)]
-        for start in range(0, len(entries), _MAX_METRICS):
-            self._send({"kind": "metrics", "metrics": entries[start : start + _MAX_METRICS]})
+        for start in range(0, len(entries), MAX_METRICS):
+            self._send({"kind": "metrics", "metrics": entries[start : start + MAX_METRICS]})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Upload one file, or all that is in a folder, below ``folder``.
@@ -125,11 +112,11 @@ class TrackedRun:
         if began >= self._retry_at:
             try:
                 with patience(UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
-                    _empty_outbox(self.client, self._outbox)
-                    _apply(self.client, self.run_id, entry, attachment)
+                    empty_outbox(self.client, self._outbox)
+                    apply_entry(self.client, self.run_id, entry, attachment)
                 return
             except (MlflowException, SQLAlchemyError, OSError) as error:
-                if _is_refusal(error):
+                if is_refusal(error):
                     raise
                 if self._outbox.is_empty:
                     _logger.warning("MLflow does not answer (%s); going on without it", shorten(error))
@@ -179,50 +166,6 @@ def track(
         run.close("FINISHED")
 
 
-def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
-    """Send what the store has missed, and mark runs KILLED whose process on this host has died.
-
-    Returns:
-        How many runs were completed, and how many were marked.
-
-    Raises:
-        TrackingError: the store does not answer, or refuses an entry.
-    """
-    with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
-        boxes = find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root))
-        completed = sum([_empty_outbox(client, box) for box in boxes])
-        return completed, _mark_dead(client)
-
-
-def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]]) -> int:
-    """Add to runs the names of DVC experiments that they do not bear: DVC restored their results without a stage.
-
-    The run's name and its tag ``dvc.exp`` then hold all of its names, separated by commas.
-
-    Args:
-        client: of the store.
-        experiments: DVC's name, and the id of the run that trained the model, of each.
-
-    Returns:
-        How many names were added.
-    """
-    with one_line_errors(), patience(OPEN_TIMEOUT):
-        ids = list(find_experiments(client).values())
-        runs = {run.info.run_id: run for run in _search_all(client, ids)}
-        names = {run_id: _split_names(run.data.tags.get("dvc.exp", "")) for run_id, run in runs.items()}
-        # An experiment that evaluated a restored model anew has a row of its own.
-        taken = {(run.data.tags.get("continues"), name) for run_id, run in runs.items() for name in names[run_id]}
-        added = 0
-        for name, run_id in experiments:
-            if run_id in runs and name not in names[run_id] and (run_id, name) not in taken:
-                names[run_id].append(name)
-                text = ", ".join(names[run_id])
-                client.set_tag(run_id, "dvc.exp", text)
-                client.update_run(run_id, name=text)
-                added += 1
-    return added
-
-
 def now_ms() -> int:
     """Return the time as MLflow counts it, ms since 1970."""
     return int(time.time() * 1000)
@@ -237,11 +180,11 @@ def _open_run(
     except TrackingError as error:  # of other runs: no reason to stop this one
         _logger.warning("%s", error)
     experiment = name_experiment(client, data=data)
-    tags = _describe_process(stage, root) | ({_KEY: key} if key else {})
-    name = f"{stage} {_name_run(tags)}" if data else _name_run(tags)
+    tags = describe_process(stage, root) | ({WORK_TAG: key} if key else {})
+    name = f"{stage} {name_run(tags)}" if data else name_run(tags)
     with patience(OPEN_TIMEOUT):
-        before = _find_run(client, resume) if resume else _find_stillborn(client, experiment, key)
-        if before is not None and _goes_on(before, params, tags):
+        before = find_run(client, resume) if resume else find_stillborn(client, experiment, key)
+        if before is not None and goes_on(before, params, tags):
             run_id = before.info.run_id
             client.update_run(run_id, status="RUNNING", name=name)
         else:
@@ -255,180 +198,7 @@ def _open_run(
     outbox = open_outbox(Layout(root).outbox_dir, name_store(client.tracking_uri, root), run_id)
     run = TrackedRun(client, run_id, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and before.info.run_id != run_id:
-        _copy_record(client, before, run_id)
+        copy_record(client, before, run_id)
     run.set_tags(tags)
     run.log_params(params)
     return run
-
-
-def _find_run(client: MlflowClient, run_id: str) -> Run | None:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    return run if run.info.lifecycle_stage == "active" else None
-
-
-def _find_stillborn(client: MlflowClient, experiment: str, key: str) -> Run | None:
-    """Return the newest run of the same work that ended before its first metric."""
-    experiment_id = find_experiments(client).get(experiment)
-    if not key or experiment_id is None:
-        return None
-    found = client.search_runs([experiment_id], f"tags.`{_KEY}` = '{key}' and attributes.status != 'FINISHED'")
-    return next((run for run in found if run.info.status != "RUNNING" and not run.data.metrics), None)
-
-
-def _goes_on(run: Run, params: Mapping[str, object], tags: Mapping[str, str]) -> bool:
-    """Whether this process may write to ``run``: the same params, and not another experiment's finished row."""
-    logged = run.data.params
-    if any(logged.get(key, str(value)) != str(value) for key, value in params.items()):
-        return False
-    was = run.data.tags
-    is_complete = run.info.status == "FINISHED" and was.get("dvc.stage") == "evaluate"
-    own = tags.get("dvc.exp", "")
-    return not is_complete or own in _split_names(was.get("dvc.exp", "")) or not own
-
-
-def _copy_record(client: MlflowClient, source: Run, run_id: str) -> None:
-    """Give a run that continues another one that one's curves, inputs and artifacts; what is new replaces them."""
-    own = ("mlflow.", "dvc.", "process.")
-    tags = {key: value for key, value in source.data.tags.items() if not key.startswith(own)}
-    note = source.data.tags.get("mlflow.note.content")
-    points = [
-        point
-        for name in source.data.metrics
-        if not name.startswith(("test/", "extra/"))
-        for point in client.get_metric_history(source.info.run_id, name)
-    ]
-    for start in range(0, len(points), _MAX_METRICS):
-        client.log_batch(run_id, metrics=points[start : start + _MAX_METRICS])
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    if note:
-        client.set_tag(run_id, "mlflow.note.content", note)
-    if source.inputs is not None:
-        client.log_inputs(run_id, source.inputs.dataset_inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        client.download_artifacts(source.info.run_id, "", folder)
-        client.log_artifacts(run_id, folder)
-
-
-def _search_all(client: MlflowClient, ids: list[str]) -> Iterator[Run]:
-    token = None
-    while ids:
-        page = client.search_runs(ids, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _split_names(text: str) -> list[str]:
-    return [name for name in text.split(", ") if name]
-
-
-def _mark_dead(client: MlflowClient) -> int:
-    ids = list(find_experiments(client).values())
-    running = client.search_runs(ids, "attributes.status = 'RUNNING'") if ids else []
-    dead = [run for run in running if is_dead(run.data.tags)]
-    for run in dead:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(dead)
-
-
-def _empty_outbox(client: MlflowClient, outbox: Outbox) -> bool:
-    """Send what is in the box, and clear it; return whether the store took all.
-
-    An entry that the store refuses holds up no other: the box is then set aside, and named.
-    """
-    if outbox.is_empty:
-        return True
-    refusal: MlflowException | None = None
-    with outbox.lock():
-        for entry, attachment in outbox.entries():
-            try:
-                _apply(client, outbox.run_id, entry, attachment)
-            except MlflowException as error:
-                if not _is_refusal(error):
-                    raise
-                refusal = refusal or error
-        if refusal is None:
-            outbox.clear()
-            return True
-        place = outbox.set_aside()
-    _logger.warning(
-        "MLflow refuses an entry of run %s (%s); the unsent entries are kept in %s: delete that folder, or restore the "
-        "run and rename the folder back", outbox.run_id, shorten(refusal), place,
-    )  # fmt: skip
-    return False
-
-
-def _apply(client: MlflowClient, run_id: str, entry: Entry, attachment: Path | None) -> None:
-    """Send one entry. Sent twice, it leaves what once leaves."""
-    kind = entry["kind"]
-    if kind == "params":
-        client.log_batch(run_id, params=[Param(*one) for one in entry["params"]])
-    elif kind == "metrics":
-        client.log_batch(run_id, metrics=[Metric(*one) for one in entry["metrics"]])
-    elif kind == "tags":
-        client.log_batch(run_id, tags=[RunTag(*one) for one in entry["tags"].items()])
-    elif kind == "dataset":
-        client.log_inputs(run_id, [_build_input(entry)])
-    elif kind == "end":
-        client.set_terminated(run_id, entry["status"], entry["time"])
-    elif attachment is not None and attachment.is_dir():
-        client.log_artifacts(run_id, str(attachment), entry["folder"])
-    else:
-        client.log_artifact(run_id, str(attachment), entry["folder"])
-
-
-def _build_input(entry: Mapping[str, Any]) -> DatasetInput:
-    dataset = Dataset(
-        name=entry["name"],
-        digest=short_digest(entry["digest"]),
-        source_type="code",
-        source=json.dumps({"tags": {"manifest_sha256": entry["digest"]}}),
-        profile=json.dumps(entry["profile"]),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", entry["context"])])
-
-
-def _describe_process(stage: str, root: Path) -> dict[str, str]:
-    """Return the tags that every run carries: DVC's names, the process, and MLflow's own for source and commit."""
-    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _head_commit(root)
-    tags = {
-        "dvc.stage": stage,
-        "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
-        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
-        "mlflow.source.name": f"stages/{stage}.py",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": commit,
-        "mlflow.user": _name_user(),
-        **identify_process(),
-    }
-    return {key: value for key, value in tags.items() if value}
-
-
-def _name_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        return str(os.getuid())
-
-
-def _name_run(tags: Mapping[str, str]) -> str:
-    commit = tags.get("mlflow.source.git.commit", "")
-    return tags.get("dvc.exp") or (f"repro-{commit[:7]}" if commit else "repro")
-
-
-def _head_commit(root: Path) -> str:
-    command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-    except OSError:  # a container need not have Git
-        return ""
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, MlflowException) and error.error_code in _REFUSALS

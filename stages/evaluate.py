@@ -13,8 +13,7 @@ and data/predictions/extra.csv.
 from __future__ import annotations
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.common.checkout import find_main_root
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.schema import flatten
 from gender_classifier.evaluate.export import export_checked
 from gender_classifier.evaluate.extra_report import describe_extra, locate_sets, measure_sets

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.files import short_digest
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.ingest.report import describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params

@@ -13,8 +13,7 @@ from __future__ import annotations
 import sys
 
 import _source  # noqa: F401  before anything of the library
-from gender_classifier.common.checkout import find_main_root
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.processes import keep_freed_memory, share_threads
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.publish import publish

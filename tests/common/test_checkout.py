@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gender_classifier.common.checkout import find_checkout, find_main_root
+from gender_classifier.common.paths import find_checkout, find_main_root
 
 
 @pytest.fixture

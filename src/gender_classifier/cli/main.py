@@ -14,8 +14,8 @@ from gender_classifier.cli.options import add_common_options, wants_traceback
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
-from gender_classifier.common.checkout import find_checkout
 from gender_classifier.common.logs import show_logs
+from gender_classifier.common.paths import find_checkout
 from gender_classifier.common.secrets import hide_secrets_in_output
 from gender_classifier.common.terminal import describe_os_error, drop_output, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError, TrackingError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from gender_classifier.common.checkout import find_main_root
+from gender_classifier.common.paths import find_main_root
 from gender_classifier.common.threads import count_cores, count_scheduled
 
 _HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"

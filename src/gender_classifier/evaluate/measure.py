@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.arrays import Floats
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.evaluate.inputs import Inputs
@@ -21,6 +20,7 @@ from gender_classifier.evaluate.robustness import (
     measure_robustness,
 )
 from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.model.inference import compute_logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gender_classifier.common.arrays import Floats, Ints
+from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.scores import Report
 
 

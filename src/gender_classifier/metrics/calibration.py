@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
-from gender_classifier.common.arrays import Floats, Ints
+from gender_classifier.metrics.arrays import Floats, Ints
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn import metrics as sk
 
-from gender_classifier.common.arrays import Floats, Ints
+from gender_classifier.metrics.arrays import Floats, Ints
 
 
 def pick_positive(probs: Floats, labels: Ints) -> tuple[Floats, Ints]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.arrays import Floats, Ints
 from gender_classifier.errors import ModelError
+from gender_classifier.metrics.arrays import Floats, Ints
 
 UNITS = {
     "brightness": "mean luma, 0 black to 1 white",

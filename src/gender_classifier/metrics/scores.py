@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from gender_classifier.common.arrays import Floats, Ints
 from gender_classifier.errors import DataError
+from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import calibration_error, reliability_points, softmax
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gender_classifier.common.arrays import Ints
+from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.histograms import Histogram, Reference
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25

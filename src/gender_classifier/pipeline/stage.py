@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from gender_classifier.common.checkout import find_checkout
 from gender_classifier.common.logs import LEVEL_VARIABLE, show_logs
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_checkout
 from gender_classifier.common.processes import is_stopped, note_stop, stop_with_dvc
 from gender_classifier.common.secrets import hide_secrets_in_output
 from gender_classifier.common.terminal import describe_os_error, make_output_safe, printable

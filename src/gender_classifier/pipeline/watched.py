@@ -12,7 +12,6 @@ PACKAGE = "gender_classifier"
 
 UNWATCHED = {
     "src/gender_classifier/errors.py": "texts of errors; a stage that fails writes no output",
-    "src/gender_classifier/common/checkout.py": "says where the project is",
     "src/gender_classifier/common/locks.py": "says who waits for whom",
     "src/gender_classifier/common/logs.py": "log messages",
     "src/gender_classifier/common/paths.py": "DVC watches the files at these paths",

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from gender_classifier.common.checkout import find_checkout
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_checkout
 from gender_classifier.errors import ModelError
 
 REGISTRY = "models:"

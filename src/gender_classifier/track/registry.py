@@ -23,10 +23,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from gender_classifier.common.checkout import find_main_root
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.locks import hold_lock
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.secrets import hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.inputs import Inputs

@@ -21,9 +21,9 @@ from mlflow.utils.uri import is_local_uri
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from gender_classifier.common.checkout import find_checkout, find_main_root
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.logs import quiet_loggers
+from gender_classifier.common.paths import find_checkout, find_main_root
 from gender_classifier.common.secrets import drop_credentials, hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.track.relocation import ARTIFACTS_TAG, find_artifacts_dir, follow_move

@@ -73,17 +73,13 @@ def _report(service: subprocess.Popen[str], port: int, seconds: float) -> None:
     under = _use_honestly(port, crop, seconds)
     for attacker in attackers:
         attacker.terminate()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {len(ATTACKS)} kinds of attack, {seconds:.0f} s"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores; {len(ATTACKS)} kinds of attack, {seconds:.0f} s")
     for name, (times, lost) in (("alone", quiet), ("under attack", under)):
         p50, p99 = np.percentile(times, [50, 99]) * 1e3
-        print(
-            f"{name:13} {len(times):6} honest requests, {lost} lost, p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(times):.2f} s"
-        )
-    print(
-        f"memory of the service and its processes: {at_rest:.0f} MB at rest, {memory.peak:.0f} MB at most (unique pages)"
-    )
+        count = f"{len(times):6} honest requests, {lost} lost"
+        print(f"{name:13} {count}, p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(times):.2f} s")
+    print(f"unique memory of the service and its processes: {at_rest:.0f} MB before, {memory.peak:.0f} MB at most")
 
 
 class _Memory:

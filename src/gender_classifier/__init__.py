@@ -1,7 +1,26 @@
-"""An experiment-tracked pipeline that trains AlexNet to tell female from male face crops."""
+"""An experiment-tracked pipeline that trains classifiers of face crops. Public: ``Predictor`` and ``__version__``."""
+
+from __future__ import annotations
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # Both report their use to their makers, and leave files in the user's cache, unless told otherwise before their import.
 for _switch, _value in (("ORT_DISABLE_TELEMETRY", "1"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
     os.environ.setdefault(_switch, _value)
+
+if TYPE_CHECKING:
+    from gender_classifier.predict.predictor import Predictor
+    from gender_classifier.version import __version__
+
+__all__ = ["Predictor", "__version__"]
+
+_PUBLIC = {"Predictor": "gender_classifier.predict.predictor", "__version__": "gender_classifier.version"}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, and by a name that nothing follows: every stage imports this package, and DVC watches what it imports.
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +39,7 @@ BATCH_SIZE = 64
 """Images. Batches of 32 are some 5 % slower; larger ones are no faster on the cores at hand, and hold results back."""
 
 Source = tuple[str, bytes | Callable[[], bytes]]
-"""A picture's name, and its file's content or what reads it. Reading is left to the worker that decodes."""
+"""An image's name, and its file's content or a function that reads it. Reading is left to the worker that decodes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Predictor:
     ``evaluate`` kept in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         """Load ``path``.
 
         Args:
@@ -76,6 +77,7 @@ class Predictor:
         Raises:
             ModelError: the file is missing, damaged, no model of this project, or one that says what cannot be.
         """
+        path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
         options = onnxruntime.SessionOptions()
@@ -124,7 +126,11 @@ class Predictor:
         return probs
 
     def predict(
-        self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE, workers: int | None = None
+        self,
+        sources: Iterable[Source | str | os.PathLike[str]],
+        *,
+        batch_size: int = BATCH_SIZE,
+        workers: int | None = None,
     ) -> Iterator[Prediction]:
         """Yield one :class:`Prediction` a source, in order; a picture that cannot be read does not stop the rest.
 
@@ -133,7 +139,7 @@ class Predictor:
         time beside its batch of (S, S, 3), so memory does not grow with the number of sources.
 
         Args:
-            sources: taken up as the results are.
+            sources: paths, or names with contents; consumed as the results are.
             batch_size: images.
             workers: threads; None for one a core.
         """
@@ -141,7 +147,7 @@ class Predictor:
         def classify(batch: list[Source]) -> list[Prediction]:
             return self._predict_batch(batch)
 
-        for predictions in map_in_order(classify, _grow_batches(sources, batch_size), workers=workers):
+        for predictions in map_in_order(classify, _grow_batches(map(_as_source, sources), batch_size), workers=workers):
             yield from predictions
 
     def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
@@ -166,6 +172,18 @@ class Predictor:
 
 def _one_line(error: Exception) -> str:
     return printable(" ".join(str(error).split())[:200])
+
+
+def _as_source(source: Source | str | os.PathLike[str]) -> Source:
+    if isinstance(source, tuple):
+        return source
+
+    def read() -> bytes:
+        from gender_classifier.data.folders import read_file  # noqa: PLC0415  needed for paths alone
+
+        return read_file(Path(source))
+
+    return os.fspath(source), read
 
 
 def explain(error: GenderClassifierError | OSError) -> str:

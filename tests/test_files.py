@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,14 +40,92 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
-def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with replacing(path) as temporary:
-        temporary.touch()
-        leftover = temporary.name
-    (tmp_path / leftover).write_text("torn")
+    code = (
+        "import os, pathlib, signal, sys; from gender_classifier.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('torn'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.read_text() == "torn"
+    write_json(tmp_path / "a.json2", {})  # of another file, whose name begins alike
+    assert leftover.exists()
     write_json(path, {"a": 1})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.json2"]
+
+
+def test_several_writers_of_one_path_do_not_tear_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+            assert first != second
+            write_text(path, "third")
+            assert first.exists()
+            assert second.exists()
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_many_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    texts = [str(number) * 50_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: [write_text(tmp_path / "a", text) for _ in range(5)], texts))
+    assert (tmp_path / "a").read_text() in texts
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("write", [lambda path: write_json(path, {}), lambda path: write_csv(path, ["a"], [])])
+def test_planted_links_are_not_followed(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_text("precious")
+    folder.mkdir()
+    for name in ("x.json.tmp", ".x.json.tmp", "x.json"):
+        (folder / name).symlink_to(victim)
+    write(folder / "x.json")
+    assert victim.read_text() == "precious"
+    assert not (folder / "x.json").is_symlink()
+
+
+def test_a_link_planted_under_the_very_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".a-0123456789abcdef.tmp").symlink_to(tmp_path / "victim")
+    monkeypatch.setattr("gender_classifier.files.secrets.token_hex", lambda _: "0123456789abcdef")
+    with pytest.raises(FileExistsError):
+        write_text(tmp_path / "a", "x")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("umask", "private", "mode"), [(0o022, False, 0o644), (0o077, False, 0o600), (0, True, 0o600)])
+def test_files_have_the_mode_that_the_umask_says(tmp_path: Path, umask: int, private: bool, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "a", private=private) as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def test_the_longest_name_that_a_file_can_have_is_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "\u00e4" * 127):
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).read_text() == name
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("gender_classifier.files.fcntl.flock", fail)
+    (tmp_path / ".a-0123456789abcdef.tmp").touch()
+    write_text(tmp_path / "a", "x")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".a-0123456789abcdef.tmp", "a"]
 
 
 def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:

@@ -1,42 +1,98 @@
-"""Writing files whole or not at all: temporary name, fsync, rename."""
+"""Writing files whole or not at all: a temporary name for each writer, fsync, rename."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gender_classifier.errors import DataError
 
+_LEFTOVER = re.compile(r"-[0-9a-f]{16}\.tmp$")
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success move it to ``path``, on failure remove it.
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, of this writer alone; on success move it to ``path``, else remove it.
 
-    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between. What a
-    killed writer has left under the temporary name is written over by the next one.
+    Whoever looks at ``path`` sees the old file, or a new one complete and on disk, and nothing between; of several
+    writers at once, the last one's. The temporary file is made here, under a name that nobody can foresee, so that no
+    link is followed. What killed writers of ``path`` have left is removed.
+
+    Args:
+        path: its folder is made where it is missing; a link there is replaced, not followed.
+        private: readable and writable by the user alone; otherwise as the umask says.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, descriptor = _make_temporary(path, 0o600 if private else 0o666)
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)  # and with it the lock that says that this writer lives
+        remove_leftovers(path.parent, path.name)
     except OSError as error:
         if error.filename is None:  # the error of a write knows no name
             error.filename = str(path)
         raise
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files in ``folder`` whose writers are dead; where that cannot be told, they stay.
+
+    Args:
+        folder: that :func:`replacing` has written to.
+        name: of the file that they were to become; None for all.
+    """
+    begins = "." if name is None else f".{_shorten(name)}-"
+    with suppress(OSError), os.scandir(folder) as entries:
+        found = [Path(one.path) for one in entries if one.name.startswith(begins) and _LEFTOVER.search(one.name)]
+        for path in found:
+            with suppress(OSError), _open_regular(path) as descriptor:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _make_temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """Make an empty file beside ``path`` and lock it; return it, and the descriptor that holds the lock."""
+    while True:
+        temporary = path.with_name(f".{_shorten(path.name)}-{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        # Not every file system has locks. There, nothing is taken for a leftover either.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # before the lock was held, another writer took the file for a leftover
+
+
+@contextmanager
+def _open_regular(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield descriptor
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _shorten(name: str) -> str:
+    """Return a part of ``name`` that leaves room, in the 255 bytes of a file's name, for what makes it unique."""
+    return os.fsdecode(os.fsencode(name)[:200])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gender_classifier.checkout import find_checkout
+from gender_classifier.credentials import strip_credentials
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.monitor_command import add_monitor_command
 from gender_classifier.predict_command import add_predict_command
 from gender_classifier.quantize_command import add_quantize_command
 from gender_classifier.serve_command import add_serve_command
-from gender_classifier.terminal import describe_os_error, drop_output, make_output_safe
+from gender_classifier.terminal import complain, describe_os_error, drop_output, make_output_safe
 from gender_classifier.version import __version__
 
 # 128 + the signal, as shells say it of any program.
@@ -34,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:  # also of --help: a full disk shows itself here, not after the exit status is decided
             sys.stdout.flush()
     except GenderClassifierError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        complain(name, error)
     except BrokenPipeError:  # `| head` has seen enough
         drop_output()
         return _SIGPIPE_STATUS
     except OSError as error:
         drop_output()
-        print(f"{name}: error: {describe_os_error(error)}", file=sys.stderr)
+        complain(name, describe_os_error(error))
     except KeyboardInterrupt:
         return _SIGINT_STATUS
     else:
@@ -89,7 +90,9 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
     from gender_classifier.experiments import find_dvc_experiments
-    from gender_classifier.store import connect, locate_store_root
+    from gender_classifier.layout import Layout
+    from gender_classifier.outbox import find_strays
+    from gender_classifier.store import connect, locate_store_root, name_store
     from gender_classifier.tracking import catch_up, name_experiments
 
     root = locate_store_root(Path.cwd())
@@ -97,6 +100,13 @@ def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
     completed, marked = catch_up(client, root)
     named = name_experiments(client, [(one.name, one.run_id) for one in find_dvc_experiments(root)])
     print(f"sync: {completed} runs completed, {marked} marked KILLED, {named} experiment names added")
+    folder = Layout(root).outbox_dir
+    strays = find_strays(folder, name_store(client.tracking_uri, root))
+    if strays:
+        print(
+            f"sync: {len(strays)} runs hold entries for stores at other addresses in {folder}: set MLFLOW_TRACKING_URI "
+            "to the address they are for, or remove their folders"
+        )
 
 
 def _ui(options: argparse.Namespace) -> None:
@@ -109,7 +119,7 @@ def _ui(options: argparse.Namespace) -> None:
     root = locate_store_root(Path.cwd())
     uri = find_tracking_uri(root)
     is_server = uri.startswith(("http:", "https:"))
-    address = uri if is_server else f"http://127.0.0.1:{options.port}"
+    address = strip_credentials(uri) if is_server else f"http://127.0.0.1:{options.port}"
     client = connect(root)
     models = next((one for name, one in find_experiments(client).items() if not name.endswith("-data")), None)
     if models is not None:

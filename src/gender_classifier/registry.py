@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.git_utils import get_git_repo_url
 
 from gender_classifier.checkout import find_main_root
+from gender_classifier.credentials import hide_secrets, strip_credentials
 from gender_classifier.errors import TrackingError
 from gender_classifier.locks import hold_lock
 from gender_classifier.params import PromotionParams
@@ -82,7 +85,7 @@ def register_model(
             signature=ModelSignature(Schema([images]), Schema([probs])),
             # Named, since inferring them takes 10 s; what scoring needs and no more.
             pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
-            tags=own_tags,
+            tags=own_tags | _describe_source(),
         )
         mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
         client.log_model_artifact(info.model_id, str(card))
@@ -172,7 +175,7 @@ def find_version(client: MlflowClient, reference: str) -> ModelVersion:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise TrackingError(
-                    f"{reference}: no such version in the registry {_hide_password(client.tracking_uri)}; "
+                    f"{reference}: no such version in the registry {hide_secrets(client.tracking_uri)}; "
                     "look at Models in `gender-classifier ui`"
                 ) from None
             raise
@@ -193,6 +196,14 @@ def download_version(client: MlflowClient, version: ModelVersion, folder: Path) 
     return found[0]
 
 
+def _describe_source() -> dict[str, str]:
+    """Return the tags by which MLflow names the code: by itself it adds paths of this machine, and Git's password."""
+    path = Path(sys.argv[0]).absolute()
+    tags = {"mlflow.source.name": f"{path.parent.name}/{path.name}"}
+    repository = get_git_repo_url(str(path))
+    return tags | ({"mlflow.source.git.repoURL": strip_credentials(repository)} if repository else {})
+
+
 def _parse_reference(reference: str) -> tuple[str, str, str]:
     """Return name, version and alias; one of the last two is empty."""
     found = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))", reference)
@@ -202,10 +213,6 @@ def _parse_reference(reference: str) -> tuple[str, str, str]:
             f"models:/{REGISTERED_MODEL}/3"
         )
     return found[1], found[2] or "", found[3] or ""
-
-
-def _hide_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def find_champion(client: MlflowClient) -> ModelVersion | None:

@@ -16,7 +16,7 @@ from gender_classifier.errors import GenderClassifierError
 from gender_classifier.layout import Layout
 from gender_classifier.params import Params, load_params
 from gender_classifier.processes import is_stopped, note_stop, stop_with_dvc
-from gender_classifier.terminal import describe_os_error, make_output_safe
+from gender_classifier.terminal import complain, describe_os_error, make_output_safe
 
 DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
 
@@ -63,7 +63,7 @@ def _describe(error: Exception) -> str:
 
 
 def _complain(name: str, message: str, status: int) -> int:
-    print(f"{name}: error: {message}", file=sys.stderr)
+    complain(name, message)
     return status
 
 

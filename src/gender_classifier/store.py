@@ -6,25 +6,28 @@ import hashlib
 import logging
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from sqlalchemy import URL, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from requests import RequestException
+from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from gender_classifier.checkout import find_checkout, find_main_root
+from gender_classifier.credentials import hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.locks import hold_lock
 from gender_classifier.relocation import ARTIFACTS_TAG, find_artifacts_dir, follow_move
+from gender_classifier.store_address import check_address, check_port, parse_database, show_address
+from gender_classifier.terminal import printable
 
 EXPERIMENT = "gender-classifier"
 """Default experiment of the model runs (``MLFLOW_EXPERIMENT_NAME`` wins); the data runs' adds ``-data``."""
@@ -60,11 +63,11 @@ def find_tracking_uri(root: Path) -> str:
     A relative path in the variable is relative to the main checkout, wherever the process runs.
 
     Raises:
-        TrackingError: it names a database in memory, which would end with the process.
+        TrackingError: it is badly formed, or names a database in memory, which would end with the process.
     """
     main_root = find_main_root(root)
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    return _anchor(given, main_root) if given else _build_sqlite_uri(main_root / "mlflow.db")
+    return _anchor("MLFLOW_TRACKING_URI", given, main_root) if given else _build_sqlite_uri(main_root / "mlflow.db")
 
 
 def connect(root: Path, *, create: bool = True) -> MlflowClient:
@@ -79,10 +82,10 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
     file = _find_sqlite_file(uri)
     if not create and file is not None and not file.is_file():
         raise TrackingError(f"{file}: no such store; run `dvc repro` to make it, or set MLFLOW_TRACKING_URI")
+    registry_uri = _anchor("MLFLOW_REGISTRY_URI", registry, find_main_root(root)) if registry else None
     with quiet_mlflow(), one_line_errors(), patience(OPEN_TIMEOUT), _creating_alone(uri, file):
         # Making the client creates the tables; of two processes that create one store at once, one fails.
-        client = MlflowClient(uri, _anchor(registry, find_main_root(root)) if registry else None)
-        client.search_experiments(max_results=1)
+        client = _open_client(uri, registry_uri)
         if file is not None:
             follow_move(uri, file, find_main_root(root))
     return client
@@ -161,9 +164,9 @@ def one_line_errors() -> Iterator[None]:
 
 
 def shorten(error: Exception) -> str:
-    """Return the message of an error of MLflow in one line, without the SQL and SQLAlchemy's advice to programmers."""
+    """Return the message of an error of MLflow in one line, without secrets, SQL and SQLAlchemy's advice."""
     message = str(error).partition("\n[SQL:")[0].rpartition("is occurring prematurely)\n")[2]
-    return " ".join(message.split())[:300]
+    return printable(" ".join(hide_secrets(message).split()))[:300]
 
 
 @contextmanager
@@ -212,13 +215,27 @@ def quiet_mlflow() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _anchor(uri: str, folder: Path) -> str:
-    """Make a relative path in ``uri`` relative to ``folder``."""
+def _open_client(uri: str, registry_uri: str | None) -> MlflowClient:
+    try:
+        client = MlflowClient(uri, registry_uri)
+        client.search_experiments(max_results=1)
+    except (ValueError, TypeError, RequestException) as error:  # libraries that take the address apart
+        raise TrackingError(
+            f"MLflow: cannot open {show_address(uri)} ({shorten(error)}); check MLFLOW_TRACKING_URI"
+        ) from error
+    return client
+
+
+def _anchor(variable: str, uri: str, folder: Path) -> str:
+    """Check the address in an environment ``variable``; make a relative path in it relative to ``folder``."""
+    uri = check_address(variable, uri)
     if uri.startswith("sqlite"):
-        url = _parse_database(uri)
+        url = parse_database(uri)
         path = _find_path(url)
         if not url.database or path.name in ("", ":memory:") or url.query.get("mode") == "memory":
-            raise TrackingError(f"MLFLOW_TRACKING_URI is {uri}, a database in memory: it keeps no run; name a file")
+            raise TrackingError(
+                f"{variable} is {hide_secrets(uri)}, a database in memory: it keeps no run; name a file"
+            )
         return _build_sqlite_uri(folder / path, url.query)
     if is_local_uri(uri):  # type: ignore[no-untyped-call]
         return (folder / Path(local_file_uri_to_path(uri))).as_uri()  # type: ignore[no-untyped-call]
@@ -237,19 +254,12 @@ def _build_sqlite_uri(path: Path, query: Mapping[str, str | tuple[str, ...]] | N
 
 
 def _find_sqlite_file(uri: str) -> Path | None:
-    return _find_path(_parse_database(uri)) if uri.startswith("sqlite") else None
+    return _find_path(parse_database(uri)) if uri.startswith("sqlite") else None
 
 
 def _find_path(url: URL) -> Path:
     database = url.database or ""
     return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
-
-
-def _parse_database(uri: str) -> URL:
-    try:
-        return make_url(uri)
-    except (ArgumentError, ValueError) as error:
-        raise TrackingError(f"MLFLOW_TRACKING_URI is {uri!r}, no address of a database ({error})") from None
 
 
 def _name_folder(experiment: str) -> str:
@@ -282,7 +292,7 @@ def _name_by_id(client: MlflowClient, experiment_id: str, name: str) -> str:
 @contextmanager
 def _creating_alone(uri: str, file: Path | None) -> Iterator[None]:
     """Keep the other users of an SQLite file, or of PostgreSQL, waiting until the store is open."""
-    _check_port(uri)
+    check_port(uri, OPEN_TIMEOUT)
     if uri.startswith("postgresql"):
         with create_engine(uri, poolclass=NullPool).begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('mlflow'))"))
@@ -292,20 +302,3 @@ def _creating_alone(uri: str, file: Path | None) -> Iterator[None]:
     is_readable_only = file is None or (file.is_file() and not os.access(file.parent, os.W_OK))
     with nullcontext() if file is None or is_readable_only else hold_lock(file.parent / ".mlflow.lock"):
         yield
-
-
-def _check_port(uri: str) -> None:
-    """Look whether a database server is there at all: MLflow would try for two minutes."""
-    parts = urlsplit(uri)
-    if parts.scheme.startswith(("http", "databricks")) or not parts.hostname:
-        return
-    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
-    if port is None:
-        return
-    try:
-        socket.create_connection((parts.hostname, port), timeout=OPEN_TIMEOUT).close()
-    except OSError as error:
-        raise TrackingError(
-            f"MLflow's database at {parts.hostname}:{port} does not answer ({error}); start it, or set "
-            "MLFLOW_TRACKING_URI to another"
-        ) from None

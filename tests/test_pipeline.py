@@ -124,4 +124,4 @@ def test_only_the_modules_of_the_store_import_mlflow() -> None:
             )
         )
     ]  # fmt: skip
-    assert sorted(importers) == ["registry.py", "relocation.py", "store.py", "tracking.py"]
+    assert sorted(importers) == ["delivery.py", "registry.py", "relocation.py", "store.py", "tracking.py"]

@@ -6,7 +6,6 @@ What cannot be sent goes to an outbox on disk, and from there to the store when 
 from __future__ import annotations
 
 import getpass
-import json
 import math
 import os
 import subprocess
@@ -16,15 +15,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from gender_classifier.credentials import hide_in_addresses
+from gender_classifier.delivery import deliver, deliver_all, is_refusal, send_entry
 from gender_classifier.errors import TrackingError
-from gender_classifier.files import short_digest
+from gender_classifier.file_names import describe_value
 from gender_classifier.layout import Layout
 from gender_classifier.outbox import Entry, Outbox, find_outboxes
 from gender_classifier.processes import identify_process, is_dead, is_stopped
@@ -41,6 +41,7 @@ from gender_classifier.store import (
     quiet_mlflow,
     shorten,
 )
+from gender_classifier.terminal import complain
 
 # What one call of MLflow's REST API takes at most.
 _MAX_PARAMS, _MAX_METRICS = 100, 1000
@@ -50,9 +51,6 @@ _SEND_TIMEOUT = 20
 
 # Tag: what a run works on, hashed.
 _KEY = "work"
-
-# The store has answered, and the request is wrong: sending it again would not help.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
 
 class TrackedRun:
@@ -66,7 +64,7 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log ``params``, a key and a text each."""
-        entries = [[key, str(value)] for key, value in params.items()]
+        entries = [[key, describe_value(value)] for key, value in params.items()]
         for start in range(0, len(entries), _MAX_PARAMS):
             self._send({"kind": "params", "params": entries[start : start + _MAX_PARAMS]})
 
@@ -92,7 +90,7 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; what was there under the same name is replaced."""
-        self._send({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+        self._send({"kind": "tags", "tags": {key: hide_in_addresses(str(value)) for key, value in tags.items()}})
 
     def log_dataset(self, name: str, digest: str, context: str, profile: Mapping[str, object]) -> None:
         """Link the run to the verified data it used, as an MLflow input.
@@ -123,11 +121,11 @@ class TrackedRun:
         if began >= self._retry_at:
             try:
                 with patience(UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
-                    _empty_outbox(self.client, self._outbox)
-                    _apply(self.client, self.run_id, entry, attachment)
+                    deliver(self.client, self._outbox)
+                    send_entry(self.client, self.run_id, entry, attachment)
                 return
             except (MlflowException, SQLAlchemyError, OSError) as error:
-                if _is_refusal(error):
+                if is_refusal(error):
                     raise
                 if self._outbox.is_empty:
                     print(f"MLflow does not answer ({shorten(error)}); going on without it", file=sys.stderr)
@@ -180,17 +178,17 @@ def track(
 def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
     """Send what the store has missed, and mark runs KILLED whose process on this host has died.
 
+    What a store refuses is set aside and named, what fails is named and stays: neither keeps back the rest.
+
     Returns:
         How many runs were completed, and how many were marked.
 
     Raises:
-        TrackingError: the store does not answer, or refuses an entry.
+        TrackingError: the store does not answer.
     """
     with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
-        boxes = find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root))
-        for box in boxes:
-            _empty_outbox(client, box)
-        return len(boxes), _mark_dead(client)
+        completed = deliver_all(client, find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root)))
+        return completed, _mark_dead(client)
 
 
 def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]]) -> int:
@@ -234,7 +232,7 @@ def _open_run(
     try:
         catch_up(client, root)
     except TrackingError as error:  # of other runs: no reason to stop this one
-        print(f"{stage}: warning: {error}", file=sys.stderr)
+        complain(stage, error, kind="warning")
     experiment = name_experiment(client, data=data)
     tags = _describe_process(stage, root) | ({_KEY: key} if key else {})
     name = f"{stage} {_name_run(tags)}" if data else _name_run(tags)
@@ -255,7 +253,9 @@ def _open_run(
     if before is not None and before.info.run_id != run_id:
         _copy_record(client, before, run_id)
     run.set_tags(tags)
-    run.log_params(params)
+    # Of an earlier version, a run may have a path where now its last part is logged: the store takes no other value.
+    logged = before.data.params if before is not None and before.info.run_id == run_id else {}
+    run.log_params({key: value for key, value in params.items() if key not in logged})
     return run
 
 
@@ -281,7 +281,7 @@ def _find_stillborn(client: MlflowClient, experiment: str, key: str) -> Run | No
 def _goes_on(run: Run, params: Mapping[str, object], tags: Mapping[str, str]) -> bool:
     """Whether this process may write to ``run``: the same params, and not another experiment's finished row."""
     logged = run.data.params
-    if any(logged.get(key, str(value)) != str(value) for key, value in params.items()):
+    if any(describe_value(logged.get(key, value)) != describe_value(value) for key, value in params.items()):
         return False
     was = run.data.tags
     is_complete = run.info.status == "FINISHED" and was.get("dvc.stage") == "evaluate"
@@ -335,45 +335,6 @@ def _mark_dead(client: MlflowClient) -> int:
     return len(dead)
 
 
-def _empty_outbox(client: MlflowClient, outbox: Outbox) -> None:
-    if outbox.is_empty:
-        return
-    with outbox.lock():
-        for entry, attachment in outbox.entries():
-            _apply(client, outbox.run_id, entry, attachment)
-        outbox.clear()
-
-
-def _apply(client: MlflowClient, run_id: str, entry: Entry, attachment: Path | None) -> None:
-    """Send one entry. Sent twice, it leaves what once leaves."""
-    kind = entry["kind"]
-    if kind == "params":
-        client.log_batch(run_id, params=[Param(*one) for one in entry["params"]])
-    elif kind == "metrics":
-        client.log_batch(run_id, metrics=[Metric(*one) for one in entry["metrics"]])
-    elif kind == "tags":
-        client.log_batch(run_id, tags=[RunTag(*one) for one in entry["tags"].items()])
-    elif kind == "dataset":
-        client.log_inputs(run_id, [_build_input(entry)])
-    elif kind == "end":
-        client.set_terminated(run_id, entry["status"], entry["time"])
-    elif attachment is not None and attachment.is_dir():
-        client.log_artifacts(run_id, str(attachment), entry["folder"])
-    else:
-        client.log_artifact(run_id, str(attachment), entry["folder"])
-
-
-def _build_input(entry: Mapping[str, Any]) -> DatasetInput:
-    dataset = Dataset(
-        name=entry["name"],
-        digest=short_digest(entry["digest"]),
-        source_type="code",
-        source=json.dumps({"tags": {"manifest_sha256": entry["digest"]}}),
-        profile=json.dumps(entry["profile"]),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", entry["context"])])
-
-
 def _describe_process(stage: str, root: Path) -> dict[str, str]:
     """Return the tags that every run carries: DVC's names, the process, and MLflow's own for source and commit."""
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or _head_commit(root)
@@ -408,7 +369,3 @@ def _head_commit(root: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except OSError:  # a container need not have Git
         return ""
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, MlflowException) and error.error_code in _REFUSALS

@@ -20,6 +20,7 @@ from gender_classifier.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from gender_classifier.files import replacing
 
 STATE = Checkpoint({"weight": torch.arange(6.0).reshape(2, 3)}, {"run_id": "abc", "log": [{"step": 1}]})
 
@@ -56,13 +57,34 @@ def test_the_name_tells_every_difference(tmp_path: Path) -> None:
     assert fingerprint({"a": 1, "b": 2}, [one]) == fingerprint({"b": 2, "a": 1}, [one])
 
 
-def test_discarding_takes_the_runs_own_and_the_oldest_of_others(tmp_path: Path) -> None:
+def test_discarding_takes_the_runs_own_and_what_nobody_can_go_on_from(tmp_path: Path) -> None:
     for number in range(12):
         path = tmp_path / f"{number:02}.safetensors"
-        save_checkpoint(path, Checkpoint({}, {"run_id": str(number)}))
+        save_checkpoint(path, Checkpoint({"weight": torch.ones(9)}, {"run_id": str(number % 11)}))
         os.utime(path, (number, number))
-    discard_checkpoints(tmp_path, "10")
-    assert [path.stem for path in sorted(tmp_path.glob("*.safetensors"))] == [f"{n:02}" for n in (4, 5, 6, 7, 8, 9, 11)]
+    for name, content in (("empty", b""), ("torn", path.read_bytes()[:-9]), ("foreign", b"x" * 99)):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    (tmp_path / ".00.safetensors-0123456789abcdef.tmp").touch()  # of a writer that was killed
+    discard_checkpoints(tmp_path, "0")
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {f"{number:02}" for number in range(1, 11)}
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_discarding_leaves_what_runs(tmp_path: Path) -> None:
+    own, torn, other = (tmp_path / f"{name}.safetensors" for name in ("own", "torn", "other"))
+    save_checkpoint(own, STATE)
+    save_checkpoint(other, Checkpoint({}, {"run_id": "other"}))
+    torn.write_bytes(b"")
+    with hold_checkpoint(own), hold_checkpoint(torn), hold_checkpoint(other), replacing(other) as writing:
+        writing.write_bytes(b"half")
+        discard_checkpoints(tmp_path, "abc")
+        assert own.exists()
+        assert torn.exists()
+        assert writing.read_bytes() == b"half"
+        assert all(path.with_suffix(".lock").exists() for path in (own, torn, other))
+        writing.write_bytes(other.read_bytes())
+    discard_checkpoints(tmp_path, "abc")
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"other.safetensors"}
 
 
 def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from filelock import Timeout
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gender_classifier.files import write_bytes
+from gender_classifier.errors import LockError
+from gender_classifier.files import remove_leftovers, write_bytes
 from gender_classifier.locks import hold_lock
-
-_KEEP = 8  # of the newest; each holds four times the weights, 40 MB for the linear head
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,25 @@ def unpack_checkpoint(data: bytes) -> Checkpoint:
 
 
 def discard_checkpoints(folder: Path, run_id: str) -> None:
-    """Remove the checkpoints of a run whose results are recorded, and all but the newest few of others."""
-    paths = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for place, path in enumerate(paths):
-        found = load_checkpoint(path)
-        if place >= _KEEP or found is None or found.facts.get("run_id") == run_id:
+    """Remove the checkpoints of a run whose results are recorded, and what nobody can go on from.
+
+    Any whole checkpoint of another run stays, however old: whoever stopped it may go on, and no process can know that
+    nobody will. One whose lock is held stays in any case, its training runs.
+    """
+    for path in folder.glob("*.safetensors"):
+        facts = _read_facts(path)
+        if facts is not None and facts.get("run_id") != run_id:
+            continue
+        with suppress(LockError, Timeout), hold_lock(path.with_suffix(".lock"), timeout=0):
             path.unlink(missing_ok=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
+    remove_leftovers(folder)
+
+
+def _read_facts(path: Path) -> Mapping[str, Any] | None:
+    """Return the facts in a checkpoint without reading its tensors; None where it is torn."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None

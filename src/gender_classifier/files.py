@@ -39,9 +39,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         temporary, descriptor = _make_temporary(path, 0o600 if private else 0o666)
         try:
             yield temporary
-            _fsync(temporary)
+            flush_to_disk(temporary)
             temporary.replace(path)
-            _fsync(path.parent)
+            flush_to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)  # and with it the lock that says that this writer lives
@@ -176,7 +176,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fsync(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Have the system write a file's content, or a folder's names, to the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +45,7 @@ from gender_classifier.evaluation import (
     worst_mistakes,
 )
 from gender_classifier.export import check_export, export_onnx
+from gender_classifier.file_names import describe_value
 from gender_classifier.files import read_json, short_digest, write_csv, write_json, write_text
 from gender_classifier.labelled_files import open_labelled_set
 from gender_classifier.labelled_sets import (
@@ -78,7 +79,9 @@ from gender_classifier.robustness import (
     mean_accuracy,
     measure_robustness,
 )
+from gender_classifier.spreadsheet import write_table
 from gender_classifier.stage import run_stage
+from gender_classifier.terminal import printable
 from gender_classifier.tracking import TrackedRun, track
 from gender_classifier.version import __version__
 
@@ -191,7 +194,7 @@ def _complete_reference(layout: Layout, spec: ModelSpec, val_probs: Floats) -> R
 
 
 def _name_source(flat: Mapping[str, object]) -> str:
-    return PurePath(str(flat["source"])).name
+    return describe_value(flat["source"])
 
 
 def _draw_mistakes(spec: ModelSpec, test: PackedSplit, report: Report, members: list[str], most: int) -> Figure:
@@ -245,7 +248,7 @@ def _find_label_issues(
         [split, member, spec.classes[label], spec.classes[other], f"{prob:.6f}"]
         for prob, split, member, label, other, _ in found
     ]
-    write_csv(layout.label_issues_path, ["split", "member", "label", "suggested", "prob_label"], rows)
+    write_table(layout.label_issues_path, ["split", "member", "label", "suggested", "prob_label"], rows)
     shown = found[:most]
     captions = [
         f"{split}: {PurePosixPath(member).name}\nlabelled {spec.classes[label]},\nat {prob:.2%}"
@@ -290,14 +293,14 @@ def _evaluate_extra(
         predictions += list_predictions(scored, spec.classes)
         _draw_extra(layout, name, scored.report, attributes, spec)
         print(
-            f"evaluate: {name}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
+            f"evaluate: {printable(name)}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
             f"{len(labelled.images):,} images"
         )
         if unreadable := list_unreadable(labelled, scored.reading):
-            print(f"evaluate: {name}: cannot be read: {unreadable}", file=sys.stderr)
+            print(printable(f"evaluate: {name}: cannot be read: {unreadable}"), file=sys.stderr)
     write_json(layout.extra_report_path, reports)
-    write_csv(layout.extra_attributes_path, ["set", *attribute_columns(spec.classes)], table)
-    write_csv(layout.extra_predictions_path, prediction_columns(spec.classes), predictions)
+    write_table(layout.extra_attributes_path, ["set", *attribute_columns(spec.classes)], table)
+    write_table(layout.extra_predictions_path, prediction_columns(spec.classes), predictions)
     return figures
 
 

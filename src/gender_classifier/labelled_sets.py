@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.evaluation import Report, evaluate, wilson_interval
-from gender_classifier.file_names import find_other_format, list_first
+from gender_classifier.file_names import describe_value, find_other_format, list_first
 from gender_classifier.images import to_array
 from gender_classifier.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.predictions import tabulate_confusion
@@ -193,7 +193,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
     """Return what the report keeps of a set: what was given, what became of it, every figure, the confusion."""
     statuses = scored.reading.count()
     return {
-        "path": path,
+        "path": describe_value(path),
         "digest": scored.reading.digest,
         "num_images": len(scored.labelled.images),
         "num_scored": statuses.get("ok", 0),

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from gender_classifier.dataset import DatasetInfo
 from gender_classifier.evaluation import Report, wilson_interval
+from gender_classifier.file_names import describe_value
 from gender_classifier.layout import SAMPLE, SAMPLE_NOTE
+from gender_classifier.markdown import build_table, code_span, escape_markdown
 from gender_classifier.model import ModelSpec
 
 _MOST_EPOCHS = 12  # rows of the table of curves
@@ -62,7 +64,7 @@ def write_card(
     note = f"\n> {SAMPLE_NOTE}\n" if source == SAMPLE else ""
     metrics = report.metrics
     robust = metrics.get("robust_accuracy")
-    classes = " or ".join(f"`{name}`" for name in spec.classes)
+    classes = " or ".join(map(code_span, spec.classes))
     recalls = [
         (name, int(row[place]), int(row.sum()))
         for place, (name, row) in enumerate(zip(spec.classes, report.confusion, strict=True))
@@ -70,7 +72,7 @@ def write_card(
     figures = [
         ("accuracy", f"{metrics['accuracy']:.4f}", _span(metrics["accuracy_low"], metrics["accuracy_high"])),
         *(
-            (f"recall of {name}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total)))
+            (f"recall of {escape_markdown(name)}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total)))
             for name, hits, total in recalls
         ),
         ("ROC AUC", f"{metrics['roc_auc']:.4f}", ""),
@@ -78,20 +80,22 @@ def write_card(
         ("expected calibration error", f"{metrics['ece']:.4f}", ""),
         *([("accuracy over all corruptions", f"{robust:.4f}", "")] if robust is not None else []),
     ]
+    shown = [(code_span(key), code_span(describe_value(value))) for key, value in params.items()]
     return f"""\
 # Model card: gender-classifier
 {note}
-AlexNet ({spec.head} head) that calls a face crop, scaled to {spec.image_size}×{spec.image_size} px RGB, {classes}.
+AlexNet ({escape_markdown(spec.head)} head) that calls a face crop, scaled to \
+{spec.image_size}×{spec.image_size} px RGB, {classes}.
 
 ## Data
 
-- source: `{source}`; manifest SHA-256 `{info.manifest_sha256}`
+- source: {code_span(describe_value(source))}; manifest SHA-256 `{info.manifest_sha256}`
 - images: {", ".join(f"{count:,} {split}" for split, count in counts.items())}
 - the epoch was chosen on val; the test images were seen once, afterwards
 
 ## Figures on the {counts["test"]:,} test images
 
-{_table(("figure", "value", "95 % interval"), figures)}
+{build_table(("figure", "value", "95 % interval"), figures)}
 
 Kept epoch: {best["best_epoch"]:.0f}, with validation accuracy {best["best_val_accuracy"]:.4f} and loss \
 {best["best_val_loss"]:.4f}; probabilities are calibrated on val, temperature {spec.temperature:.3f}.
@@ -100,7 +104,7 @@ Kept epoch: {best["best_epoch"]:.0f}, with validation accuracy {best["best_val_a
 
 ## Parameters
 
-{_table(("key", "value"), [(f"`{key}`", f"`{value}`") for key, value in params.items()])}
+{build_table(("key", "value"), shown)}
 
 {_LIMITS}"""
 
@@ -120,16 +124,12 @@ def _tabulate_curves(curves: Sequence[Mapping[str, str]]) -> str:
     places = sorted({round(number * (len(curves) - 1) / max(count - 1, 1)) for number in range(count)})
     rows = [
         (
-            row["epoch"],
+            escape_markdown(row["epoch"]),
             *(f"{float(row[key]):.4f}" for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy")),
         )
         for row in (curves[place] for place in places)
     ]
-    return _table(("epoch", "train loss", "val loss", "train accuracy", "val accuracy"), rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+    return build_table(("epoch", "train loss", "val loss", "train accuracy", "val accuracy"), rows)
 
 
 def _span(low: float, high: float) -> str:

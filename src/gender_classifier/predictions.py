@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.evaluation import Report
-from gender_classifier.files import write_csv
+from gender_classifier.spreadsheet import write_table
 
 
 def write_predictions(
@@ -21,7 +21,7 @@ def write_predictions(
         [member, classes[label], classes[pred], int(label == pred), *(f"{prob:.6f}" for prob in probs)]
         for member, label, pred, probs in zip(members, labels, report.preds, report.probs, strict=True)
     )
-    write_csv(path, header, rows)
+    write_table(path, header, rows)
 
 
 def tabulate_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> dict[str, dict[str, int]]:

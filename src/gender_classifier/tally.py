@@ -23,6 +23,7 @@ from gender_classifier.monitoring import (
     measure_predictions,
 )
 from gender_classifier.predictor import MAX_PIXELS, Predictor, Source, explain, map_in_order
+from gender_classifier.spreadsheet import restore_cell
 
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
 """Of a log of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes it."""
@@ -140,7 +141,7 @@ def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[fl
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for line, row, probs in read(path, file, classes):
-                name, error = str(row.get("name", "")), str(row.get("error") or "")
+                name, error = str(row.get("name") or ""), str(row.get("error") or "")
                 yield name, [] if error else _check_probs(path, line, probs), error
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a log of `gender-classifier predict`") from None
@@ -157,6 +158,8 @@ def _read_csv(
             "writes"
         )
     for row in reader:
+        for column in ("name", "error"):
+            row[column] = restore_cell(row.get(column) or "")
         yield reader.line_num, row, [row[name] for name in wanted]
 
 

@@ -50,10 +50,18 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     (leftover,) = tmp_path.iterdir()
     assert leftover.read_text() == "torn"
-    write_json(tmp_path / "a.json2", {})  # of another file, whose name begins alike
-    assert leftover.exists()
+    (tmp_path / "mine.tmp").touch()
     write_json(path, {"a": 1})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "a.json2"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "mine.tmp"]
+
+
+def test_many_files_in_one_folder_do_not_take_ever_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    scan = os.scandir
+    monkeypatch.setattr("gender_classifier.files.os.scandir", lambda folder: listed.append(folder) or scan(folder))
+    for number in range(20):
+        write_text(tmp_path / str(number), "x")
+    assert len(listed) == 1
 
 
 def test_several_writers_of_one_path_do_not_tear_it(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ _SECRET_VARIABLE = re.compile(
 )
 _ADDRESS_VARIABLE = re.compile(r"(uri|url|dsn|destination|artifact_root|connection_string)$|_proxy$", re.I)
 
-# In a text: what stands before the last @ of an address, and a parameter whose name says that it is secret.
-_USERINFO = re.compile(r"(://)(?:[^\s'\"<>/@]*:[^\s'\"<>]*|[^\s'\"<>/@]+)@")
-_NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|credential|signature|api_?key|access_?key|accountkey)"
-_PARAMETER = re.compile(rf"([\w.%-]{{0,40}}{_NAMES}(?:=|%3D))('[^']*'|[^\s&;,'\"<>#)]+)", re.I)
+# In a text, an address; a parameter or a key whose name says that it is secret; a header. Linear in the text's length.
+_ADDRESS = re.compile(r"(?<=://)[^\s'\"<>]+")
+_NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|credential|signature|api_?key|access_?key|account_?key)"
+_PARAMETER = re.compile(rf"({_NAMES}(?:=|%3D|['\"]: ?(?=['\"])))('[^']*'|\"[^\"]*\"|[^\s&;,'\"<>#)]+)", re.I)
+_HEADER = re.compile(r"(authorization['\"]?: ?['\"]?\w+ )([^\s'\",]+)", re.I)
 
 _SHORTEST = 4  # a password shorter than that is hidden in addresses alone: elsewhere it would hide half of the text
 
@@ -39,7 +40,9 @@ def hide_secrets(text: str, *, known: Iterable[str] | None = None) -> str:
     """
     for secret in sorted(_spell(find_secrets() if known is None else known), key=len, reverse=True):
         text = re.sub(re.escape(secret), HIDDEN, text, flags=re.I)  # libraries write hosts and escapes in lower case
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _USERINFO.sub(rf"\1{HIDDEN}@", text))
+    for pattern in (_PARAMETER, _HEADER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return _ADDRESS.sub(lambda match: _hide_user(match[0]), text)
 
 
 def hide_in_addresses(text: str) -> str:
@@ -58,7 +61,7 @@ def strip_credentials(address: str) -> str:
         before = before.rpartition("@")[2] if not before.startswith("/") else before
     elif ":" in before and "@" in query:
         before, question, query = query.rpartition("@")[2].partition("?")
-    kept = [part for part in query.split("&") if part and not _PARAMETER.match(unquote(part))]
+    kept = [part for part in query.split("&") if part and not _PARAMETER.search(unquote(part))]
     return f"{scheme.lower()}://{before.rstrip('/')}" + (f"{question}{'&'.join(kept)}" if kept else "")
 
 
@@ -99,9 +102,17 @@ class _HidingStream:
         return getattr(self._stream, name)
 
 
+def _hide_user(address: str) -> str:
+    """Hide what stands before the host in ``address``, which is without its scheme."""
+    start, _, _ = address.partition("/")
+    # Behind a colon, a password that is not escaped may hold a slash.
+    end = address.rfind("@") if ":" in start.partition("@")[0] else start.rfind("@")
+    return f"{HIDDEN}{address[end:]}" if end > 0 else address
+
+
 def _find_in_address(address: str) -> Iterator[str]:
     """Yield what may be secret in ``address``, however badly it is formed."""
-    yield from (match[2].strip("'") for match in _PARAMETER.finditer(address))
+    yield from (match[2].strip("'\"") for match in _PARAMETER.finditer(address))
     head, at, _ = address.rpartition("@")
     if not at or address.startswith("models:"):
         return

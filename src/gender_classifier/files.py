@@ -11,12 +11,13 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gender_classifier.errors import DataError
 
-_LEFTOVER = re.compile(r"-[0-9a-f]{16}\.tmp$")
+_LEFTOVER = re.compile(r"^\..*-[0-9a-f]{16}\.tmp$", re.DOTALL)
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
     Whoever looks at ``path`` sees the old file, or a new one complete and on disk, and nothing between; of several
     writers at once, the last one's. The temporary file is made here, under a name that nobody can foresee, so that no
-    link is followed. What killed writers of ``path`` have left is removed.
+    link is followed. What killed writers have left in the folder is removed.
 
     Args:
         path: its folder is made where it is missing; a link there is replaced, not followed.
@@ -36,6 +37,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent)
         temporary, descriptor = _make_temporary(path, 0o600 if private else 0o666)
         try:
             yield temporary
@@ -45,27 +47,23 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)  # and with it the lock that says that this writer lives
-        remove_leftovers(path.parent, path.name)
     except OSError as error:
         if error.filename is None:  # the error of a write knows no name
             error.filename = str(path)
         raise
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files in ``folder`` whose writers are dead; where that cannot be told, they stay.
-
-    Args:
-        folder: that :func:`replacing` has written to.
-        name: of the file that they were to become; None for all.
-    """
-    begins = "." if name is None else f".{_shorten(name)}-"
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in ``folder`` whose writers are dead; where that cannot be told, they stay."""
     with suppress(OSError), os.scandir(folder) as entries:
-        found = [Path(one.path) for one in entries if one.name.startswith(begins) and _LEFTOVER.search(one.name)]
-        for path in found:
+        for path in [Path(one.path) for one in entries if _LEFTOVER.search(one.name)]:
             with suppress(OSError), _open_regular(path) as descriptor:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+# Once a process: a folder may hold many files, and be written to as many times.
+_remove_leftovers_once = lru_cache(1024)(remove_leftovers)
 
 
 def _make_temporary(path: Path, mode: int) -> tuple[Path, int]:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout, find_main_root
+from gender_classifier.common.terminal import printable
 from gender_classifier.ingest.report import describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
@@ -29,10 +30,11 @@ def main(layout: Layout, params: Params) -> None:
         publish(layout.root, describe_snapshot(snapshot), run)
         run.log_metrics({"num_raw": snapshot.num_images})
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
-    print(f"ingest: {snapshot.num_images:,} images from {snapshot.source}, SHA-256 {short_digest(snapshot.sha256)}…")
+    source, digest = printable(snapshot.source), short_digest(snapshot.sha256)
+    print(f"ingest: {snapshot.num_images:,} images from {source}, SHA-256 {digest}…")
     for line in (snapshot.note, *snapshot.remarks):
         if line:
-            print(f"ingest: {line}")
+            print(printable(f"ingest: {line}"))
 
 
 if __name__ == "__main__":

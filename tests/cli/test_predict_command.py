@@ -301,3 +301,33 @@ def test_a_log_of_earlier_versions_with_cut_names_is_read(tmp_path: Path) -> Non
             "".join(f"{line}{ending}" for line in (header, "a" + rest, "b" + rest)).encode()
         )
         assert [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))] == ["a", "b"]
+
+
+def test_a_name_is_no_formula_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "=cmd|' /C calc'!A0.jpg",
+        "+1.jpg",
+        "@x.jpg",
+        "-x.jpg",
+        "\t=1.jpg",
+        "\uff1d1.jpg",
+        "'=1.jpg",
+        "-0.5",
+        "-",
+        "a=b.jpg",
+    ]
+    (tmp_path / "log.csv").write_bytes(write_log(monkeypatch, names, "csv"))
+    with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"'{name}" for name in names[:7]] + names[7:]
+    assert [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))] == names
+
+
+def test_csv_on_a_terminal_does_not_control_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(io, "TextIOWrapper", Terminal)
+    shown = write_log(monkeypatch, ["a\x1b[31m\u202e.jpg"], "csv").decode()
+    assert shown.splitlines()[1].startswith(r"a\x1b[31m\u202e.jpg,")

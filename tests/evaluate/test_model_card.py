@@ -14,17 +14,19 @@ from gender_classifier.model.model_file import ModelSpec
 SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
 
 
-def card(source: str, epochs: int, **tta: float) -> str:
+def card(
+    source: str, epochs: int, *, spec: ModelSpec = SPEC, more: dict[str, object] | None = None, **tta: float
+) -> str:
     labels = np.repeat([0, 1], 50)
     logits = np.eye(2, dtype=np.float32)[labels] * 4
     logits[:5] = logits[:5, ::-1]  # five of fifty female faces are called male
-    info = DatasetInfo(SPEC.classes, 64, SPEC.channel_mean, SPEC.channel_std, "d" * 64, {})
-    report = evaluate(logits, labels, classes=SPEC.classes)
+    info = DatasetInfo(spec.classes, 64, SPEC.channel_mean, SPEC.channel_std, "d" * 64, {})
+    report = evaluate(logits, labels, classes=spec.classes)
     report.metrics.update(tta)
     return write_card(
         source=source,
-        params={"epochs": epochs, "lr": 0.001},
-        spec=replace(SPEC, tta_margin=1.5 if tta else 0.0),
+        params={"epochs": epochs, "lr": 0.001} | (more or {}),
+        spec=replace(spec, tta_margin=1.5 if tta else 0.0),
         info=info,
         counts={"train": 1800, "val": 200, "test": 100},
         report=report,
@@ -88,8 +90,20 @@ def test_the_limits_are_the_cards_own() -> None:
     assert limits.startswith("> Synthetic data")
 
 
-def test_names_and_params_cannot_break_the_page() -> None:
-    text = card("a`b|c\n# heading\x1b[31m.zip", 3)
-    assert "source: `` a`b|c\\n# heading\\x1b[31m.zip ``; " in text
-    assert "\x1b" not in text
-    assert "\n# heading" not in text
+def test_full_paths_are_not_in_the_card() -> None:
+    text = card("/home/me/private/faces.zip/copy", 3, more={"source": "/home/me/private/faces.zip/copy", "x": "~/y/z"})
+    assert "- source: `faces.zip/copy`;" in text
+    assert "| `source` | `faces.zip/copy` |" in text
+    assert "| `x` | `z` |" in text
+    assert "private" not in text
+
+
+def test_names_are_no_markup() -> None:
+    spec = replace(SPEC, classes=("<img src=x>|`", "male\x1b[31m"))
+    text = card("a`b|<script>", 3, spec=spec, more={"a|b": "x|y\nz", "link": "![x](http://evil)"})
+    assert not {"\x1b", "<img", "<script", "|`", "![x]("} & {
+        part for part in ("\x1b", "<img", "<script", "|`") if part in text
+    }
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} <= {3, 4, 6}
+    assert "![x](" not in text.replace("`![x](http://evil)`", "")

@@ -214,3 +214,18 @@ def test_a_registry_without_the_model_is_named(
     monkeypatch.chdir(root)
     assert main(["promote", "1"]) == 1
     assert "no such version; there are: none" in capsys.readouterr().err
+
+
+def test_nothing_of_this_machine_is_told_with_a_model(
+    root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "https://you:secret-token@example.org/faces.git"
+    monkeypatch.setattr("gender_classifier.track.registry.get_git_repo_url", lambda _: address)
+    monkeypatch.setattr("mlflow.tracking.context.git_context.get_git_repo_url", lambda _: address)
+    monkeypatch.setattr("sys.argv", ["/home/somebody/faces/stages/evaluate.py"])
+    version, _ = register(root, onnx_path, 0.95)
+    found = client(root).get_model_version(REGISTERED_MODEL, version)
+    tags = client(root).get_logged_model(found.source.removeprefix("models:/")).tags
+    assert tags["mlflow.source.name"] == "stages/evaluate.py"
+    assert tags["mlflow.source.git.repoURL"] == "https://example.org/faces.git"
+    assert not [value for value in (*tags.values(), *found.tags.values()) if "secret" in value or "/home/" in value]

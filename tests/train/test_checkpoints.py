@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from test_training import PARAMS, trainer
 
+from gender_classifier.common.files import replacing
 from gender_classifier.train.checkpoints import (
     Checkpoint,
     discard_checkpoints,
@@ -55,16 +57,34 @@ def test_the_name_tells_every_difference(tmp_path: Path) -> None:
     assert fingerprint({"a": 1, "b": 2}, [one]) == fingerprint({"b": 2, "a": 1}, [one])
 
 
-def test_discarding_takes_the_runs_own_and_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Also not one that runs now, nor a file that is none of ours."""
+def test_discarding_takes_the_runs_own_and_what_nobody_can_go_on_from(tmp_path: Path) -> None:
     for number in range(12):
-        save_checkpoint(tmp_path / f"{number:02}.safetensors", Checkpoint({}, {"run_id": str(number)}))
-    (tmp_path / "torn.safetensors").write_bytes(b"x")
-    with hold_checkpoint(tmp_path / "03.safetensors"):
-        discard_checkpoints(tmp_path, "10")
-    left = [path.stem for path in sorted(tmp_path.glob("*.safetensors"))]
-    assert left == [*(f"{number:02}" for number in range(12) if number != 10), "torn"]
-    assert "12 checkpoints of stopped trainings are in" in caplog.text
+        path = tmp_path / f"{number:02}.safetensors"
+        save_checkpoint(path, Checkpoint({"weight": torch.ones(9)}, {"run_id": str(number % 11)}))
+        os.utime(path, (number, number))
+    for name, content in (("empty", b""), ("torn", path.read_bytes()[:-9]), ("foreign", b"x" * 99)):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    (tmp_path / ".00.safetensors-0123456789abcdef.tmp").touch()  # of a writer that was killed
+    discard_checkpoints(tmp_path, "0")
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {f"{number:02}" for number in range(1, 11)}
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_discarding_leaves_what_runs(tmp_path: Path) -> None:
+    own, torn, other = (tmp_path / f"{name}.safetensors" for name in ("own", "torn", "other"))
+    save_checkpoint(own, STATE)
+    save_checkpoint(other, Checkpoint({}, {"run_id": "other"}))
+    torn.write_bytes(b"")
+    with hold_checkpoint(own), hold_checkpoint(torn), hold_checkpoint(other), replacing(other) as writing:
+        writing.write_bytes(b"half")
+        discard_checkpoints(tmp_path, "abc")
+        assert own.exists()
+        assert torn.exists()
+        assert writing.read_bytes() == b"half"
+        assert all(path.with_suffix(".lock").exists() for path in (own, torn, other))
+        writing.write_bytes(other.read_bytes())
+    discard_checkpoints(tmp_path, "abc")
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"other.safetensors"}
 
 
 def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:
@@ -74,9 +94,7 @@ def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:
         "with hold_checkpoint(pathlib.Path(sys.argv[1])): print('mine', flush=True)"
     )
     with hold_checkpoint(path):
-        other = subprocess.Popen(
-            [sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        other = subprocess.Popen([sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert other.stdout is not None
         assert "the same training runs in another process" in other.stdout.readline()
         assert other.poll() is None

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gender_classifier.common.file_names import escape_name
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.file_names import escape_name
 from gender_classifier.data.manifest import Record, read_manifest, write_manifest
 from gender_classifier.errors import DataError
 from gender_classifier.ingest.sources import ingest

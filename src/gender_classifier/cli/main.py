@@ -14,10 +14,10 @@ from gender_classifier.cli.options import add_common_options, wants_traceback
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
+from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.common.logs import show_logs
 from gender_classifier.common.paths import find_checkout
-from gender_classifier.common.secrets import hide_secrets_in_output
-from gender_classifier.common.terminal import describe_os_error, drop_output, make_output_safe, printable
+from gender_classifier.common.terminal import complain, describe_os_error, drop_output, make_output_safe
 from gender_classifier.errors import GenderClassifierError, TrackingError
 from gender_classifier.version import __version__
 
@@ -28,7 +28,6 @@ _SIGINT_STATUS, _SIGPIPE_STATUS = 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit status: 0, 1 for an error, 2 for wrong usage."""
     make_output_safe()
-    hide_secrets_in_output()
     name, options = "gender-classifier", None
     try:
         try:
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GenderClassifierError as error:
         if wants_traceback(options):
             raise
-        print(f"{name}: error: {printable(str(error))}", file=sys.stderr)
+        complain(name, error)
     except BrokenPipeError:  # `| head` has seen enough
         drop_output()
         return _SIGPIPE_STATUS
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         if wants_traceback(options):
             raise
-        print(f"{name}: error: {printable(describe_os_error(error))}", file=sys.stderr)
+        complain(name, describe_os_error(error))
     except KeyboardInterrupt:
         return _SIGINT_STATUS
     else:
@@ -99,15 +98,24 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
+    from gender_classifier.common.paths import Layout
     from gender_classifier.track.experiments import find_dvc_experiments
+    from gender_classifier.track.outbox import find_strays
     from gender_classifier.track.recovery import catch_up, name_experiments
-    from gender_classifier.track.store import connect, locate_store_root
+    from gender_classifier.track.store import connect, locate_store_root, name_store
 
     root = locate_store_root(Path.cwd())
     client = connect(root, create=create)
     completed, marked = catch_up(client, root)
     named = name_experiments(client, [(one.name, one.run_id) for one in find_dvc_experiments(root)])
     print(f"sync: {completed} runs completed, {marked} marked KILLED, {named} experiment names added")
+    folder = Layout(root).outbox_dir
+    strays = find_strays(folder, name_store(client.tracking_uri, root))
+    if strays:
+        print(
+            f"sync: {len(strays)} runs hold entries for stores at other addresses in {folder}: set MLFLOW_TRACKING_URI "
+            "to the address they are for, or remove their folders"
+        )
 
 
 def _ui(options: argparse.Namespace) -> None:
@@ -120,7 +128,7 @@ def _ui(options: argparse.Namespace) -> None:
     root = locate_store_root(Path.cwd())
     uri = find_tracking_uri(root)
     is_server = uri.startswith(("http:", "https:"))
-    address = uri if is_server else f"http://127.0.0.1:{options.port}"
+    address = strip_credentials(uri) if is_server else f"http://127.0.0.1:{options.port}"
     client = connect(root)
     models = next((one for name, one in find_experiments(client).items() if not name.endswith("-data")), None)
     if models is not None:

@@ -149,14 +149,14 @@ def _print_report(
     verdict: str,
     threshold: float,
 ) -> None:
-    digest = predictor.metadata.get("data_digest", "unknown")
+    digest = printable(predictor.metadata.get("data_digest", "unknown"))
     unreadable = f", {tally.num_unreadable:,} more unreadable" if tally.num_unreadable else ""
     print(f"{tally.num_images:,} images{unreadable}, against training data {digest}\n")
     rows = [("statistic", "reference", "", "new", "PSI", "KS", "p", "verdict")]
     rows += [
         (
             one.name,
-            one.split,
+            printable(one.split),
             summarize_histogram(one.name, reference[one.name]),
             summarize_histogram(one.name, tally.new[one.name]),
             f"{one.psi:.3f}",
@@ -180,7 +180,9 @@ def summarize_histogram(name: str, histogram: Histogram) -> str:
     """Return a distribution in a few words: the median and the span of nine tenths, or each class's share."""
     if histogram.categories:
         shares = histogram.counts / histogram.total
-        return ", ".join(f"{share:.1%} {one}" for one, share in zip(histogram.categories, shares, strict=True))
+        return ", ".join(
+            f"{share:.1%} {printable(one)}" for one, share in zip(histogram.categories, shares, strict=True)
+        )
     digits = 0 if name in ("width", "height") else 3
     low, middle, high = (f"{histogram.quantile(share):.{digits}f}" for share in (0.05, 0.5, 0.95))
     return f"{middle} ({low} to {high})" + (" px" if not digits else "")

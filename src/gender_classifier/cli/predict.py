@@ -159,7 +159,7 @@ def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
             header = ""
         prob = f"{prediction.prob:.4f}" if prediction.probs else ""
         box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
-        print(f"{label or _NO_FACE:{width}}  {prob:>11}  {box}{printable(prediction.name)}")
+        print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {box}{printable(prediction.name)}")
 
     return write
 
@@ -183,8 +183,10 @@ def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
 
 def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     from gender_classifier.common.files import build_csv_writer
+    from gender_classifier.common.spreadsheet import escape_row
 
     writer = build_csv_writer(sys.stdout)
+    show = printable if sys.stdout.isatty() else str  # a file keeps every byte of a name, a terminal would obey some
     edges = ["left", "top", "right", "bottom"] if faces else []
     writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), *edges, "error"])
 
@@ -192,7 +194,7 @@ def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
         probs = [f"{prob:.6f}" for prob in prediction.probs] or [""] * len(classes)
         prob = f"{prediction.prob:.6f}" if prediction.probs else ""
         box = (prediction.box or [""] * 4) if faces else ()
-        writer.writerow([prediction.name, label, prob, *probs, *box, prediction.error])
+        writer.writerow(escape_row([show(prediction.name), label, prob, *probs, *box, show(prediction.error)]))
 
     return write
 

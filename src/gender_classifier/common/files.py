@@ -1,76 +1,96 @@
-"""Writing files whole or not at all: temporary name, fsync, rename."""
+"""Writing files whole or not at all: a temporary name for each writer, fsync, rename."""
 
 from __future__ import annotations
 
 import csv
 import fcntl
-import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Protocol, TextIO
 
 from gender_classifier.errors import DataError
 
+_LEFTOVER = re.compile(r"^\..*-[0-9a-f]{16}\.tmp$", re.DOTALL)
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success move it to ``path``, on failure remove it.
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, of this writer alone; on success move it to ``path``, else remove it.
 
-    Whoever looks at ``path`` sees the old file, or the new one complete and on disk, and nothing between. Each writer
-    has a temporary file of its own: two at once cannot tear one another, the later one wins. What a killed writer has
-    left is removed by the next one.
+    Whoever looks at ``path`` sees the old file, or a new one complete and on disk, and nothing between; of several
+    writers at once, the last one's. The temporary file is made here, under a name that nobody can foresee, so that no
+    link is followed. What killed writers have left in the folder is removed.
+
+    Args:
+        path: its folder is made where it is missing; a link there is replaced, not followed.
+        private: readable and writable by the user alone; otherwise as the umask says.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        temporary, descriptor = _create_temporary(path)
+        _remove_leftovers_once(path.parent)
+        temporary, descriptor = _make_temporary(path, 0o600 if private else 0o666)
+        try:
+            yield temporary
+            flush_to_disk(temporary)
+            temporary.replace(path)
+            flush_to_disk(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)  # and with it the lock that says that this writer lives
     except OSError as error:
-        error.filename = str(path)
-        raise
-    try:
-        yield temporary
-        fsync(temporary)
-        temporary.replace(path)
-        fsync(path.parent)
-    except OSError as error:
-        if error.filename is None or error.filename == str(temporary):  # the error of a write knows no name
+        if error.filename is None:  # the error of a write knows no name
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
-def _create_temporary(path: Path) -> tuple[Path, int]:
-    """Create a file that nobody else has, follow no link to it, and lock it for as long as it is written."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in ``folder`` whose writers are dead; where that cannot be told, they stay."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(one.path) for one in entries if _LEFTOVER.search(one.name)]:
+            with suppress(OSError), _open_regular(path) as descriptor:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+# Once a process: a folder may hold many files, and be written to as many times.
+_remove_leftovers_once = lru_cache(1024)(remove_leftovers)
+
+
+def _make_temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """Make an empty file beside ``path`` and lock it; return it, and the descriptor that holds the lock."""
     while True:
-        temporary = path.with_name(f".{path.name[:200]}.{token_hex(6)}.tmp")
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with suppress(OSError):  # a file system without locks: nothing is then removed as stale either
+        temporary = path.with_name(f".{_shorten(path.name)}-{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        # Not every file system has locks. There, nothing is taken for a leftover either.
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
-        os.close(descriptor)  # removed as stale in the moment before it was locked
+        os.close(descriptor)  # before the lock was held, another writer took the file for a leftover
 
 
-def _remove_stale(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name[:200])}.*.tmp"):
-        with suppress(OSError):
-            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
-                left.unlink()
-            finally:
-                os.close(descriptor)
+@contextmanager
+def _open_regular(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _shorten(name: str) -> str:
+    """Return a part of ``name`` that leaves room, in the 255 bytes of a file's name, for what makes it unique."""
+    return os.fsdecode(os.fsencode(name)[:200])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,8 +113,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     r"""Write a header and ``rows``, comma-separated, a line each.
 
-    Any text survives reading with ``csv``, ``newline=""`` and :func:`unescape_cell`, except surrogates: they become
-    ``\u`` escapes, so that the file is UTF-8.
+    Any text survives reading with ``csv`` and ``newline=""``, except surrogates: they become ``\u`` escapes, so that
+    the file is UTF-8.
     """
     with (
         replacing(path) as temporary,
@@ -121,45 +141,7 @@ def build_csv_writer(file: TextIO) -> CsvWriter:
     Args:
         file: open for text, with ``newline=""``.
     """
-    return _SafeCells(csv.writer(_UnixLines(file), lineterminator="\r\n"))
-
-
-class _SafeCells:
-    """Writes rows whose cells no spreadsheet takes for a formula."""
-
-    def __init__(self, writer: CsvWriter) -> None:
-        self._writer = writer
-
-    def writerow(self, row: Iterable[object], /) -> object:
-        return self._writer.writerow(map(escape_cell, row))
-
-    def writerows(self, rows: Iterable[Iterable[object]], /) -> None:
-        self._writer.writerows(map(escape_cell, row) for row in rows)
-
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
-
-
-def escape_cell(value: object) -> object:
-    """Return a cell of a CSV file that a spreadsheet shows as text instead of running it as a formula.
-
-    An apostrophe is put before text that begins with ``=``, ``+``, ``-``, ``@`` (or their full-width forms), a tab or a
-    carriage return, as OWASP recommends ("CSV injection"); numbers stay. :func:`unescape_cell` takes it away.
-    """
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value) else value
-
-
-def unescape_cell(text: str) -> str:
-    """Return what :func:`escape_cell` was given."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return csv.writer(_UnixLines(file), lineterminator="\r\n")
 
 
 class _UnixLines:
@@ -192,8 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def fsync(path: Path) -> None:
-    """Have a file or a folder on disk before anything else happens."""
+def flush_to_disk(path: Path) -> None:
+    """Have the system write a file's content, or a folder's names, to the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

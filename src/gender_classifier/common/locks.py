@@ -12,14 +12,16 @@ from gender_classifier.errors import LockError
 
 
 @contextmanager
-def hold_lock(path: Path, *, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+def hold_lock(path: Path, *, on_wait: Callable[[], object] = lambda: None, timeout: float = -1) -> Iterator[None]:
     """Hold the lock file ``path`` until the block ends; wait for a process that holds it.
 
     Args:
         path: the lock file; it is made, and stays.
         on_wait: called once if another process holds the lock.
+        timeout: seconds to wait for it at most; negative for as long as it takes.
 
     Raises:
+        filelock.Timeout: another process still holds it after ``timeout``.
         LockError: the file cannot be made, or its file system has no locks.
     """
     lock = FileLock(path)
@@ -29,7 +31,9 @@ def hold_lock(path: Path, *, on_wait: Callable[[], object] = lambda: None) -> It
             lock.acquire(timeout=0)
         except Timeout:
             on_wait()
-            lock.acquire()
+            lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
     except (OSError, NotImplementedError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise LockError(

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gender_classifier.common.credentials import hide_secrets
+from gender_classifier.common.terminal import printable
+
 LEVEL_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL"
 PACKAGE = "gender_classifier"
 
@@ -57,4 +60,4 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return f"{self._name}: {kind}{record.getMessage()}"
+        return printable(hide_secrets(f"{self._name}: {kind}{record.getMessage()}"))

@@ -6,6 +6,8 @@ import codecs
 import os
 import sys
 
+from gender_classifier.common.credentials import hide_secrets, protect_stderr
+
 BYTES_OR_ESCAPES = "gender_classifier.bytes_or_escapes"
 """Name of the encoding error handler that gives undecodable bytes back and escapes what the encoding lacks."""
 
@@ -14,7 +16,7 @@ def make_output_safe(*, errors: str = "backslashreplace") -> None:
     r"""Write characters that the terminal's or pipe's encoding lacks as ``\u`` escapes, instead of failing on them.
 
     A stream that was replaced by one without ``reconfigure`` is left as it is. One that the caller has closed, as
-    ``>&-`` does, takes everything and shows nothing.
+    ``>&-`` does, takes everything and shows nothing. Standard error shows no secret of the environment from now on.
 
     Args:
         errors: handler of standard output's encoding errors; standard error always escapes.
@@ -26,6 +28,12 @@ def make_output_safe(*, errors: str = "backslashreplace") -> None:
             setattr(sys, name, null)
         elif hasattr(stream, "reconfigure") and not stream.closed:
             stream.reconfigure(errors=handler)
+    protect_stderr()
+
+
+def complain(name: str, message: object, *, kind: str = "error") -> None:
+    """Tell on standard error, in one line, what is wrong; nothing in it controls the terminal or is secret."""
+    print(printable(hide_secrets(f"{name}: {kind}: {message}")), file=sys.stderr)
 
 
 def drop_output() -> None:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from gender_classifier.common.file_names import escape_name, list_first
 from gender_classifier.common.files import replacing
+from gender_classifier.data.file_names import escape_name, list_first
 from gender_classifier.data.folders import MAX_FILE_BYTES
 from gender_classifier.data.formats import deflate64
 from gender_classifier.data.formats.zip_diagnosis import explain_not_a_zip
@@ -74,7 +74,7 @@ class Archive:
     """A zip file opened for reading.
 
     A member has a name with ``/`` between its parts, without empty ones, escaped by
-    :func:`~gender_classifier.common.file_names.escape_name`. One that must not be read harms none of the others: only
+    :func:`~gender_classifier.data.file_names.escape_name`. One that must not be read harms none of the others: only
     reading it, or checking it, fails.
 
     Attributes:

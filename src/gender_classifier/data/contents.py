@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gender_classifier.common.file_names import find_suffix, has_image_suffix, is_clutter, list_first
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.file_names import find_suffix, has_image_suffix, is_clutter, list_first
 from gender_classifier.data.folders import list_files, read_file
 from gender_classifier.errors import SourceError
 

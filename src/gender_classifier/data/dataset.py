@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.files import read_json, replacing, unescape_cell, write_csv, write_json
+from gender_classifier.common.files import read_json, replacing, write_csv, write_json
 from gender_classifier.errors import DataError
 
 INDEX_COLUMNS = ("row", "member", "label", "sha256")
@@ -122,7 +122,7 @@ def read_digests(path: Path) -> list[str]:
 def _read_column(path: Path, column: str) -> list[str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [unescape_cell(row[column]) for row in csv.DictReader(file)]
+            return [row[column] for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
     except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from gender_classifier.common.file_names import (
+from gender_classifier.data.archive import Archive, split_archive_path
+from gender_classifier.data.contents import Contents, list_archive, list_folder
+from gender_classifier.data.file_names import (
     OTHER_ARCHIVES,
     escape_name,
     find_collision,
@@ -17,8 +19,6 @@ from gender_classifier.common.file_names import (
     has_image_suffix,
     list_first,
 )
-from gender_classifier.data.archive import Archive, split_archive_path
-from gender_classifier.data.contents import Contents, list_archive, list_folder
 from gender_classifier.data.folders import read_file
 from gender_classifier.data.names import RAW_SPLITS
 from gender_classifier.errors import DataError, SourceError

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from gender_classifier.common.files import unescape_cell, write_csv
+from gender_classifier.common.files import write_csv
 from gender_classifier.errors import DataError
 
 
@@ -63,7 +63,7 @@ MANIFEST_COLUMNS = tuple(field.name for field in fields(Record))
 
 
 def _parse_row(path: Path, line: int, row: list[str]) -> Record:
-    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, map(unescape_cell, row), strict=False))
+    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, row, strict=False))
     try:
         if len(row) != len(MANIFEST_COLUMNS) or values["status"] not in ("ok", "rejected"):
             raise ValueError

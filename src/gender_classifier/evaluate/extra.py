@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.file_names import find_other_format, list_first
+from gender_classifier.data.file_names import describe_value, find_other_format, list_first
 from gender_classifier.data.images import to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
 from gender_classifier.errors import ArchiveError, DataError, ImageError
@@ -193,7 +193,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
     """Return what the report keeps of a set: what was given, what became of it, every figure, the confusion."""
     statuses = scored.reading.count()
     return {
-        "path": path,
+        "path": describe_value(path),
         "digest": scored.reading.digest,
         "num_images": len(scored.labelled.images),
         "num_scored": statuses.get("ok", 0),

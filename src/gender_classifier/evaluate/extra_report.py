@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
+from gender_classifier.common.terminal import printable
 from gender_classifier.data.labelled_files import open_labelled_set
 from gender_classifier.evaluate.extra import (
     ScoredSet,
@@ -25,6 +26,8 @@ from gender_classifier.evaluate.extra import (
 from gender_classifier.evaluate.figures import attribute_table
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.model.inference import compute_logits
+
+_logger = logging.getLogger(__name__)
 
 
 def locate_sets(extra: Mapping[str, str], base_dir: Path, classes: Sequence[str]) -> dict[str, Path]:
@@ -70,11 +73,11 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, Path], num_bins: int, max_pi
                 on_images=bar.update,
             )
         print(
-            f"evaluate: {name}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
+            f"evaluate: {printable(name)}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
             f"{len(labelled.images):,} images"
         )
         if unreadable := list_unreadable(labelled, scored.reading):
-            print(f"evaluate: {name}: cannot be read: {unreadable}", file=sys.stderr)
+            _logger.warning("%s: cannot be read: %s", name, unreadable)
         found[name] = scored
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
+from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import Histogram, parse_reference
@@ -23,7 +23,7 @@ from gender_classifier.model.model_file import ModelSpec, load_model
 class Inputs:
     """The model and its data.
 
-    ``source`` is the data set's name without its folder. ``params`` are those that the model was made with, flat.
+    ``source`` is the data set's, of a full path the last part. ``params`` are those that the model was made with, flat.
     ``members`` names the images of each split in the order of its arrays, ``seen`` is the SHA-256 of each image of
     train and val with its split. ``best`` is metrics/train.json, ``curves`` metrics/curves.csv.
     """
@@ -67,7 +67,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         curves = list(csv.DictReader(file))
     return Inputs(
         run_id=str(read_json(layout.mlflow_run_path).get("run_id")),
-        source=PurePath(source).name,
+        source=describe_value(source),
         params=params,
         model=model,
         spec=spec,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
-from gender_classifier.common.terminal import printable
 from gender_classifier.data.dataset import DatasetInfo
+from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
+from gender_classifier.evaluate.markdown import build_table, code_span, escape_markdown
 from gender_classifier.metrics.scores import Report, wilson_interval
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import find_network
@@ -67,13 +67,14 @@ def write_card(
         curves: rows of ``metrics/curves.csv``.
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  no HTML
-    environment.filters |= {"code": _quote, "cell": _escape_cell}
+    environment.filters["text"] = escape_markdown
+    environment.globals["table"] = build_table
     template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         note=SAMPLE_NOTE if source == SAMPLE else "",
         network=find_network(spec.architecture).title,
-        classes=[_quote(name) for name in spec.classes],
-        source=source,
+        classes=[code_span(name) for name in spec.classes],
+        source=code_span(describe_value(source)),
         spec=spec,
         info=info,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
@@ -82,7 +83,10 @@ def write_card(
         metrics=report.metrics,
         best=best,
         curves=_thin_out(curves),
-        params=[(_quote(key), _quote(str(params[key]))) for key in sorted(params, key=lambda key: "." in key)],
+        params=[
+            (code_span(key), code_span(describe_value(params[key])))
+            for key in sorted(params, key=lambda key: "." in key)
+        ],
         limits=_LIMITS,
     )
 
@@ -92,7 +96,7 @@ def _list_figures(spec: ModelSpec, report: Report) -> Iterator[tuple[str, str, s
     yield "accuracy", f"{metrics['accuracy']:.4f}", _span(metrics["accuracy_low"], metrics["accuracy_high"])
     for place, (name, row) in enumerate(zip(spec.classes, report.confusion, strict=True)):
         hits, total = int(row[place]), int(row.sum())
-        yield f"recall of {printable(name)}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total))
+        yield f"recall of {escape_markdown(name)}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total))
     yield "ROC AUC", f"{metrics['roc_auc']:.4f}", ""
     yield "loss (nats an image)", f"{metrics['loss']:.4f}", ""
     yield "expected calibration error", f"{metrics['ece']:.4f}", ""
@@ -104,21 +108,11 @@ def _thin_out(curves: Sequence[Mapping[str, str]]) -> list[list[str]]:
     count = min(len(curves), _MAX_EPOCHS)
     places = sorted({round(number * (len(curves) - 1) / max(count - 1, 1)) for number in range(count)})
     keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
-    return [[curves[place]["epoch"], *(f"{float(curves[place][key]):.4f}" for key in keys)] for place in places]
+    return [
+        [escape_markdown(curves[place]["epoch"]), *(f"{float(curves[place][key]):.4f}" for key in keys)]
+        for place in places
+    ]
 
 
 def _span(low: float, high: float) -> str:
     return f"{low:.4f} to {high:.4f}"
-
-
-def _quote(text: str) -> str:
-    """Return ``text`` as inline code of Markdown, whatever it holds: a fence longer than any inside it."""
-    shown = printable(text)
-    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
-    pad = " " if len(fence) > 1 else ""
-    return f"{fence}{pad}{shown}{pad}{fence}"
-
-
-def _escape_cell(text: str) -> str:
-    r"""Return ``text`` for a cell of a table; ``|`` would end it, in inline code too."""
-    return text.replace("|", "\\|")

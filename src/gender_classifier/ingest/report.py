@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from gender_classifier.common.artifacts import Artifact
+from gender_classifier.data.file_names import describe_value
 from gender_classifier.ingest.sources import Snapshot
 
 
 def describe_snapshot(snapshot: Snapshot) -> Iterator[Artifact]:
     """Yield the snapshot's description and its metrics file."""
-    yield Artifact("data/raw.json", asdict(snapshot), "")
+    # It is shared, with the DVC remote too: of a full path, its last part.
+    described = replace(snapshot, source=describe_value(snapshot.source))
+    yield Artifact("data/raw.json", asdict(described), "")
     yield Artifact("metrics/ingest.json", {"num_raw": snapshot.num_images})

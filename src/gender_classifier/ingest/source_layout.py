@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from gender_classifier.common.file_names import escape_name, find_collision, list_first
 from gender_classifier.data.contents import may_be_image
+from gender_classifier.data.file_names import escape_name, find_collision, list_first
 from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import SourceError
 

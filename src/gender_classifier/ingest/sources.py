@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gender_classifier.common.file_names import OTHER_FORMATS, find_suffix, has_image_suffix, list_first
 from gender_classifier.data.archive import Archive, split_archive_path, write_archive
 from gender_classifier.data.contents import Contents, list_archive, list_folder
+from gender_classifier.data.file_names import OTHER_FORMATS, find_suffix, has_image_suffix, list_first
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.params import IngestParams

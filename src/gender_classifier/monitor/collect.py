@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.files import unescape_cell
+from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.data.images import decode, to_rgb, to_square
 from gender_classifier.errors import DataError, GenderClassifierError
 from gender_classifier.metrics.histograms import (
@@ -141,7 +141,7 @@ def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[fl
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for line, row, probs in read(path, file, classes):
-                name, error = str(row.get("name", "")), str(row.get("error") or "")
+                name, error = str(row.get("name") or ""), str(row.get("error") or "")
                 yield name, [] if error else _check_probs(path, line, probs), error
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a log of `gender-classifier predict`") from None
@@ -158,7 +158,9 @@ def _read_csv(
             "writes"
         )
     for row in reader:
-        yield reader.line_num, row | {"name": unescape_cell(row.get("name") or "")}, [row[name] for name in wanted]
+        for column in ("name", "error"):
+            row[column] = restore_cell(row.get(column) or "")
+        yield reader.line_num, row, [row[name] for name in wanted]
 
 
 def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gender_classifier.common.artifacts import Artifact, Run, Table
 from gender_classifier.common.figures import save_figure
-from gender_classifier.common.files import write_bytes, write_csv, write_json, write_text
+from gender_classifier.common.files import write_bytes, write_json, write_text
+from gender_classifier.common.spreadsheet import write_table
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def publish(root: Path, artifacts: Iterable[Artifact], run: Run | None = None) -
 def _write(path: Path, artifact: Artifact) -> None:
     content = artifact.content
     if isinstance(content, Table):
-        write_csv(path, content.header, content.rows)
+        write_table(path, content.header, content.rows)
     elif isinstance(content, Mapping):
         write_json(path, content)
     elif isinstance(content, str):

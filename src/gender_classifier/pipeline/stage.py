@@ -14,8 +14,7 @@ from types import FrameType
 from gender_classifier.common.logs import LEVEL_VARIABLE, show_logs
 from gender_classifier.common.paths import Layout, find_checkout
 from gender_classifier.common.processes import is_stopped, note_stop, stop_with_dvc
-from gender_classifier.common.secrets import hide_secrets_in_output
-from gender_classifier.common.terminal import describe_os_error, make_output_safe, printable
+from gender_classifier.common.terminal import complain, describe_os_error, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
 
@@ -36,7 +35,6 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     options = parser.parse_args()
     debug = options.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     make_output_safe()
-    hide_secrets_in_output()
     show_logs(name, verbose=options.verbose)
     signal.signal(signal.SIGTERM, _raise_exit)
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
@@ -68,7 +66,7 @@ def _describe(error: Exception) -> str:
 
 
 def _complain(name: str, message: str, status: int) -> int:
-    print(f"{name}: error: {message}", file=sys.stderr)
+    complain(name, message)
     return status
 
 

@@ -18,7 +18,7 @@ UNWATCHED = {
     "src/gender_classifier/common/processes.py": "signals, and how many processors a job gets",
     "src/gender_classifier/common/progress.py": "progress bars",
     "src/gender_classifier/common/schema.py": "checks params, whose values DVC watches",
-    "src/gender_classifier/common/secrets.py": "hides passwords in messages and in MLflow",
+    "src/gender_classifier/common/credentials.py": "hides passwords in messages and in MLflow",
     "src/gender_classifier/common/terminal.py": "what a terminal shows",
     "src/gender_classifier/*/params.py": "declares params, whose values DVC watches",
     "src/gender_classifier/pipeline/params.py": "assembles params, whose values DVC watches",

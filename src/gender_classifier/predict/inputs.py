@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from gender_classifier.common.file_names import (
+from gender_classifier.data.file_names import (
     IMAGE_SUFFIXES,
     OTHER_ARCHIVES,
     escape_name,

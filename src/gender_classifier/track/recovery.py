@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import is_dead
-from gender_classifier.track.entries import empty_outbox
+from gender_classifier.track.delivery import deliver_all
 from gender_classifier.track.outbox import find_outboxes
 from gender_classifier.track.resume import split_names
 from gender_classifier.track.store import (
@@ -34,8 +34,7 @@ def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
         TrackingError: the store does not answer, or refuses an entry.
     """
     with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
-        boxes = find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root))
-        completed = sum([empty_outbox(client, box) for box in boxes])
+        completed = deliver_all(client, find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root)))
         return completed, _mark_dead(client)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.git_utils import get_git_repo_url
 
+from gender_classifier.common.credentials import hide_secrets, strip_credentials
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.paths import Layout, find_main_root
-from gender_classifier.common.secrets import hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
@@ -115,7 +117,7 @@ def register_model(
             signature=ModelSignature(Schema([images]), Schema([probs])),
             # Named, since inferring them takes 10 s; what scoring needs and no more.
             pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
-            tags=own_tags,
+            tags=own_tags | _describe_source(),
         )
         mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
         client.log_model_artifact(info.model_id, str(card))
@@ -224,6 +226,14 @@ def download_version(client: MlflowClient, version: ModelVersion, folder: Path) 
     if len(found) != 1:
         raise TrackingError(f"{uri}: holds {len(found)} ONNX files, not one; name a version that `evaluate` registered")
     return found[0]
+
+
+def _describe_source() -> dict[str, str]:
+    """Return the tags by which MLflow names the code: by itself it adds paths of this machine, and Git's password."""
+    path = Path(sys.argv[0]).absolute()
+    tags = {"mlflow.source.name": f"{path.parent.name}/{path.name}"}
+    repository = get_git_repo_url(str(path))
+    return tags | ({"mlflow.source.git.repoURL": strip_credentials(repository)} if repository else {})
 
 
 def _parse_reference(reference: str) -> tuple[str, str, str]:

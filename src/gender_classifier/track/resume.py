@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from gender_classifier.track.entries import MAX_METRICS
+from gender_classifier.data.file_names import describe_value
+from gender_classifier.track.delivery import MAX_METRICS
 from gender_classifier.track.store import (
     find_experiments,
 )
@@ -40,7 +41,7 @@ def find_stillborn(client: MlflowClient, experiment: str, key: str) -> Run | Non
 def goes_on(run: Run, params: Mapping[str, object], tags: Mapping[str, str]) -> bool:
     """Whether this process may write to ``run``: the same params, and not another experiment's finished row."""
     logged = run.data.params
-    if any(logged.get(key, str(value)) != str(value) for key, value in params.items()):
+    if any(describe_value(logged.get(key, value)) != describe_value(value) for key, value in params.items()):
         return False
     was = run.data.tags
     is_complete = run.info.status == "FINISHED" and was.get("dvc.stage") == "evaluate"

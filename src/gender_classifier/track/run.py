@@ -16,13 +16,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from gender_classifier.common.credentials import hide_in_addresses
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import is_stopped
-from gender_classifier.common.secrets import hide_secrets
+from gender_classifier.data.file_names import describe_value
 from gender_classifier.errors import TrackingError
+from gender_classifier.track.delivery import MAX_METRICS, MAX_PARAMS, deliver, is_refusal, send_entry
 from gender_classifier.track.description import describe_process, name_run
-from gender_classifier.track.entries import MAX_METRICS, MAX_PARAMS, apply_entry, empty_outbox, is_refusal
-from gender_classifier.track.outbox import Entry, Outbox, open_outbox
+from gender_classifier.track.outbox import Entry, Outbox
 from gender_classifier.track.recovery import catch_up
 from gender_classifier.track.resume import WORK_TAG, copy_record, find_run, find_stillborn, goes_on
 from gender_classifier.track.store import (
@@ -56,7 +57,7 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log ``params``, a key and a text each."""
-        entries = [[key, hide_secrets(str(value))] for key, value in params.items()]
+        entries = [[key, describe_value(value)] for key, value in params.items()]
         for start in range(0, len(entries), MAX_PARAMS):
             self._send({"kind": "params", "params": entries[start : start + MAX_PARAMS]})
 
@@ -82,7 +83,7 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; what was there under the same name is replaced."""
-        self._send({"kind": "tags", "tags": {key: hide_secrets(str(value)) for key, value in tags.items()}})
+        self._send({"kind": "tags", "tags": {key: hide_in_addresses(str(value)) for key, value in tags.items()}})
 
     def log_dataset(self, name: str, digest: str, context: str, profile: Mapping[str, object]) -> None:
         """Link the run to the verified data it used, as an MLflow input.
@@ -112,8 +113,8 @@ class TrackedRun:
         if began >= self._retry_at:
             try:
                 with patience(UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
-                    empty_outbox(self.client, self._outbox)
-                    apply_entry(self.client, self.run_id, entry, attachment)
+                    deliver(self.client, self._outbox)
+                    send_entry(self.client, self.run_id, entry, attachment)
                 return
             except (MlflowException, SQLAlchemyError, OSError) as error:
                 if is_refusal(error):
@@ -193,12 +194,14 @@ def _open_run(
                 why = "belongs to another experiment" if before is not None else "is not in the MLflow store"
                 _logger.warning("run %s %s; opening a new one", resume, why)
             experiment_id = make_experiment(client, experiment, root)
-            hidden = {key: hide_secrets(value) for key, value in tags.items()}
+            hidden = {key: hide_in_addresses(value) for key, value in tags.items()}
             run_id = client.create_run(experiment_id, run_name=name, tags=hidden).info.run_id
-    outbox = open_outbox(Layout(root).outbox_dir, name_store(client.tracking_uri, root), run_id)
+    outbox = Outbox(Layout(root).outbox_dir / run_id, name_store(client.tracking_uri, root))
     run = TrackedRun(client, run_id, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and before.info.run_id != run_id:
         copy_record(client, before, run_id)
     run.set_tags(tags)
-    run.log_params(params)
+    # Of an earlier version, a run may have a path where now its last part is logged: the store takes no other value.
+    logged = before.data.params if before is not None and before.info.run_id == run_id else {}
+    run.log_params({key: value for key, value in params.items() if key not in logged})
     return run

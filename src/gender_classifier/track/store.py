@@ -6,27 +6,29 @@ import hashlib
 import logging
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from sqlalchemy import URL, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from requests import RequestException
+from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.paths import find_checkout, find_main_root
-from gender_classifier.common.secrets import drop_credentials, hide_secrets
+from gender_classifier.common.terminal import printable
 from gender_classifier.errors import TrackingError
 from gender_classifier.track.relocation import ARTIFACTS_TAG, find_artifacts_dir, follow_move
+from gender_classifier.track.store_address import check_address, check_port, parse_database, show_address
 
 _logger = logging.getLogger(__name__)
 
@@ -64,11 +66,11 @@ def find_tracking_uri(root: Path) -> str:
     A relative path in the variable is relative to the main checkout, wherever the process runs.
 
     Raises:
-        TrackingError: it names a database in memory, which would end with the process.
+        TrackingError: it is badly formed, or names a database in memory, which would end with the process.
     """
     main_root = find_main_root(root)
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    return _anchor(given, main_root) if given else _build_sqlite_uri(main_root / "mlflow.db")
+    return _anchor("MLFLOW_TRACKING_URI", given, main_root) if given else _build_sqlite_uri(main_root / "mlflow.db")
 
 
 def connect(root: Path, *, create: bool = True) -> MlflowClient:
@@ -84,10 +86,10 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
     file = _find_sqlite_file(uri)
     if not create and file is not None and not file.is_file():
         raise TrackingError(f"{file}: no such store; run `dvc repro` to make it, or set MLFLOW_TRACKING_URI")
+    registry_uri = _anchor("MLFLOW_REGISTRY_URI", registry, find_main_root(root)) if registry else None
     with quiet_mlflow(), one_line_errors(), patience(OPEN_TIMEOUT), _creating_alone(uri, file):
         # Making the client creates the tables; of two processes that create one store at once, one fails.
-        client = MlflowClient(uri, _anchor(registry, find_main_root(root)) if registry else None)
-        client.search_experiments(max_results=1)
+        client = _open_client(uri, registry_uri)
         if file is not None:
             follow_move(uri, file, find_main_root(root))
     return client
@@ -143,14 +145,9 @@ def make_experiment(client: MlflowClient, name: str, root: Path) -> str:
 
 
 def name_store(uri: str, root: Path) -> str:
-    """Return ``uri`` as it is known to a checkout that may be moved, whoever logs in.
-
-    Of an SQLite file in the checkout, the path to the checkout is left out; of a server, user and password.
-    """
+    """Return ``uri`` as it is known to a checkout that may be moved: an SQLite file in it without the path to it."""
     file, main_root = _find_sqlite_file(uri), find_main_root(root)
-    if file is not None and file.is_relative_to(main_root):
-        return f"sqlite:{file.relative_to(main_root)}"
-    return drop_credentials(uri)
+    return f"sqlite:{file.relative_to(main_root)}" if file is not None and file.is_relative_to(main_root) else uri
 
 
 @contextmanager
@@ -168,9 +165,9 @@ def one_line_errors() -> Iterator[None]:
 
 
 def shorten(error: Exception) -> str:
-    """Return the message of an error of MLflow in one line, without the SQL and SQLAlchemy's advice to programmers."""
+    """Return the message of an error of MLflow in one line, without secrets, SQL and SQLAlchemy's advice."""
     message = str(error).partition("\n[SQL:")[0].rpartition("is occurring prematurely)\n")[2]
-    return hide_secrets(" ".join(message.split()))[:300]
+    return printable(" ".join(hide_secrets(message).split()))[:300]
 
 
 @contextmanager
@@ -212,35 +209,31 @@ def quiet_mlflow() -> Iterator[None]:
         yield
 
 
-def _anchor(uri: str, folder: Path) -> str:
-    """Make a relative path in ``uri`` relative to ``folder``.
+def _open_client(uri: str, registry_uri: str | None) -> MlflowClient:
+    try:
+        client = MlflowClient(uri, registry_uri)
+        client.search_experiments(max_results=1)
+    except (ValueError, TypeError, RequestException) as error:  # libraries that take the address apart
+        raise TrackingError(
+            f"MLflow: cannot open {show_address(uri)} ({shorten(error)}); check MLFLOW_TRACKING_URI"
+        ) from error
+    return client
 
-    Raises:
-        TrackingError: the address is malformed, or names a database in memory.
-    """
-    _check_address(uri)
+
+def _anchor(variable: str, uri: str, folder: Path) -> str:
+    """Check the address in an environment ``variable``; make a relative path in it relative to ``folder``."""
+    uri = check_address(variable, uri)
     if uri.startswith("sqlite"):
-        url = _parse_database(uri)
+        url = parse_database(uri)
         path = _find_path(url)
         if not url.database or path.name in ("", ":memory:") or url.query.get("mode") == "memory":
             raise TrackingError(
-                f"MLFLOW_TRACKING_URI is {hide_secrets(uri)}, a database in memory: it keeps no run; name a file"
+                f"{variable} is {hide_secrets(uri)}, a database in memory: it keeps no run; name a file"
             )
         return _build_sqlite_uri(folder / path, url.query)
     if is_local_uri(uri):  # type: ignore[no-untyped-call]
         return (folder / Path(local_file_uri_to_path(uri))).as_uri()  # type: ignore[no-untyped-call]
     return uri
-
-
-def _check_address(uri: str) -> None:
-    try:
-        parts = urlsplit(uri)
-        _ = parts.hostname, parts.port
-    except ValueError as error:  # a port that is no number, half an IPv6 address, an unquoted character in a password
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {hide_secrets(uri)!r}, not a valid address ({hide_secrets(str(error))}); write "
-            "scheme://user:password@host:port/..., special characters of the password percent-encoded"
-        ) from None
 
 
 def _build_sqlite_uri(path: Path, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
@@ -255,21 +248,12 @@ def _build_sqlite_uri(path: Path, query: Mapping[str, str | tuple[str, ...]] | N
 
 
 def _find_sqlite_file(uri: str) -> Path | None:
-    return _find_path(_parse_database(uri)) if uri.startswith("sqlite") else None
+    return _find_path(parse_database(uri)) if uri.startswith("sqlite") else None
 
 
 def _find_path(url: URL) -> Path:
     database = url.database or ""
     return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
-
-
-def _parse_database(uri: str) -> URL:
-    try:
-        return make_url(uri)
-    except (ArgumentError, ValueError) as error:
-        raise TrackingError(
-            f"MLFLOW_TRACKING_URI is {hide_secrets(uri)!r}, no address of a database ({hide_secrets(str(error))})"
-        ) from None
 
 
 def _name_folder(experiment: str) -> str:
@@ -302,7 +286,7 @@ def _name_by_id(client: MlflowClient, experiment_id: str, name: str) -> str:
 @contextmanager
 def _creating_alone(uri: str, file: Path | None) -> Iterator[None]:
     """Keep the other users of an SQLite file, or of PostgreSQL, waiting until the store is open."""
-    _check_port(uri)
+    check_port(uri, OPEN_TIMEOUT)
     if uri.startswith("postgresql"):
         with create_engine(uri, poolclass=NullPool).begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('mlflow'))"))
@@ -312,21 +296,3 @@ def _creating_alone(uri: str, file: Path | None) -> Iterator[None]:
     is_readable_only = file is None or (file.is_file() and not os.access(file.parent, os.W_OK))
     with nullcontext() if file is None or is_readable_only else hold_lock(file.parent / ".mlflow.lock"):
         yield
-
-
-def _check_port(uri: str) -> None:
-    """Look whether a database server is there at all: MLflow would try for two minutes."""
-    parts = urlsplit(uri)
-    host, given = parts.hostname, parts.port
-    if parts.scheme.startswith(("http", "databricks")) or not host:
-        return
-    port = given or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.split("+")[0])
-    if port is None:
-        return
-    try:
-        socket.create_connection((host, port), timeout=OPEN_TIMEOUT).close()
-    except (OSError, UnicodeError) as error:
-        raise TrackingError(
-            f"MLflow's database at {host}:{port} does not answer ({error}); start it, or set MLFLOW_TRACKING_URI to "
-            "another"
-        ) from None

@@ -9,20 +9,21 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gender_classifier.common.files import write_bytes
+from gender_classifier.common.files import remove_leftovers, write_bytes
 from gender_classifier.common.locks import hold_lock
+from gender_classifier.errors import LockError
 
 _logger = logging.getLogger(__name__)
-_MANY = 8  # checkpoints before a hint; each holds four times the weights, 40 MB for the linear head
 
 
 @dataclass(frozen=True)
@@ -88,23 +89,25 @@ def unpack_checkpoint(data: bytes) -> Checkpoint:
 
 
 def discard_checkpoints(folder: Path, run_id: str) -> None:
-    """Remove the checkpoints of a run whose results are recorded; those of other runs, stopped or running, stay."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if _read_run_id(path) == run_id:
+    """Remove the checkpoints of a run whose results are recorded, and what nobody can go on from.
+
+    Any whole checkpoint of another run stays, however old: whoever stopped it may go on, and no process can know that
+    nobody will. One whose lock is held stays in any case, its training runs.
+    """
+    for path in folder.glob("*.safetensors"):
+        facts = _read_facts(path)
+        if facts is not None and facts.get("run_id") != run_id:
+            continue
+        with suppress(LockError, Timeout), hold_lock(path.with_suffix(".lock"), timeout=0):
             path.unlink(missing_ok=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
-    left = list(folder.glob("*.safetensors"))
-    if len(left) > _MANY:
-        size = sum(path.stat().st_size for path in left) / 2**20
-        _logger.warning(
-            "%d checkpoints of stopped trainings are in %s (%.0f MB); delete those that you will not resume",
-            len(left), folder, size,
-        )  # fmt: skip
+    remove_leftovers(folder)
 
 
-def _read_run_id(path: Path) -> str | None:
+def _read_facts(path: Path) -> Mapping[str, Any] | None:
+    """Return the facts in a checkpoint without reading its tensors; None where it is torn."""
     try:
-        with safe_open(path, framework="pt") as file:  # the header alone is read
-            return str(json.loads((file.metadata() or {})["facts"])["run_id"])
-    except (SafetensorError, OSError, KeyError, ValueError):
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+    return facts if isinstance(facts, dict) else None

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from gender_classifier.common.file_names import find_other_format
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.file_names import find_other_format
 from gender_classifier.data.images import decode, perceptual_hash
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members

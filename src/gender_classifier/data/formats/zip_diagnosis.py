@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gender_classifier.common.file_names import OTHER_ARCHIVES, find_suffix
+from gender_classifier.data.file_names import OTHER_ARCHIVES, find_suffix
 
 # What was given in place of a zip, by its first bytes.
 _SIGNATURES = (

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
 
+from gender_classifier.common.credentials import hide_in_addresses
 from gender_classifier.common.terminal import printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -107,6 +110,31 @@ def list_first(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(map(printable, listed[:most])) + more
+
+
+def describe_value(value: object) -> str:
+    """Return ``value`` as text that may leave this machine: of a full path its last part, of an address no password.
+
+    A relative path stays as it is. Of a folder in a zip, ``/home/me/faces.zip/copy``, the zip's name stays as well.
+    """
+    text = str(value)
+    if not isinstance(value, str):
+        return text
+    path = _as_full_path(text)
+    if path is None:
+        return hide_in_addresses(text)
+    parts = [part for part in path.parts if part != path.anchor]
+    zips = [place for place, part in enumerate(parts) if part.lower().endswith(".zip")]
+    return "/".join(parts[zips[0] if zips else -1 :])
+
+
+def _as_full_path(text: str) -> PurePath | None:
+    if text.startswith("file:"):
+        text = unquote(text.removeprefix("file:").removeprefix("//"))
+    if text.startswith(("/", "~")):
+        return PurePosixPath(text)
+    windows = PureWindowsPath(text)
+    return windows if windows.is_absolute() or (windows.drive and "\\" in text) else None
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gender_classifier.common.file_names import (
+from gender_classifier.data.file_names import (
     IMAGE_SUFFIXES,
     OTHER_FORMATS,
+    describe_value,
     escape_name,
     find_collision,
     has_image_suffix,
@@ -65,3 +66,17 @@ def test_images_are_known_by_suffix() -> None:
 def test_lists_are_cut_and_stay_on_one_line() -> None:
     assert list_first(["a\nb", "\udcff"]) == r"a\nb, \udcff"
     assert list_first(map(str, range(1007)), 2) == "0, 1 and 1,005 more"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/me/faces", "faces"), ("/home/me/faces/", "faces"), ("~/faces.zip", "faces.zip"), ("~me/a/b", "b"),
+        ("/home/me/faces.zip/copy/x", "faces.zip/copy/x"), ("/home/me/faces.zip/.", "faces.zip"),
+        ("C:\\Users\\me\\faces", "faces"), ("\\\\server\\share\\me\\faces", "faces"), ("file:///home/me/a%20b", "a b"),
+        ("faces/new", "faces/new"), ("../faces", "../faces"), ("sample", "sample"), ("1e-05", "1e-05"), (0.5, "0.5"),
+        (None, "None"), (True, "True"), ("https://you:secret@host/x", "https://***@host/x"), ("", ""),
+    ],
+)  # fmt: skip
+def test_of_a_full_path_the_last_part_leaves_the_machine(value: object, shown: str) -> None:
+    assert describe_value(value) == shown

@@ -29,7 +29,7 @@ schemathesis.openapi.format("binary", st.one_of(st.sampled_from(PICTURES), st.bi
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FastAPI]:
     predictor = Predictor(write_model(tmp_path_factory.mktemp("model") / "model.onnx"), threads=1)
-    limits = Settings(max_bytes=200_000, max_images=8, max_pixels=300_000)
+    limits = Settings(max_bytes=200_000, max_images=8, max_pixels=300_000, allowed_hosts=("testserver",))
     return lambda: build_app(predictor, limits)
 
 
@@ -40,7 +40,7 @@ def api(build: Callable[[], FastAPI]) -> OpenApiSchema:
 
 @pytest.fixture(scope="module")
 def client(build: Callable[[], FastAPI]) -> Iterator[TestClient]:
-    with TestClient(build()) as client:
+    with TestClient(build(), base_url="http://localhost") as client:
         yield client
 
 

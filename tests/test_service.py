@@ -48,7 +48,7 @@ def predictor(model: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
     settings = Settings(max_bytes=100_000, max_images=5, max_pixels=250_000)
-    with TestClient(build_app(predictor, settings)) as client:
+    with TestClient(build_app(predictor, settings), base_url="http://localhost") as client:
         yield client
 
 
@@ -102,7 +102,7 @@ def test_it_says_what_the_predictor_says(client: TestClient, predictor: Predicto
 
 
 def test_below_the_threshold_it_is_uncertain(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(threshold=0.6)))
+    client = TestClient(build_app(predictor, Settings(threshold=0.6)), base_url="http://localhost")
     found = client.post("/predict", files=files(grey(150), grey(160))).json()
     assert [one["uncertain"] for one in found] == [True, False]
 
@@ -182,7 +182,7 @@ def test_head_is_allowed_where_get_is_and_asks_for_the_key(client: TestClient, p
     assert client.head("/predict").status_code == 405
     assert client.head("/predict").headers["allow"] == "POST"
     assert client.post("/model").headers["allow"] == "GET, HEAD"
-    keyed = TestClient(build_app(predictor, Settings(api_key="secret")))
+    keyed = TestClient(build_app(predictor, Settings(api_key="secret")), base_url="http://localhost")
     assert keyed.head("/metrics").status_code == 401
     assert keyed.head("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
 
@@ -216,14 +216,14 @@ def test_the_model_is_described(client: TestClient) -> None:
 @pytest.mark.parametrize("metrics", [None, "not JSON", "[1]", '{"accuracy": "high", "loss": NaN, "auc": {"a": 1}}'])
 def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: Path, metrics: str | None) -> None:
     path = write_model(tmp_path / "model.onnx", {} if metrics is None else {"metrics": metrics})
-    client = TestClient(build_app(Predictor(path), Settings()))
+    client = TestClient(build_app(Predictor(path), Settings()), base_url="http://localhost")
     found = client.get("/model").json()
     assert (found["version"], found["data_digest"], found["limits"], found["metrics"]) == (None, None, "", {})
     assert client.post("/predict", files=files(grey(1))).status_code == 200
 
 
 def test_metrics_count(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings()))
+    client = TestClient(build_app(predictor, Settings()), base_url="http://localhost")
     client.post("/predict", files=files(grey(1), grey(2), b"a note"))
     client.post("/predict", files=files(b"a note"))
     client.get("/a-name-of-the-clients-choice")
@@ -298,7 +298,7 @@ def test_a_body_without_a_length_is_measured_while_it_arrives(client: TestClient
 
 
 def test_without_the_key_nothing_is_predicted(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(api_key=KEY)))
+    client = TestClient(build_app(predictor, Settings(api_key=KEY)), base_url="http://localhost")
     for wrong in ({}, {"authorization": KEY}, {"authorization": "Bearer "}, {"authorization": f"Bearer {KEY}x"},
                   {"authorization": f"Basic {KEY}"}, {"authorization": "Bearer \xff"}):  # fmt: skip
         headers = {key: value.encode("latin-1") for key, value in wrong.items()}
@@ -316,15 +316,19 @@ def test_without_the_key_nothing_is_predicted(predictor: Predictor) -> None:
 
 def test_capacity_is_given_back() -> None:
     capacity = Capacity(2, 100)
-    with capacity.admit() as hold, capacity.admit() as hold_more:
+    with capacity.hold_bytes() as hold, capacity.hold_bytes() as hold_more:
         hold(60)
         hold_more(40)
         with pytest.raises(RequestError, match="100 bytes of uploads are being worked on") as caught:
             hold(1)
         assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
-        with pytest.raises(RequestError, match="2 requests are being worked on"), capacity.admit():
-            pass
-    with capacity.admit() as hold:
+        with capacity.admit(), capacity.admit():
+            with pytest.raises(RequestError, match="2 requests are being worked on"), capacity.admit():
+                pass
+            with pytest.raises(RequestError, match="2 requests are being worked on"):
+                capacity.check_room()
+        capacity.check_room()
+    with capacity.hold_bytes() as hold, capacity.admit():
         hold(100)
 
 
@@ -342,7 +346,7 @@ def test_too_much_at_once_is_told_to_come_again(predictor: Predictor, monkeypatc
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(build_app(slow, Settings(max_requests=2)))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             first = [asyncio.create_task(client.post("/predict", files=files(grey(value)))) for value in (10, 240)]
             while not began.is_set():
                 await asyncio.sleep(0.001)
@@ -366,7 +370,7 @@ def test_a_body_that_never_ends_is_given_up(predictor: Predictor, monkeypatch: p
 
     async def scenario() -> httpx.Response:
         transport = httpx.ASGITransport(build_app(predictor, Settings()))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             headers = {"content-type": "multipart/form-data; boundary=b"}
             return await client.post("/predict", content=trickle(), headers=headers)
 
@@ -377,7 +381,7 @@ def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.Monke
     broken = Predictor.__new__(Predictor)
     broken.__dict__.update(predictor.__dict__)
     monkeypatch.setattr(broken, "compute_probs", lambda _: 1 / 0)
-    client = TestClient(build_app(broken, Settings()), raise_server_exceptions=False)
+    client = TestClient(build_app(broken, Settings()), base_url="http://localhost", raise_server_exceptions=False)
     answer = client.post("/predict", files=files(grey(1)))
     assert reason(answer) == (500, "internal")
     assert "ZeroDivision" not in answer.text
@@ -410,7 +414,7 @@ def test_the_pages_name_no_other_host() -> None:
 def test_the_openapi_document_declares_what_is_answered(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/predict", "/explain", "/model", "/health", "/metrics"}
-    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "503"}
     body = paths["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["properties"]["images"]["maxItems"] == 5
 
@@ -438,6 +442,7 @@ def running(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("served")
     (folder / "tmp").mkdir()
     (folder / "key").write_text(f"{KEY}\n")
+    (folder / "key").chmod(0o600)
     arguments = ("--api-key-file", "key", "--max-bytes", "8000000", "--max-images", "20")
     with served(model, folder, *arguments, TMPDIR=str(folder / "tmp")) as running:
         yield running
@@ -510,7 +515,7 @@ def test_chunked_uploads(running: Served, size: int) -> None:
 def test_a_length_that_lies(running: Served, length: str, status: int) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as raw:
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\nConnection: close\r\n"
+            f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\nConnection: close\r\n"
             f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {length}\r\n\r\n"
         )
         raw.sendall(head.encode() + b"--b\r\n" + b"x" * 45)
@@ -526,7 +531,7 @@ def test_a_length_that_lies(running: Served, length: str, status: int) -> None:
 def test_who_goes_away_in_the_middle_harms_nobody(running: Served) -> None:
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", running.port)) as raw:
-            raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+            raw.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
                         b"Content-Type: multipart/form-data; boundary=b\r\nAuthorization: Bearer "
                         + KEY.encode() + b"\r\n\r\n--b\r\n")  # fmt: skip
     with connect(running) as client:
@@ -593,6 +598,7 @@ def test_what_keeps_it_from_starting_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").write_text("\nkey\n")
+    Path("empty").chmod(0o600)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         given = [one.format(taken=taken) for one in arguments]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import resource
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 from types import FrameType
@@ -17,8 +19,10 @@ from gender_classifier.model_source import find_model
 
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
-# Connections, idle ones included; and s that requests have to end after SIGTERM.
-_MAX_CONNECTIONS, _GRACE_SECONDS = 512, 10
+# Connections, silent ones included; and files that are open beside them, with some to spare.
+_MAX_CONNECTIONS, _OTHER_FILES = 512, 128
+# Bytes of a key's file that are read.
+_MAX_KEY = 4096
 
 
 def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,6 +37,14 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0 takes a free one")
     serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
+    serve.add_argument(
+        "--allowed-hosts",
+        type=_host_names,
+        default=(),
+        metavar="NAMES",
+        help="host names under which clients reach the service, separated by commas; *.NAME, NAME:PORT and * for any; "
+        "IP addresses and localhost always work",
+    )
     serve.add_argument("--threshold", type=_probability, metavar="P", help="a lower probability counts as uncertain")
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
@@ -48,6 +60,8 @@ def _serve(options: argparse.Namespace) -> None:
         import uvicorn
 
         from gender_classifier.service import Settings, build_app
+        from gender_classifier.service_connections import GRACE_SECONDS, Connection, Server
+        from gender_classifier.service_guard import parse_authority
     except ImportError as error:
         raise ServiceError(
             f"{error.name} is not installed; `pip install 'gender-classifier[serve]'`, or in a checkout "
@@ -61,10 +75,13 @@ def _serve(options: argparse.Namespace) -> None:
         for name in ("threshold", "max_bytes", "max_images", "max_pixels")
         if getattr(options, name) is not None
     }
+    # Whoever listens on a name is reached by it.
+    own = (options.host,) if parse_authority(options.host) else ()
+    hosts = (*options.allowed_hosts, *own)
     threads = options.threads or max(1, count_cores() // 2)
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=threads)
-        settings = Settings(**given, api_key=key, registry_version=found.registry_version)
+        settings = Settings(**given, api_key=key, allowed_hosts=hosts, registry_version=found.registry_version)
     app = build_app(predictor, settings)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -75,17 +92,29 @@ def _serve(options: argparse.Namespace) -> None:
         signal.signal(signal.SIGTERM, _exit)
         config = uvicorn.Config(
             app,
+            http=Connection,
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            limit_concurrency=_count_connections(),
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 
 
 def _exit(_: int, __: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _count_connections() -> int:
+    """Return how many connections the limit on open files allows; the limit is raised where it may be."""
+    wanted = _MAX_CONNECTIONS + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -108,13 +137,26 @@ def _read_key(path: Path | None) -> str | None:
     else:
         source = str(path)
         try:
-            key = (path.read_text(encoding="utf-8").splitlines() or [""])[0]
+            key = (_read_private(path).decode().splitlines() or [""])[0]
         except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ServiceError(f"{source}: holds no usable API key; write one of printable ASCII characters without spaces")
     return key
+
+
+def _read_private(path: Path) -> bytes:
+    """Read a key's file by OpenSSH's rule: one of this user's that others may read is refused.
+
+    Files of other owners, as containers mount their secrets, are none of this user's to protect.
+    """
+    with path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        mode = stat.S_IMODE(state.st_mode)
+        if state.st_uid == os.getuid() and mode & 0o077:
+            raise ServiceError(f"{path}: other users can read this API key (mode {mode:04o}); run `chmod 600 {path}`")
+        return file.read(_MAX_KEY)
 
 
 def _bracket(host: str) -> str:
@@ -126,6 +168,18 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
+
+
+def _host_names(text: str) -> tuple[str, ...]:
+    from gender_classifier.service_guard import HostPattern
+
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        for name in names:
+            HostPattern.parse(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
 
 
 def _port(text: str) -> int:

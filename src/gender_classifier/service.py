@@ -6,15 +6,14 @@ Nothing of a request is written to disk, and no path is taken from one.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -30,9 +29,21 @@ from gender_classifier.errors import ImageError
 from gender_classifier.explain import build_occlusions, compute_drops
 from gender_classifier.image_files import FORMATS
 from gender_classifier.predictor import Predictor
-from gender_classifier.service_frame import Frame, Metrics
-from gender_classifier.service_schema import Explanation, Failure, Health, ModelInfo, Prediction, Unreadable
-from gender_classifier.uploads import Capacity, RequestError, Upload, check_length, discard, read_uploads
+from gender_classifier.service_frame import Frame, Metrics, build_failure
+from gender_classifier.service_guard import Guard
+from gender_classifier.service_page import PAGE, add_page
+from gender_classifier.service_schema import (
+    Explanation,
+    Health,
+    ModelInfo,
+    Prediction,
+    Unreadable,
+    declare_key,
+    describe_body,
+    describe_refusals,
+    describe_security,
+)
+from gender_classifier.uploads import Capacity, RequestError, Upload, check_length, find_boundary, read_uploads
 
 # Of one call of the model: beyond it, more images at once are no quicker each, and others wait longer.
 _MAX_BATCH = 32
@@ -40,19 +51,8 @@ _MAX_BATCH = 32
 _EXPLAIN_BATCH = 8
 # Processes; more than cores would only hold more pictures in memory.
 _DECODERS = 2
-# Of refused bodies, times what is allowed, that is read and dropped so that the client sees the answer.
-_DISCARDED = 4
 # s; a body that takes longer is refused.
 _BODY_SECONDS = 60
-
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
-    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
-}
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,15 @@ class Settings:
     max_pixels: int = 25_000_000
     """Of one picture; decoded, 25 million are 75 MB, and two are decoded at once."""
     max_requests: int = 64
-    """Worked on at once, the waiting included; one more is told to come again."""
+    """Requests whose body has arrived and that are not answered. Beyond this the service returns 503."""
     max_held_bodies: int = 8
     """Bodies of ``max_bytes`` that are held at once; smaller ones are more."""
     threshold: float = 0.8
     """A lower probability counts as uncertain."""
     api_key: str | None = None
     """What predictions, heat maps and metrics ask for."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names the service answers to beside IP addresses and localhost; `service_guard.HostPattern` reads them."""
     registry_version: str | None = None
     """Of the model, if it came from MLflow's registry."""
 
@@ -89,12 +91,13 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=service.run,
+        redirect_slashes=False,  # the redirect would go to whatever host the request names
     )
-    app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
+    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, metrics=metrics)
+    app.add_middleware(Frame, metrics=metrics, paths={*PAGE, *_API})
     _add_error_answers(app, metrics)
     _add_api(app, service)
-    for path, (name, media_type) in _PAGE.items():
-        app.add_api_route(path, _serve_file(name, media_type), include_in_schema=False)
+    add_page(app)
     return app
 
 
@@ -103,15 +106,16 @@ _API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json"
 
 def _add_api(app: FastAPI, service: _Service) -> None:
     settings = service.settings
+    needs_key = settings.api_key is not None
 
     @app.post(
         "/predict",
         summary="Classify one or many pictures",
         description="The answers are in the order of the pictures. Of several, one that cannot be read is answered "
         "with `error` in its place; a single one is refused with status 422.",
-        responses=_responses(settings, 400, 408, 413, 415, 422, 503),
+        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=list[Prediction | Unreadable],
-        openapi_extra=_describe_body("images", settings.max_images) | _security(settings),
+        openapi_extra=describe_body("images", settings.max_images) | describe_security(needs_key),
     )
     async def predict(request: Request) -> Response:
         return await service.predict(request)
@@ -121,9 +125,9 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         summary="Heat map of one picture",
         description="Covers each part of the picture in turn and says how far the probability falls (occlusion "
         "sensitivity). Costs as much as 65 predictions.",
-        responses=_responses(settings, 400, 408, 413, 415, 422, 503),
+        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=Explanation,
-        openapi_extra=_describe_body("image", None) | _security(settings),
+        openapi_extra=describe_body("image", None) | describe_security(needs_key),
     )
     async def explain(request: Request) -> Response:
         return await service.explain(request)
@@ -140,15 +144,15 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_responses(settings)},
-        openapi_extra=_security(settings),
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **describe_refusals(needs_key)},
+        openapi_extra=describe_security(needs_key),
     )
     async def metrics(request: Request) -> Response:
         service.check_key(request)
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    if settings.api_key is not None:
-        _declare_key(app)
+    if needs_key:
+        declare_key(app)
 
 
 class _Service:
@@ -158,7 +162,7 @@ class _Service:
         self.settings, self.metrics = settings, metrics
         self.info = describe_model(predictor, settings)
         self._classes = predictor.classes
-        self._key = settings.api_key.encode() if settings.api_key is not None else None
+        self._key_digest = _digest(settings.api_key.encode()) if settings.api_key is not None else None
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
@@ -172,13 +176,14 @@ class _Service:
         self._capacity = Capacity(settings.max_requests, settings.max_held_bodies * settings.max_bytes)
 
     async def predict(self, request: Request) -> Response:
-        with self._capacity.admit() as hold:
+        with self._capacity.hold_bytes() as hold:
             uploads = await self._receive(request, "images", self.settings.max_images, hold)
-            prepared = await asyncio.gather(*map(self._prepare, uploads))
-            arrays = [one for one in prepared if not isinstance(one, ImageError)]
-            if len(uploads) == 1 and not arrays:
-                raise _refuse_image(prepared[0])
-            probs = iter(await self._batcher.compute(np.stack(arrays)) if arrays else ())
+            with self._capacity.admit():
+                prepared = await asyncio.gather(*map(self._prepare, uploads))
+                arrays = [one for one in prepared if not isinstance(one, ImageError)]
+                if len(uploads) == 1 and not arrays:
+                    raise _refuse_image(prepared[0])
+                probs = iter(await self._batcher.compute(np.stack(arrays)) if arrays else ())
         answers = [
             {"name": upload.name, **self._report(one)}
             if isinstance(one, ImageError)
@@ -188,15 +193,16 @@ class _Service:
         return JSONResponse(answers)
 
     async def explain(self, request: Request) -> Response:
-        with self._capacity.admit() as hold:
+        with self._capacity.hold_bytes() as hold:
             (upload,) = await self._receive(request, "image", 1, hold)
-            image = await self._prepare(upload)
-            if isinstance(image, ImageError):
-                raise _refuse_image(image)
-            copies = build_occlusions(image)
-            starts = range(0, len(copies), _EXPLAIN_BATCH)
-            # One after the other: whoever asks for a prediction meanwhile is between two of them.
-            parts = [await self._batcher.compute(copies[start : start + _EXPLAIN_BATCH]) for start in starts]
+            with self._capacity.admit():
+                image = await self._prepare(upload)
+                if isinstance(image, ImageError):
+                    raise _refuse_image(image)
+                copies = build_occlusions(image)
+                starts = range(0, len(copies), _EXPLAIN_BATCH)
+                # One after the other: whoever asks for a prediction meanwhile is between two of them.
+                parts = [await self._batcher.compute(copies[start : start + _EXPLAIN_BATCH]) for start in starts]
         probs = np.concatenate(parts)
         label = int(probs[0].argmax())
         grid = [[round(value, 5) for value in row] for row in compute_drops(probs, label).tolist()]
@@ -213,10 +219,13 @@ class _Service:
 
     def check_key(self, request: Request) -> None:
         """Refuse with 401 who does not bring the key."""
-        if self._key is None:
+        if self._key_digest is None:
             return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
+        values = request.headers.getlist("authorization")
+        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        # Digests, so that the time of the comparison says nothing of the key, its length included.
+        is_right = hmac.compare_digest(_digest(key.strip(" \t").encode("latin-1")), self._key_digest)
+        if scheme.lower() != "bearer" or not is_right:
             raise RequestError(
                 401,
                 "no_key",
@@ -225,15 +234,18 @@ class _Service:
             )
 
     async def _receive(self, request: Request, name: str, max_images: int, hold: Callable[[int], None]) -> list[Upload]:
-        settings, chunks = self.settings, request.stream()
+        """Read the files of a request. What its head tells is refused before any of the body is read."""
+        settings = self.settings
+        self.check_key(request)
+        boundary = find_boundary(request.headers.get("content-type", ""))
+        length = request.headers.get("content-length", "")[:20]
+        check_length(int(length) if length.isdecimal() else 0, settings.max_bytes)
+        self._capacity.check_room()
         try:
-            self.check_key(request)
-            length = request.headers.get("content-length", "")
-            check_length(int(length) if length.isdecimal() else 0, settings.max_bytes)
             return await asyncio.wait_for(
                 read_uploads(
-                    chunks,
-                    request.headers.get("content-type", ""),
+                    request.stream(),
+                    boundary,
                     name=name,
                     max_images=max_images,
                     max_bytes=settings.max_bytes,
@@ -243,10 +255,6 @@ class _Service:
             )
         except TimeoutError:
             raise RequestError(408, "slow", f"the request took more than {_BODY_SECONDS} s to arrive") from None
-        except RequestError:
-            if "expect" not in request.headers:  # such a client waits for the answer before it sends
-                await _discard_rest(chunks, _DISCARDED * settings.max_bytes)
-            raise
 
     async def _prepare(self, upload: Upload) -> NDArray[np.uint8] | ImageError:
         try:
@@ -302,6 +310,10 @@ def _read_metrics(metadata: Mapping[str, str]) -> dict[str, float]:
     return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
 def _as_prob(value: np.float32) -> float:
     return round(min(max(float(value), 0.0), 1.0), 6)
 
@@ -311,86 +323,24 @@ def _refuse_image(error: NDArray[np.uint8] | ImageError) -> RequestError:
     return RequestError(422, error.reason, str(error))
 
 
-async def _discard_rest(chunks: AsyncIterator[bytes], max_bytes: int) -> None:
-    with suppress(asyncio.TimeoutError, ClientDisconnect):
-        await asyncio.wait_for(discard(chunks, max_bytes), _BODY_SECONDS)
-
-
-def _failure(status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"reason": reason, "message": message}}, status, headers)
-
-
-_REFUSALS = {
-    400: "The body is not a whole multipart/form-data body.",
-    401: "The API key is missing or wrong.",
-    408: "The body took too long to arrive.",
-    413: "More bytes than are accepted.",
-    415: "The body is not multipart/form-data.",
-    422: "There is no picture or too many, it cannot be read, or it came in an unknown field.",
-    503: "The service is busy; try again.",
-}
-
-
-def _responses(settings: Settings, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    keyed = (401,) if settings.api_key is not None else ()
-    return {status: {"model": Failure, "description": _REFUSALS[status]} for status in sorted((*statuses, *keyed))}
-
-
-def _describe_body(name: str, max_images: int | None) -> dict[str, Any]:
-    """Describe a multipart body of one field; ``max_images`` None means exactly one file."""
-    file = {"type": "string", "format": "binary"}
-    files = {"type": "array", "items": file, "minItems": 1, "maxItems": max_images}
-    schema = {
-        "type": "object",
-        "properties": {name: file if max_images is None else files},
-        "required": [name],
-        "additionalProperties": False,
-    }
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-def _security(settings: Settings) -> dict[str, Any]:
-    return {"security": [{"key": []}]} if settings.api_key is not None else {}
-
-
-def _declare_key(app: FastAPI) -> None:
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
 def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> Response:
+    async def refuse(request: Request, error: RequestError) -> Response:
         metrics.errors.labels(error.reason).inc()
-        return _failure(error.status, error.reason, str(error), error.headers)
+        # A client that asked whether to send its body does not send it now; the next request would be taken for it.
+        close = {"Connection": "close"} if "expect" in request.headers else {}
+        return build_failure(error.status, error.reason, str(error), error.headers | close)
 
     @app.exception_handler(HTTPException)
     async def answer(request: Request, error: HTTPException) -> Response:
-        message = f"{request.method} {request.url.path[:100]}: {error.detail}; the endpoints are listed at /docs"
+        message = f"{request.method} {request.scope['path'][:100]}: {error.detail}; the endpoints are listed at /docs"
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"
-        return _failure(error.status_code, "not_found" if error.status_code == 404 else "refused", message, headers)
+        return build_failure(
+            error.status_code, "not_found" if error.status_code == 404 else "refused", message, headers
+        )
 
     @app.exception_handler(ClientDisconnect)
     async def drop(_: Request, __: ClientDisconnect) -> Response:
-        return _failure(400, "disconnected", "the client has gone")
-
-    @app.exception_handler(Exception)
-    async def apologize(_: Request, __: Exception) -> Response:
-        return _failure(500, "internal", "a defect of the service; its log says more")
-
-
-def _serve_file(name: str, media_type: str) -> Callable[[], Coroutine[Any, Any, Response]]:
-    content = (resources.files("gender_classifier") / "page" / name).read_bytes()
-
-    async def serve() -> Response:
-        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-    return serve
+        return build_failure(400, "disconnected", "the client has gone")

@@ -1,0 +1,157 @@
+"""Checks before routing: the host names the service answers to, and the pages that may post to it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gender_classifier.service_frame import Metrics, build_failure
+
+# In lower case. Labels may hold `_`, as container names do.
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?(?::([0-9]{0,5}))?")
+_ORIGIN = re.compile(r"(https?)://(.+)")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Methods that a page of another origin may use: they change and compute nothing, and it cannot read the answers.
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_ANY = "*"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A host and its port, as in a ``Host`` header or an origin; ``port`` None means that none was given."""
+
+    host: str
+    port: int | None
+
+    @property
+    def is_local(self) -> bool:
+        """True for an IP address or localhost: names that no stranger's DNS can point here."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            if self.host.startswith("["):
+                ipaddress.IPv6Address(self.host[1:-1])
+            else:
+                ipaddress.IPv4Address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def parse_authority(text: str) -> Authority | None:
+    """Return host (lower case, without a final dot) and port; None if ``text`` is malformed."""
+    found = _AUTHORITY.fullmatch(text.lower())
+    if found is None or int(found[2] or 0) > 65535:
+        return None
+    return Authority(found[1], int(found[2]) if found[2] else None)
+
+
+@dataclass(frozen=True)
+class HostPattern:
+    """One entry of the allowed hosts: any host, one name, or all names below one; on any port or on one."""
+
+    name: str
+    below: bool = False
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Read ``*``, ``NAME``, ``*.NAME``, or either with ``:PORT``.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if text == _ANY:
+            return cls(_ANY)
+        below = text.startswith("*.")
+        found = parse_authority(text[2:] if below else text)
+        if found is None or text.endswith(":"):
+            raise ValueError(
+                f"{text!r} is not a host name; use names such as faces.example.org, faces.example.org:8000 or "
+                "*.example.org, separated by commas, or * for any"
+            )
+        return cls(found.host, below, found.port)
+
+    def matches(self, authority: Authority) -> bool:
+        """True if ``authority`` is covered by this entry."""
+        ports = _DEFAULT_PORTS.values() if authority.port is None else (authority.port,)
+        if self.port is not None and self.port not in ports:
+            return False
+        if self.below:
+            return authority.host.endswith(f".{self.name}")
+        return self.name in (_ANY, authority.host)
+
+
+class Guard:
+    """ASGI middleware that refuses foreign host names (DNS rebinding) and posts of other origins' pages."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], metrics: Metrics) -> None:
+        """Wrap ``app``.
+
+        Args:
+            app: what answers requests that pass.
+            allowed_hosts: entries that `HostPattern.parse` reads; IP addresses and localhost always pass.
+            metrics: counts refusals by reason.
+
+        Raises:
+            ValueError: an entry is malformed.
+        """
+        self._app, self._metrics = app, metrics
+        self._patterns = [HostPattern.parse(text) for text in allowed_hosts]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 400, 403 or 421."""
+        refusal = self._check(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        self._metrics.errors.labels(refusal[1]).inc()
+        await build_failure(*refusal)(scope, receive, send)
+
+    def _check(self, scope: Scope) -> tuple[int, str, str] | None:
+        hosts = _find_values(scope, b"host")
+        if len(hosts) != 1:
+            return 400, "host", f"the request has {len(hosts)} Host headers; send exactly one"
+        host = parse_authority(hosts[0])
+        if host is None:
+            return 400, "host", f"Host {hosts[0][:100]!r} is not a host name or an IP address; check the address"
+        if not host.is_local and not any(pattern.matches(host) for pattern in self._patterns):
+            return (
+                421,
+                "host",
+                f"Host {hosts[0][:100]!r} is not a name of this service; use its IP address or localhost, or start it "
+                "with --allowed-hosts",
+            )
+        if scope["method"] not in _SAFE_METHODS and not _is_own_page(
+            _find_values(scope, b"sec-fetch-site"), _find_values(scope, b"origin"), host
+        ):
+            return 403, "origin", "a page of another origin may not post to this service; use the service's own page"
+        return None
+
+
+def _is_own_page(sites: Sequence[str], origins: Sequence[str], host: Authority) -> bool:
+    """True unless the browser says that a page of another origin asks.
+
+    ``Sec-Fetch-Site`` goes first: no page can set it, and it stays true behind a proxy that changes ``Host``. Browsers
+    send it over TLS and to loopback; for others there is ``Origin``. Programs send neither.
+    """
+    if sites:
+        return all(site in ("same-origin", "none") for site in sites)
+    return all(_is_origin_of(origin, host) for origin in origins)
+
+
+def _is_origin_of(origin: str, host: Authority) -> bool:
+    found = _ORIGIN.fullmatch(origin.lower())
+    authority = parse_authority(found[2]) if found else None
+    if found is None or authority is None:
+        return False
+    default = _DEFAULT_PORTS[found[1]]
+    return (authority.host, authority.port or default) == (host.host, host.port or default)
+
+
+def _find_values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1").strip(" \t") for key, value in scope["headers"] if key == name]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from closure import ROOT
@@ -229,6 +230,36 @@ def test_markup_in_a_name_is_text(page: Page) -> None:
     page.locator("#files").set_input_files(payload(name, grey(90)))
     expect(page.locator(".name")).to_have_text(name)
     assert page.title() == "gender-classifier"
+
+
+def test_markup_in_what_a_model_says_is_text(browser: BrowserContext, tmp_path: Path) -> None:
+    odd = "</script><img src=x onerror=document.title=1>\n**<b>bold</b>** `<i>`"
+    path = write_model(tmp_path / "model.onnx", {"version": odd, "data_digest": odd, "limits": odd})
+    with served(path, tmp_path) as running:
+        page = browser.new_page()
+        page.goto(running.address)
+        expect(page.locator("#model")).to_contain_text("<img src=x")
+        expect(page.locator("#limits")).to_contain_text("<b>bold</b>")
+        assert page.locator("#model img, #limits img, #limits b, #limits i").count() == 0
+        assert page.title() == "gender-classifier"
+        page.close()
+
+
+def test_a_page_of_another_origin_cannot_use_the_service(browser: BrowserContext, service: Served) -> None:
+    page = browser.new_page()
+    page.goto("data:text/html,another page")
+    read = page.evaluate(
+        """async address => {
+            const form = new FormData();
+            form.append("images", new Blob(["x"]), "a.png");
+            try { await fetch(`${address}/predict`, {method: "POST", mode: "no-cors", body: form}); } catch {}
+            return fetch(`${address}/model`).then(() => true, () => false);
+        }""",
+        service.address,
+    )
+    assert not read
+    page.close()
+    assert 'gender_classifier_errors_total{reason="origin"} 1.0' in httpx.get(f"{service.address}/metrics").text
 
 
 def test_dark_light_and_stillness_are_the_readers_choice(page: Page) -> None:

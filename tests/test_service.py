@@ -23,12 +23,14 @@ from closure import ROOT
 from conftest import encode, picture
 from fastapi.testclient import TestClient
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from served import SIZE, Served, grey, served, write_model
 
 from gender_classifier import service as service_module
 from gender_classifier.cli import main
 from gender_classifier.image_files import FORMATS
 from gender_classifier.predictor import Predictor
+from gender_classifier.serve_command import read_key
 from gender_classifier.service import Settings, build_app
 from gender_classifier.uploads import Capacity, RequestError
 
@@ -220,6 +222,24 @@ def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: P
     found = client.get("/model").json()
     assert (found["version"], found["data_digest"], found["limits"], found["metrics"]) == (None, None, "", {})
     assert client.post("/predict", files=files(grey(1))).status_code == 200
+
+
+ODD = '"\\\n\r\x1b[31m\x9b\u202e\u2028</script><img src=x>{}'
+
+
+def test_what_a_model_says_of_itself_comes_out_as_data(tmp_path: Path) -> None:
+    metadata = dict.fromkeys(("version", "data_digest", "limits"), ODD)
+    metadata["metrics"] = json.dumps({ODD: 0.5, "accuracy": 0.9, "large": 10**400})
+    path = write_model(tmp_path / "model.onnx", metadata)
+    client = TestClient(build_app(Predictor(path), Settings()), base_url="http://localhost")
+    client.post("/predict", files=files(grey(1)))
+    answer = client.get("/model")
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.json()["version"], answer.json()["limits"]) == (ODD, ODD)
+    assert client.get("/openapi.json").json()["info"]["version"] == ODD
+    text = client.get("/metrics").text
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    assert {one.labels.get("path") for one in samples} <= {None, "/predict", "/model", "/openapi.json", "/metrics"}
 
 
 def test_metrics_count(predictor: Predictor) -> None:
@@ -584,6 +604,10 @@ def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp
         (["--model", "nowhere.onnx"], r"nowhere\.onnx: no such file; run `dvc repro`, or name another with --model"),
         (["--api-key-file", "nowhere"], r"nowhere: cannot be read as the API key's file"),
         (["--api-key-file", "empty"], r"empty: holds no usable API key"),
+        (["--api-key-file", "endless"], r"endless: holds no usable API key"),
+        (["--api-key-file", "group"], r"group: other users can read this API key \(mode 0640\); run `chmod 600 group`"),
+        (["--api-key-file", "world"], r"world: other users can read this API key \(mode 0604\); run `chmod 600 world`"),
+        (["--api-key-file", "link"], r"link: other users can read this API key \(mode 0604\); run `chmod 600 link`"),
         (["--host", "256.0.0.1"], r"256\.0\.0\.1:0: cannot listen there \(.+\); name another with --host and --port"),
         (["--port", "{taken}"], r"127\.0\.0\.1:\d+: cannot listen there \(Address already in use\)"),
     ],
@@ -599,12 +623,28 @@ def test_what_keeps_it_from_starting_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("empty").write_text("\nkey\n")
     Path("empty").chmod(0o600)
+    for name, mode in (("group", 0o640), ("world", 0o604), ("endless", 0o600)):
+        Path(name).write_text("a" * 5000 if name == "endless" else KEY)
+        Path(name).chmod(mode)
+    Path("link").symlink_to("world")
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         given = [one.format(taken=taken) for one in arguments]
+        monkeypatch.setattr(
+            "gender_classifier.service_connections.Server.run", lambda *_, **__: pytest.fail("it started")
+        )
         assert main(["serve", "--model", str(model), "--port", "0", *given]) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(rf"gender-classifier serve: error: {message}.*\n", error), error
+
+
+def test_a_key_that_another_user_keeps_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenSSH does: a container's secret belongs to root, and its mode is not this user's to change."""
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o644)
+    monkeypatch.setattr("os.getuid", lambda: path.stat().st_uid + 1)
+    assert read_key(path) == KEY
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
 # Connections, silent ones included; and files that are open beside them, with some to spare.
 _MAX_CONNECTIONS, _OTHER_FILES = 512, 128
-# Bytes of a key's file that are read.
+# Bytes of an API key.
 _MAX_KEY = 4096
 
 
@@ -69,7 +69,8 @@ def _serve(options: argparse.Namespace) -> None:
         ) from None
     from gender_classifier.predictor import Predictor
 
-    key = _read_key(options.api_key_file)
+    found = find_model(options.model, Path.cwd())
+    key = read_key(options.api_key_file)
     given = {
         name: getattr(options, name)
         for name in ("threshold", "max_bytes", "max_images", "max_pixels")
@@ -129,7 +130,12 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _read_key(path: Path | None) -> str | None:
+def read_key(path: Path | None) -> str | None:
+    """Return the API key: of the file, or else of the environment; None if neither is given.
+
+    Raises:
+        ServiceError: it cannot be read or used, or other users can read its file.
+    """
     if path is None:
         key, source = os.environ.get(KEY_VARIABLE), KEY_VARIABLE
         if key is None:
@@ -137,11 +143,11 @@ def _read_key(path: Path | None) -> str | None:
     else:
         source = str(path)
         try:
-            key = (_read_private(path).decode().splitlines() or [""])[0]
+            key = (_read_private(path).splitlines() or [b""])[0].decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
     key = key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not 0 < len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise ServiceError(f"{source}: holds no usable API key; write one of printable ASCII characters without spaces")
     return key
 
@@ -156,7 +162,7 @@ def _read_private(path: Path) -> bytes:
         mode = stat.S_IMODE(state.st_mode)
         if state.st_uid == os.getuid() and mode & 0o077:
             raise ServiceError(f"{path}: other users can read this API key (mode {mode:04o}); run `chmod 600 {path}`")
-        return file.read(_MAX_KEY)
+        return file.read(_MAX_KEY + 1)
 
 
 def _bracket(host: str) -> str:

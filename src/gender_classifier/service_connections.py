@@ -17,7 +17,7 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gender_classifier.service_frame import SECURITY_HEADERS
@@ -96,7 +96,7 @@ class Connection(HttpToolsProtocol):
         self._unread_since: float | None = None
         self._in_head = self._in_body = self._is_refused = False
         self._head = self._framing = self._discarded = 0  # bytes
-        self._open = 0  # requests with a whole head that are not answered
+        self._open: list[RequestResponseCycle] = []  # requests with a whole head that are not answered
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take the connection; where there are too many, the one that has waited longest for its client goes."""
@@ -112,14 +112,19 @@ class Connection(HttpToolsProtocol):
         self.connections.discard(victim)
         victim.transport.abort()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is under way; uvicorn itself remembers only the request that came last."""
+        self._drop_answers()
+        super().connection_lost(exc)
+
     @property
     def _urgency(self) -> int | None:
         """How soon this connection may be closed for another, 0 first; None while a request is worked on."""
         if self._is_refused:
             return 0
-        if self._open == 0:
+        if not self._open:
             return 1 if self.cycle is None or self._in_head or self._in_body else 2
-        return 3 if self._open == 1 and self._in_body else None
+        return 3 if len(self._open) == 1 and self._in_body else None
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, within the limits. Refusals are not logged: strangers would fill the log."""
@@ -163,7 +168,7 @@ class Connection(HttpToolsProtocol):
             self._take_host_from_target()
         super().on_headers_complete()
         self._in_head, self._in_body, self._framing = False, True, 0
-        self._open += 1
+        self._open.append(self.cycle)
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows is parsed no more
 
@@ -181,7 +186,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or close where the client has sent nonsense after this one."""
-        self._open -= 1
+        self._open.pop(0)
         self._since = self.loop.time()
         super().on_response_complete()
         if self._is_refused:
@@ -203,7 +208,7 @@ class Connection(HttpToolsProtocol):
         elif now - self._unread_since > _UNREAD_SECONDS:
             self.transport.abort()
             return
-        if self._open:
+        if self._open or self.transport.is_closing():
             return
         if self._is_refused and now - self._since > _LINGER_SECONDS:
             self.transport.abort()
@@ -213,6 +218,13 @@ class Connection(HttpToolsProtocol):
             else:
                 self.transport.close()
 
+    def _drop_answers(self) -> None:
+        """Make the application stop reading, and its answers go nowhere."""
+        for cycle in self._open:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._open.clear()
+
     def _count_head(self, count: int) -> None:
         self._head += count
         if self._head > _MAX_HEAD:
@@ -220,7 +232,7 @@ class Connection(HttpToolsProtocol):
 
     def _take_host_from_target(self) -> None:
         """Replace Host by the host of a target in absolute form, as RFC 9112, section 3.2.2, demands."""
-        authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+        authority = self.url.partition(b"://")[2].partition(b"/")[0]
         self.headers[:] = [*(one for one in self.headers if one[0] != b"host"), (b"host", authority)]
 
     def _discard(self, count: int) -> None:
@@ -230,12 +242,13 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, refusal: _Refusal) -> None:
         """Answer with ``refusal`` unless it would be taken for the answer to another request; then close."""
+        if self.transport.is_closing():
+            return
         self._is_refused, self._since, self._discarded = True, self.loop.time(), 0
         self.pipeline.clear()
-        if self._in_body and self._open == 1 and not self.cycle.response_started:
-            self.cycle.disconnected = True  # the application stops reading, and its answer is dropped
-            self.cycle.message_event.set()
-            self._open = 0
+        del self._open[1:]
+        if self._in_body and self._open == [self.cycle] and not self.cycle.response_started:
+            self._drop_answers()
         elif self._open:
             return  # `on_response_complete` closes
         elif self._in_body:

@@ -10,7 +10,7 @@ import schemathesis
 from conftest import encode, picture
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -60,6 +60,8 @@ def test_the_service_keeps_to_its_document(api: OpenApiSchema, operation: str, m
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         nonlocal tried
+        # An empty list is no part of a multipart body: what is sent would be right without it.
+        assume(not isinstance(case.body, dict) or [] not in case.body.values())
         tried += 1
         # Bytes that are no picture fit the document, and are refused.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])

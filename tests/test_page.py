@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import numpy as np
@@ -42,6 +44,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
         expect.set_options(timeout=60_000)
         yield context
         context.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """Address of an empty page of another origin."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 class Watch:
@@ -245,9 +265,12 @@ def test_markup_in_what_a_model_says_is_text(browser: BrowserContext, tmp_path: 
         page.close()
 
 
-def test_a_page_of_another_origin_cannot_use_the_service(browser: BrowserContext, service: Served) -> None:
+def test_a_page_of_another_origin_cannot_use_the_service(
+    browser: BrowserContext, service: Served, elsewhere: str
+) -> None:
+    """Another port of this machine: same-site to the browser, and still another origin."""
     page = browser.new_page()
-    page.goto("data:text/html,another page")
+    page.goto(elsewhere)
     read = page.evaluate(
         """async address => {
             const form = new FormData();

@@ -224,7 +224,8 @@ def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: P
     assert client.post("/predict", files=files(grey(1))).status_code == 200
 
 
-ODD = '"\\\n\r\x1b[31m\x9b\u202e\u2028</script><img src=x>{}'
+# Control characters are refused when the model is loaded.
+ODD = '"\\\n</script><img src=x>{}'
 
 
 def test_what_a_model_says_of_itself_comes_out_as_data(tmp_path: Path) -> None:

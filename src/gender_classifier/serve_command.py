@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import resource
 import signal
@@ -69,7 +70,6 @@ def _serve(options: argparse.Namespace) -> None:
         ) from None
     from gender_classifier.predictor import Predictor
 
-    found = find_model(options.model, Path.cwd())
     key = read_key(options.api_key_file)
     given = {
         name: getattr(options, name)
@@ -89,6 +89,8 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
         if key is None and not ipaddress.ip_address(host).is_loopback:
             print(f"{host}: whoever reaches this address can use it; --api-key-file asks for a key", file=sys.stderr)
+        # One line for each odd header of a multipart body: strangers would fill the log.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         # uvicorn ends in good order, then raises the signal again: that is no failure.
         signal.signal(signal.SIGTERM, _exit)
         config = uvicorn.Config(

@@ -2,9 +2,9 @@
 
     python benchmarks/attack.py [--model models/model.onnx] [--seconds 20]     20 s each way and 5 s to start, 2 cores
 
-The service asks for a key, which only the honest client has. The attack runs in a process of its own, all at once and as
-quickly as it can: silent connections, half heads, large heads, endless pipelines, keyless uploads that trickle or lie
-about their length, posts of other origins' pages, foreign host names. With --bombs it has the key as well and sends
+The service asks for a key, which only the honest client has. The attack runs in a process of its own, all at once and
+as quickly as it can: silent connections, half heads, large heads, endless pipelines, keyless uploads that trickle or
+lie about their length, posts of other origins' pages, foreign host names. With --bombs it has the key as well and sends
 pictures that are slow or large to decode; these take the honest client's share of the two decoders.
 """
 

@@ -100,6 +100,7 @@ def _serve(options: argparse.Namespace) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here depends on them
             limit_concurrency=_count_connections(),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

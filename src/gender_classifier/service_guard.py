@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,7 +28,7 @@ class Authority:
     host: str
     port: int | None
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """True for an IP address or localhost: names that no stranger's DNS can point here."""
         if self.host == "localhost" or self.host.endswith(".localhost"):
@@ -42,6 +43,7 @@ class Authority:
         return True
 
 
+@lru_cache(maxsize=64)  # nearly every request names the same host
 def parse_authority(text: str) -> Authority | None:
     """Return host (lower case, without a final dot) and port; None if ``text`` is malformed."""
     found = _AUTHORITY.fullmatch(text.lower())

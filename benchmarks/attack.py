@@ -1,223 +1,199 @@
-"""The service under attack beside an honest client: is a request lost, how long do they take, how much memory?
+"""The service under attack, beside an honest client: requests lost, latency with and without the attack, memory.
 
-    python benchmarks/attack.py [--model models/model.onnx] [--seconds 120]
+    python benchmarks/attack.py [--model models/model.onnx] [--seconds 20]     20 s each way and 5 s to start, 2 cores
 
-Without --model a small one is made up, so that the figures are the service's. The attackers are processes of their
-own: silent connections, heads without end, decode bombs, uploads without the key that drip, posts of other origins.
-The honest client sends one face crop after the other, 5 ms apart, first alone and then beside them.
+The service asks for a key, which only the honest client has. The attack runs in a process of its own, all at once and
+as quickly as it can: silent connections, half heads, large heads, endless pipelines, keyless uploads that trickle or
+lie about their length, posts of other origins' pages, foreign host names. With --bombs it has the key as well and sends
+pictures that are slow or large to decode; these take the honest client's share of the two decoders.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
-import multiprocessing
+import json
 import os
-import platform
-import socket
+import re
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+from serve import BOUNDARY, ROOT, _build_request, _read_pictures
 
 KEY = "a-key-for-the-benchmark"
-HEAD = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+HEAD = f"Host: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n".encode()
+AUTHORIZATION = f"Authorization: Bearer {KEY}\r\n".encode()
+# Connections that are held open at once, of each kind; pause in s between two of a kind that are closed at once.
+HELD, PAUSE = 300, 0.01
+# s after which an honest request counts as lost.
+PATIENCE = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
+    parser.add_argument("--seconds", type=float, default=20, help="without the attack, and again with it")
+    parser.add_argument("--interval", type=float, default=0.02, help="s between two honest requests")
+    parser.add_argument("--bombs", action="store_true", help="attack with the key and hostile pictures, too")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--attack", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = options.model or _make_model(folder)
-        key = folder / "key"
-        key.write_text(KEY)
-        key.chmod(0o600)
-        command = [sys.executable, "-m", "gender_classifier", "serve", "--port", "0", "--model", str(model)]
-        service = subprocess.Popen(
-            [*command, "--api-key-file", str(key)], env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-            stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
-        try:
-            assert service.stdout is not None
-            port = int(service.stdout.readline().split("http://127.0.0.1:")[1].split()[0])
-            _report(service, port, options.seconds)
-        finally:
-            service.terminate()
-            service.wait(20)
+    if options.attack:
+        asyncio.run(_attack(options.attack, options.seconds, bombs=options.bombs))
+        return
+    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--port", "0", "--model", str(options.model)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "GENDER_CLASSIFIER_API_KEY": KEY}
+    service = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1)
+    try:
+        assert service.stdout is not None
+        port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", service.stdout.readline())[0])
+        rows = [asyncio.run(_measure(port, options, service.pid, under_attack=attack)) for attack in (False, True)]
+    finally:
+        service.terminate()
+        service.wait(30)
+    interval = options.interval * 1e3
+    print(f"honest: one picture every {interval:.0f} ms, each on a connection of its own; {os.cpu_count()} cores")
+    print("attack   sent   lost   p50 ms   p99 ms   max ms   peak RSS MB (processes that decode included)")
+    for row in rows:
+        print(
+            f"{row['attack']!s:6s} {row['sent']:6.0f} {row['lost']:6.0f} {row['p50_ms']:8.1f} {row['p99_ms']:8.1f} "
+            f"{row['max_ms']:8.1f} {row['peak_mb']:8.0f}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"seconds": options.seconds, "rows": rows}, indent=2) + "\n")
 
 
-def _report(service: subprocess.Popen[str], port: int, seconds: float) -> None:
-    crop = _encode(np.random.default_rng(0).integers(0, 256, (100, 80, 3), np.uint8), "JPEG")
-    memory = _Memory(service.pid)
-    quiet = _use_honestly(port, crop, min(seconds / 4, 30))
-    at_rest = memory.peak
-    attackers = [multiprocessing.Process(target=attack, args=(port,), daemon=True) for attack in ATTACKS]
-    for attacker in attackers:
-        attacker.start()
-    time.sleep(2)
-    under = _use_honestly(port, crop, seconds)
-    for attacker in attackers:
-        attacker.terminate()
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, {os.cpu_count()} cores; {len(ATTACKS)} kinds of attack, {seconds:.0f} s")
-    for name, (times, lost) in (("alone", quiet), ("under attack", under)):
-        p50, p99 = np.percentile(times, [50, 99]) * 1e3
-        count = f"{len(times):6} honest requests, {lost} lost"
-        print(f"{name:13} {count}, p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {max(times):.2f} s")
-    print(f"unique memory of the service and its processes: {at_rest:.0f} MB before, {memory.peak:.0f} MB at most")
+async def _measure(port: int, options: argparse.Namespace, pid: int, *, under_attack: bool) -> dict[str, float]:
+    requests = [_with_key(_build_request(data)) for data in _read_pictures(None)]
+    for _ in range(20):
+        await _ask(port, requests[0])
+    attack = None
+    if under_attack:
+        command = [sys.executable, __file__, "--attack", str(port), "--seconds", str(options.seconds)]
+        attack = await asyncio.create_subprocess_exec(*command, *(["--bombs"] if options.bombs else []))
+        await asyncio.sleep(2)  # until it has begun
+    watch = asyncio.create_task(_watch_memory(pid))
+    seconds, lost = await _be_honest(port, requests, options.seconds - 2 * under_attack, options.interval)
+    watch.cancel()
+    peak = await watch
+    if attack:
+        await attack.wait()
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1e3 if seconds else (np.nan, np.nan)
+    return {
+        "attack": under_attack, "sent": len(seconds) + lost, "lost": lost, "p50_ms": float(p50), "p99_ms": float(p99),
+        "max_ms": max(seconds, default=np.nan) * 1e3, "peak_mb": peak / 1e6,
+    }  # fmt: skip
 
 
-class _Memory:
-    """The most unique memory that a process and its children had at a time, MB; looked at twice a second."""
+def _with_key(request: bytes) -> bytes:
+    return request.replace(b"\r\n", b"\r\n" + AUTHORIZATION + b"Connection: close\r\n", 1)
 
-    def __init__(self, pid: int) -> None:
-        self.peak = 0.0
-        self._process = psutil.Process(pid)
-        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _watch(self) -> None:
+async def _be_honest(port: int, requests: Sequence[bytes], seconds: float, interval: float) -> tuple[list[float], int]:
+    """Send a request every ``interval`` s, however long answers take; return the seconds of each, and the lost ones."""
+    tasks, began = [], time.monotonic()
+    while time.monotonic() - began < seconds:
+        tasks.append(asyncio.create_task(_ask(port, requests[len(tasks) % len(requests)])))
+        await asyncio.sleep(max(0.0, began + len(tasks) * interval - time.monotonic()))
+    found = await asyncio.gather(*tasks)
+    answered = [one for one in found if one is not None]
+    return answered, len(found) - len(answered)
+
+
+async def _ask(port: int, request: bytes) -> float | None:
+    """Return the seconds to a prediction; None if there was none."""
+    began = time.perf_counter()
+    try:
+        received = await asyncio.wait_for(_exchange(port, request), PATIENCE)
+    except (OSError, TimeoutError):
+        return None
+    return time.perf_counter() - began if received.startswith(b"HTTP/1.1 200") else None
+
+
+async def _exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def _watch_memory(pid: int) -> int:
+    """Return the most bytes that the service and its processes have held, until cancelled."""
+    peak, service = 0, psutil.Process(pid)
+    with suppress(asyncio.CancelledError):
         while True:
             total = 0
-            try:
-                for one in (self._process, *self._process.children(recursive=True)):
-                    try:
-                        total += one.memory_full_info().uss
-                    except psutil.Error:
-                        continue
-            except psutil.Error:
-                return
-            self.peak = max(self.peak, total / 1e6)
-            time.sleep(0.5)
+            for process in (service, *service.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    total += process.memory_info().rss
+            peak = max(peak, total)
+            await asyncio.sleep(0.1)
+    return peak
 
 
-def _use_honestly(port: int, crop: bytes, seconds: float) -> tuple[list[float], int]:
-    body = _wrap(crop)
-    headers = {"content-type": "multipart/form-data; boundary=b", "authorization": f"Bearer {KEY}"}
-    times, lost, end = [], 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        began = time.perf_counter()
-        try:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body, headers)
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                answer.read()
-        except (OSError, urllib.error.HTTPError) as error:
-            lost += 1
-            print(f"lost: {error}", file=sys.stderr)
-        times.append(time.perf_counter() - began)
-        time.sleep(0.005)
-    return times, lost
+async def _attack(port: int, seconds: float, *, bombs: bool) -> None:
+    upload = b"POST /predict HTTP/1.1\r\n" + HEAD
+    get = b"GET /health HTTP/1.1\r\n" + HEAD
+    page = b"Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 100000\r\n\r\n" + bytes(
+        100_000
+    )
+    floods = [
+        get + b"X: " + b"a" * 2_000_000,
+        get + b"a: b\r\n" * 100_000,
+        (get + b"\r\n") * 2000,
+        upload + b"Transfer-Encoding: chunked\r\n\r\n5;" + b"x" * 1_000_000,
+        upload + b"Content-Length: 16000000\r\n\r\n" + bytes(1_000_000),
+        upload + page,
+        get.replace(b"127.0.0.1", b"evil.example") + b"\r\n",
+        b"\r\n" * 100_000,
+    ]
+    if bombs:
+        floods += [_with_key(_build_request(data)) for data in _draw_bombs()]
+    held = [b"", b"GET /health HTTP/1.1\r\nX: ", upload + b"Content-Length: 1000000\r\n\r\n"]
+    jobs = [_flood(port, data) for data in floods] + [_hold(port, data) for data in held for _ in range(HELD)]
+    await asyncio.wait([asyncio.create_task(job) for job in jobs], timeout=seconds)
 
 
-def _keep_silent(port: int) -> None:
-    held: list[socket.socket] = []
+async def _flood(port: int, data: bytes) -> None:
     while True:
-        _try(lambda: held.append(_connect(port)))
-        if len(held) > 700:
-            held.pop(0).close()
-        time.sleep(0.002)
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(_exchange(port, data), PATIENCE)
+        await asyncio.sleep(PAUSE)
 
 
-def _send_endless_heads(port: int) -> None:
+async def _hold(port: int, data: bytes) -> None:
+    """Hold a connection open, with a byte every second if anything was sent; open another when it is closed."""
     while True:
-
-        def send() -> None:
-            with _connect(port) as connection:
-                connection.sendall(HEAD.encode() + b"X: ")
-                while True:
-                    connection.sendall(b"a" * 65536)
-
-        _try(send)
-        time.sleep(0.01)
-
-
-def _post_bombs(port: int) -> None:
-    """With the key: what an honest account that was stolen can do."""
-    from attack_images import READ, REFUSED  # noqa: PLC0415
-
-    bodies = [_wrap(build()) for build in (*READ.values(), *(build for build, _ in REFUSED.values()))]
-    while True:
-        for body in bodies:
-            _try(lambda body=body: _post(port, body, f"Authorization: Bearer {KEY}\r\n"))  # type: ignore[misc]
-            time.sleep(0.05)
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            while not writer.is_closing():
+                await asyncio.sleep(1)
+                if data:
+                    writer.write(b"x")
+                    await writer.drain()
+        await asyncio.sleep(1)
 
 
-def _post_without_key(port: int) -> None:
-    held: list[socket.socket] = []
-    while True:
-        if len(held) < 80:
-
-            def begin() -> None:
-                connection = _connect(port)
-                connection.sendall(f"{HEAD}Content-Length: 1000000\r\n\r\n--b\r\n".encode())
-                held.append(connection)
-
-            _try(begin)
-        for one in list(held):
-            try:
-                one.sendall(b"x")
-            except OSError:
-                held.remove(one)
-        time.sleep(0.1)
-
-
-def _post_across_sites(port: int) -> None:
-    body = _wrap(_encode(np.zeros((2000, 2000, 3), np.uint8), "PNG"))
-    while True:
-        _try(lambda: _post(port, body, "Sec-Fetch-Site: cross-site\r\nOrigin: https://evil.example\r\n"))
-        time.sleep(0.01)
-
-
-ATTACKS: tuple[Callable[[int], None], ...] = (
-    _keep_silent, _send_endless_heads, _post_bombs, _post_without_key, _post_across_sites,
-)  # fmt: skip
-
-
-def _connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
-
-
-def _post(port: int, body: bytes, more: str) -> None:
-    with _connect(port) as connection:
-        connection.sendall(f"{HEAD}{more}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        connection.recv(65536)
-
-
-def _try(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except OSError:
-        time.sleep(0.01)
-
-
-def _wrap(data: bytes) -> bytes:
-    return b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n' + data + b"\r\n--b--\r\n"
-
-
-def _encode(pixels: np.ndarray, format: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format)
-    return buffer.getvalue()
-
-
-def _make_model(folder: Path) -> Path:
-    from served import write_model  # noqa: PLC0415
-
-    return write_model(folder / "model.onnx")
+def _draw_bombs() -> list[bytes]:
+    large = Image.fromarray(np.zeros((5000, 5000), np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8))
+    files = []
+    for image, format, options in ((large, "PNG", {}), (noise, "JPEG", {"progressive": True}), (large, "BMP", {})):
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        files.append(file.getvalue()[:15_000_000])
+    return files
 
 
 if __name__ == "__main__":

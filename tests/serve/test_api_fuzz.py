@@ -10,7 +10,7 @@ import schemathesis
 from conftest import encode, picture
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -18,8 +18,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from served import grey, write_model
 
 from gender_classifier.predict.predictor import Predictor
-from gender_classifier.serve.app import build_app
-from gender_classifier.serve.settings import Settings
+from gender_classifier.serve.app import Settings, build_app
 
 REASONS = {"empty", "not_an_image", "truncated", "too_large", "unreadable"}
 PICTURES = [grey(90), *(encode(np.zeros((30, 20, 3), np.uint8), format) for format in ("JPEG", "WEBP", "GIF", "TIFF"))]
@@ -30,7 +29,7 @@ schemathesis.openapi.format("binary", st.one_of(st.sampled_from(PICTURES), st.bi
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], FastAPI]:
     predictor = Predictor(write_model(tmp_path_factory.mktemp("model") / "model.onnx"), threads=1)
-    limits = Settings(max_bytes=200_000, max_images=8, max_pixels=300_000)
+    limits = Settings(max_bytes=200_000, max_images=8, max_pixels=300_000, allowed_hosts=("testserver",))
     return lambda: build_app(predictor, limits)
 
 
@@ -41,7 +40,7 @@ def api(build: Callable[[], FastAPI]) -> OpenApiSchema:
 
 @pytest.fixture(scope="module")
 def client(build: Callable[[], FastAPI]) -> Iterator[TestClient]:
-    with TestClient(build(), base_url="http://127.0.0.1") as client:
+    with TestClient(build(), base_url="http://localhost") as client:
         yield client
 
 
@@ -61,6 +60,8 @@ def test_the_service_keeps_to_its_document(api: OpenApiSchema, operation: str, m
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         nonlocal tried
+        # An empty list is no part of a multipart body: what is sent would be right without it.
+        assume(not isinstance(case.body, dict) or [] not in case.body.values())
         tried += 1
         # Bytes that are no picture fit the document, and are refused.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])

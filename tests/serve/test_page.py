@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import numpy as np
 import pytest
 from checkout import ROOT
@@ -41,6 +44,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
         expect.set_options(timeout=60_000)
         yield context
         context.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """Address of an empty page of another origin."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 class Watch:
@@ -229,6 +250,39 @@ def test_markup_in_a_name_is_text(page: Page) -> None:
     page.locator("#files").set_input_files(payload(name, grey(90)))
     expect(page.locator(".name")).to_have_text(name)
     assert page.title() == "gender-classifier"
+
+
+def test_markup_in_what_a_model_says_is_text(browser: BrowserContext, tmp_path: Path) -> None:
+    odd = "</script><img src=x onerror=document.title=1>\n**<b>bold</b>** `<i>`"
+    path = write_model(tmp_path / "model.onnx", {"version": odd, "data_digest": odd, "limits": odd})
+    with served(path, tmp_path) as running:
+        page = browser.new_page()
+        page.goto(running.address)
+        expect(page.locator("#model")).to_contain_text("<img src=x")
+        expect(page.locator("#limits")).to_contain_text("<b>bold</b>")
+        assert page.locator("#model img, #limits img, #limits b, #limits i").count() == 0
+        assert page.title() == "gender-classifier"
+        page.close()
+
+
+def test_a_page_of_another_origin_cannot_use_the_service(
+    browser: BrowserContext, service: Served, elsewhere: str
+) -> None:
+    """Another port of this machine: same-site to the browser, and still another origin."""
+    page = browser.new_page()
+    page.goto(elsewhere)
+    read = page.evaluate(
+        """async address => {
+            const form = new FormData();
+            form.append("images", new Blob(["x"]), "a.png");
+            try { await fetch(`${address}/predict`, {method: "POST", mode: "no-cors", body: form}); } catch {}
+            return fetch(`${address}/model`).then(() => true, () => false);
+        }""",
+        service.address,
+    )
+    assert not read
+    page.close()
+    assert 'gender_classifier_errors_total{reason="origin"} 1.0' in httpx.get(f"{service.address}/metrics").text
 
 
 def test_dark_light_and_stillness_are_the_readers_choice(page: Page) -> None:

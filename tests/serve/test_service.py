@@ -23,17 +23,17 @@ from checkout import ROOT
 from conftest import encode, picture
 from fastapi.testclient import TestClient
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from served import SIZE, Served, grey, served, write_model
 
 from gender_classifier.cli.main import main
+from gender_classifier.cli.serve import read_key
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve import app as service_module
-from gender_classifier.serve.app import build_app
-from gender_classifier.serve.settings import Settings
+from gender_classifier.serve.app import Settings, build_app
 from gender_classifier.serve.uploads import Capacity, RequestError
 
-BASE = "http://127.0.0.1"
 KEY = "a-key-for-tests"
 
 
@@ -50,7 +50,7 @@ def predictor(model: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
     settings = Settings(max_bytes=100_000, max_images=5, max_pixels=250_000)
-    with TestClient(build_app(predictor, settings), base_url=BASE) as client:
+    with TestClient(build_app(predictor, settings), base_url="http://localhost") as client:
         yield client
 
 
@@ -104,7 +104,7 @@ def test_it_says_what_the_predictor_says(client: TestClient, predictor: Predicto
 
 
 def test_below_the_threshold_it_is_uncertain(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(threshold=0.6)), base_url=BASE)
+    client = TestClient(build_app(predictor, Settings(threshold=0.6)), base_url="http://localhost")
     found = client.post("/predict", files=files(grey(150), grey(160))).json()
     assert [one["uncertain"] for one in found] == [True, False]
 
@@ -184,7 +184,7 @@ def test_head_is_allowed_where_get_is_and_asks_for_the_key(client: TestClient, p
     assert client.head("/predict").status_code == 405
     assert client.head("/predict").headers["allow"] == "POST"
     assert client.post("/model").headers["allow"] == "GET, HEAD"
-    keyed = TestClient(build_app(predictor, Settings(api_key="secret")), base_url=BASE)
+    keyed = TestClient(build_app(predictor, Settings(api_key="secret")), base_url="http://localhost")
     assert keyed.head("/metrics").status_code == 401
     assert keyed.head("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
 
@@ -218,14 +218,33 @@ def test_the_model_is_described(client: TestClient) -> None:
 @pytest.mark.parametrize("metrics", [None, "not JSON", "[1]", '{"accuracy": "high", "loss": NaN, "auc": {"a": 1}}'])
 def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: Path, metrics: str | None) -> None:
     path = write_model(tmp_path / "model.onnx", {} if metrics is None else {"metrics": metrics})
-    client = TestClient(build_app(Predictor(path), Settings()), base_url=BASE)
+    client = TestClient(build_app(Predictor(path), Settings()), base_url="http://localhost")
     found = client.get("/model").json()
     assert (found["version"], found["data_digest"], found["limits"], found["metrics"]) == (None, None, "", {})
     assert client.post("/predict", files=files(grey(1))).status_code == 200
 
 
+# Control characters are refused when the model is loaded.
+ODD = '"\\\n</script><img src=x>{}'
+
+
+def test_what_a_model_says_of_itself_comes_out_as_data(tmp_path: Path) -> None:
+    metadata = dict.fromkeys(("version", "data_digest", "limits"), ODD)
+    metadata["metrics"] = json.dumps({ODD: 0.5, "accuracy": 0.9, "large": 10**400})
+    path = write_model(tmp_path / "model.onnx", metadata)
+    client = TestClient(build_app(Predictor(path), Settings()), base_url="http://localhost")
+    client.post("/predict", files=files(grey(1)))
+    answer = client.get("/model")
+    assert answer.headers["content-type"] == "application/json"
+    assert (answer.json()["version"], answer.json()["limits"]) == (ODD, ODD)
+    assert client.get("/openapi.json").json()["info"]["version"] == ODD
+    text = client.get("/metrics").text
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    assert {one.labels.get("path") for one in samples} <= {None, "/predict", "/model", "/openapi.json", "/metrics"}
+
+
 def test_metrics_count(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings()), base_url=BASE)
+    client = TestClient(build_app(predictor, Settings()), base_url="http://localhost")
     client.post("/predict", files=files(grey(1), grey(2), b"a note"))
     client.post("/predict", files=files(b"a note"))
     client.get("/a-name-of-the-clients-choice")
@@ -300,7 +319,7 @@ def test_a_body_without_a_length_is_measured_while_it_arrives(client: TestClient
 
 
 def test_without_the_key_nothing_is_predicted(predictor: Predictor) -> None:
-    client = TestClient(build_app(predictor, Settings(api_key=KEY)), base_url=BASE)
+    client = TestClient(build_app(predictor, Settings(api_key=KEY)), base_url="http://localhost")
     for wrong in ({}, {"authorization": KEY}, {"authorization": "Bearer "}, {"authorization": f"Bearer {KEY}x"},
                   {"authorization": f"Basic {KEY}"}, {"authorization": "Bearer \xff"}):  # fmt: skip
         headers = {key: value.encode("latin-1") for key, value in wrong.items()}
@@ -318,15 +337,19 @@ def test_without_the_key_nothing_is_predicted(predictor: Predictor) -> None:
 
 def test_capacity_is_given_back() -> None:
     capacity = Capacity(2, 100)
-    with capacity.admit() as hold, capacity.admit() as hold_more:
+    with capacity.hold_bytes() as hold, capacity.hold_bytes() as hold_more:
         hold(60)
         hold_more(40)
         with pytest.raises(RequestError, match="100 bytes of uploads are being worked on") as caught:
             hold(1)
         assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "1"})
-        with pytest.raises(RequestError, match="2 requests are being worked on"), capacity.admit():
-            pass
-    with capacity.admit() as hold:
+        with capacity.admit(), capacity.admit():
+            with pytest.raises(RequestError, match="2 requests are being worked on"), capacity.admit():
+                pass
+            with pytest.raises(RequestError, match="2 requests are being worked on"):
+                capacity.check_room()
+        capacity.check_room()
+    with capacity.hold_bytes() as hold, capacity.admit():
         hold(100)
 
 
@@ -344,7 +367,7 @@ def test_too_much_at_once_is_told_to_come_again(predictor: Predictor, monkeypatc
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(build_app(slow, Settings(max_requests=2)))
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             first = [asyncio.create_task(client.post("/predict", files=files(grey(value)))) for value in (10, 240)]
             while not began.is_set():
                 await asyncio.sleep(0.001)
@@ -368,7 +391,7 @@ def test_a_body_that_never_ends_is_given_up(predictor: Predictor, monkeypatch: p
 
     async def scenario() -> httpx.Response:
         transport = httpx.ASGITransport(build_app(predictor, Settings()))
-        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             headers = {"content-type": "multipart/form-data; boundary=b"}
             return await client.post("/predict", content=trickle(), headers=headers)
 
@@ -379,7 +402,7 @@ def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.Monke
     broken = Predictor.__new__(Predictor)
     broken.__dict__.update(predictor.__dict__)
     monkeypatch.setattr(broken, "compute_probs", lambda _: 1 / 0)
-    client = TestClient(build_app(broken, Settings()), base_url=BASE, raise_server_exceptions=False)
+    client = TestClient(build_app(broken, Settings()), base_url="http://localhost", raise_server_exceptions=False)
     answer = client.post("/predict", files=files(grey(1)))
     assert reason(answer) == (500, "internal")
     assert "ZeroDivision" not in answer.text
@@ -412,14 +435,14 @@ def test_the_pages_name_no_other_host() -> None:
 def test_the_openapi_document_declares_what_is_answered(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/predict", "/explain", "/model", "/health", "/metrics"}
-    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "408", "413", "415", "422", "503"}
+    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "503"}
     body = paths["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert body["properties"]["images"]["maxItems"] == 5
 
 
 def test_the_service_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, gender_classifier.serve.app, gender_classifier.cli.serve;"
+        "import sys, gender_classifier.service, gender_classifier.cli.serve;"
         "print([name for name in ('torch', 'mlflow', 'sklearn', 'matplotlib', 'onnx') if name in sys.modules])"
     )
     done = subprocess.run(
@@ -440,6 +463,7 @@ def running(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("served")
     (folder / "tmp").mkdir()
     (folder / "key").write_text(f"{KEY}\n")
+    (folder / "key").chmod(0o600)
     arguments = ("--api-key-file", "key", "--max-bytes", "8000000", "--max-images", "20")
     with served(model, folder, *arguments, TMPDIR=str(folder / "tmp")) as running:
         yield running
@@ -512,7 +536,7 @@ def test_chunked_uploads(running: Served, size: int) -> None:
 def test_a_length_that_lies(running: Served, length: str, status: int) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as raw:
         head = (
-            f"POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\nConnection: close\r\n"
+            f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\nConnection: close\r\n"
             f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {length}\r\n\r\n"
         )
         raw.sendall(head.encode() + b"--b\r\n" + b"x" * 45)
@@ -528,7 +552,7 @@ def test_a_length_that_lies(running: Served, length: str, status: int) -> None:
 def test_who_goes_away_in_the_middle_harms_nobody(running: Served) -> None:
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", running.port)) as raw:
-            raw.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+            raw.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
                         b"Content-Type: multipart/form-data; boundary=b\r\nAuthorization: Bearer "
                         + KEY.encode() + b"\r\n\r\n--b\r\n")  # fmt: skip
     with connect(running) as client:
@@ -581,6 +605,10 @@ def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp
         (["--model", "nowhere.onnx"], r"nowhere\.onnx: no such file; run `dvc repro`, or name another with --model"),
         (["--api-key-file", "nowhere"], r"nowhere: cannot be read as the API key's file"),
         (["--api-key-file", "empty"], r"empty: holds no usable API key"),
+        (["--api-key-file", "endless"], r"endless: holds no usable API key"),
+        (["--api-key-file", "group"], r"group: other users can read this API key \(mode 0640\); run `chmod 600 group`"),
+        (["--api-key-file", "world"], r"world: other users can read this API key \(mode 0604\); run `chmod 600 world`"),
+        (["--api-key-file", "link"], r"link: other users can read this API key \(mode 0604\); run `chmod 600 link`"),
         (["--host", "256.0.0.1"], r"256\.0\.0\.1:0: cannot listen there \(.+\); name another with --host and --port"),
         (["--port", "{taken}"], r"127\.0\.0\.1:\d+: cannot listen there \(Address already in use\)"),
     ],
@@ -595,12 +623,29 @@ def test_what_keeps_it_from_starting_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").write_text("\nkey\n")
+    Path("empty").chmod(0o600)
+    for name, mode in (("group", 0o640), ("world", 0o604), ("endless", 0o600)):
+        Path(name).write_text("a" * 5000 if name == "endless" else KEY)
+        Path(name).chmod(mode)
+    Path("link").symlink_to("world")
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         given = [one.format(taken=taken) for one in arguments]
+        monkeypatch.setattr(
+            "gender_classifier.serve.connections.Server.run", lambda *_, **__: pytest.fail("it started")
+        )
         assert main(["serve", "--model", str(model), "--port", "0", *given]) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(rf"gender-classifier serve: error: {message}.*\n", error), error
+
+
+def test_a_key_that_another_user_keeps_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenSSH does: a container's secret belongs to root, and its mode is not this user's to change."""
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    path.chmod(0o644)
+    monkeypatch.setattr("os.getuid", lambda: path.stat().st_uid + 1)
+    assert read_key(path) == KEY
 
 
 @pytest.mark.parametrize(

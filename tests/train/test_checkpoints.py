@@ -94,7 +94,9 @@ def test_a_second_training_waits_and_says_so(tmp_path: Path) -> None:
         "with hold_checkpoint(pathlib.Path(sys.argv[1])): print('mine', flush=True)"
     )
     with hold_checkpoint(path):
-        other = subprocess.Popen([sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        other = subprocess.Popen(
+            [sys.executable, "-u", "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         assert other.stdout is not None
         assert "the same training runs in another process" in other.stdout.readline()
         assert other.poll() is None

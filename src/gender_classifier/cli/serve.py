@@ -9,8 +9,8 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,12 +19,12 @@ from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.track.model_source import find_model
 
-_logger = logging.getLogger(__name__)
-
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
-# s that requests have to end after SIGTERM; two more are left to end the processes, of the ten that are promised.
-_GRACE_SECONDS = 8
+# Connections, silent ones included; and files that are open beside them, with some to spare.
+_MAX_CONNECTIONS, _OTHER_FILES = 512, 128
+# Bytes of an API key.
+_MAX_KEY = 4096
 
 
 def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,15 +38,15 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     add_model_option(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
     serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0 takes a free one")
+    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
     serve.add_argument(
         "--allowed-hosts",
-        type=_hosts,
+        type=_host_names,
         default=(),
         metavar="NAMES",
-        help="names, with commas, that clients reach it under, such as faces.example.org,*.lan; * for any "
-        "(default: addresses and localhost)",
+        help="host names under which clients reach the service, separated by commas; *.NAME, NAME:PORT and * for any; "
+        "IP addresses and localhost always work",
     )
-    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
     add_threshold_option(serve, default=0.8)
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
@@ -61,10 +61,9 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         import uvicorn
 
-        from gender_classifier.serve.app import build_app
-        from gender_classifier.serve.guard import parse_host
-        from gender_classifier.serve.protocol import MAX_CONNECTIONS, MAX_HEAD_BYTES, GuardedProtocol
-        from gender_classifier.serve.settings import Settings
+        from gender_classifier.serve.app import Settings, build_app
+        from gender_classifier.serve.connections import GRACE_SECONDS, Connection, Server
+        from gender_classifier.serve.guard import parse_authority
     except ImportError as error:
         raise ServiceError(
             f"{error.name} is not installed; `pip install 'gender-classifier[serve]'`, or in a checkout "
@@ -72,53 +71,55 @@ def _serve(options: argparse.Namespace) -> None:
         ) from None
     from gender_classifier.predict.predictor import Predictor
 
-    key = _read_key(options.api_key_file)
+    key = read_key(options.api_key_file)
     given = {
         name: getattr(options, name)
         for name in ("threshold", "max_bytes", "max_images", "max_pixels")
         if getattr(options, name) is not None
     }
+    # Whoever listens on a name is reached by it.
+    own = (options.host,) if parse_authority(options.host) else ()
+    hosts = (*options.allowed_hosts, *own)
     threads = options.threads or max(1, count_cores() // 2)
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=threads)
-        own_name = parse_host(options.host)
-        hosts = (*options.allowed_hosts, *([own_name] if own_name else []))
         settings = Settings(**given, api_key=key, allowed_hosts=hosts, registry_version=found.registry_version)
     app = build_app(predictor, settings)
-    _allow_files(MAX_CONNECTIONS)
     with _bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
         print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
         if key is None and not ipaddress.ip_address(host).is_loopback:
             print(f"{host}: whoever reaches this address can use it; --api-key-file asks for a key", file=sys.stderr)
+        # One line for each odd header of a multipart body: strangers would fill the log.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         # uvicorn ends in good order, then raises the signal again: that is no failure.
         signal.signal(signal.SIGTERM, _exit)
         config = uvicorn.Config(
             app,
-            http=GuardedProtocol,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            http=Connection,
             ws="none",
-            log_level="error",  # what clients do wrong is counted, not logged: nobody fills the disk with it
+            log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            proxy_headers=False,  # nothing here depends on them
+            limit_concurrency=_count_connections(),
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _allow_files(connections: int) -> None:
-    """Raise the limit of open files so that it is not what ends the accepting of connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + 256
-    if soft < wanted:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-            )
+        Server(config).run(sockets=[listener])
 
 
 def _exit(_: int, __: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _count_connections() -> int:
+    """Return how many connections the limit on open files allows; the limit is raised where it may be."""
+    wanted = _MAX_CONNECTIONS + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -133,7 +134,12 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _read_key(path: Path | None) -> str | None:
+def read_key(path: Path | None) -> str | None:
+    """Return the API key: of the file, or else of the environment; None if neither is given.
+
+    Raises:
+        ServiceError: it cannot be read or used, or other users can read its file.
+    """
     if path is None:
         key, source = os.environ.get(KEY_VARIABLE), KEY_VARIABLE
         if key is None:
@@ -141,28 +147,30 @@ def _read_key(path: Path | None) -> str | None:
     else:
         source = str(path)
         try:
-            if path.stat().st_mode & 0o077:
-                _logger.warning("%s can be read by other users of this machine; chmod 600 it", path)
-            key = (path.read_text(encoding="utf-8").splitlines() or [""])[0]
+            key = (_read_private(path).splitlines() or [b""])[0].decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
     key = key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not 0 < len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise ServiceError(f"{source}: holds no usable API key; write one of printable ASCII characters without spaces")
     return key
 
 
+def _read_private(path: Path) -> bytes:
+    """Read a key's file by OpenSSH's rule: one of this user's that others may read is refused.
+
+    Files of other owners, as containers mount their secrets, are none of this user's to protect.
+    """
+    with path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        mode = stat.S_IMODE(state.st_mode)
+        if state.st_uid == os.getuid() and mode & 0o077:
+            raise ServiceError(f"{path}: other users can read this API key (mode {mode:04o}); run `chmod 600 {path}`")
+        return file.read(_MAX_KEY + 1)
+
+
 def _bracket(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    from gender_classifier.serve.guard import parse_allowed_hosts
-
-    try:
-        return parse_allowed_hosts(text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:
@@ -170,6 +178,18 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
+
+
+def _host_names(text: str) -> tuple[str, ...]:
+    from gender_classifier.serve.guard import HostPattern
+
+    names = tuple(name.strip() for name in text.split(","))
+    try:
+        for name in names:
+            HostPattern.parse(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
 
 
 def _port(text: str) -> int:

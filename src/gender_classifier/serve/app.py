@@ -6,41 +6,44 @@ Nothing of a request is written to disk, and no path is taken from one.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Coroutine
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from importlib import resources
-from typing import Any
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.predictor import Predictor
-from gender_classifier.serve.answers import add_error_answers
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
 from gender_classifier.serve.guard import Guard
-from gender_classifier.serve.middleware import Frame, Metrics
-from gender_classifier.serve.model_info import describe_model
-from gender_classifier.serve.openapi import declare_key, describe_body, describe_refusals, describe_security
-from gender_classifier.serve.schema import Explanation, Health, ModelInfo, Prediction, Unreadable
-from gender_classifier.serve.settings import Settings
-from gender_classifier.serve.uploads import (
-    Capacity,
-    RequestError,
-    Upload,
-    check_length,
-    check_multipart,
-    discard,
-    read_uploads,
+from gender_classifier.serve.middleware import Frame, Metrics, build_failure
+from gender_classifier.serve.pages import PAGE, add_page
+from gender_classifier.serve.schema import (
+    Explanation,
+    Health,
+    ModelInfo,
+    Prediction,
+    Unreadable,
+    declare_key,
+    describe_body,
+    describe_refusals,
+    describe_security,
 )
+from gender_classifier.serve.uploads import Capacity, RequestError, Upload, check_length, find_boundary, read_uploads
 
 # Of one call of the model: beyond it, more images at once are no quicker each, and others wait longer.
 _MAX_BATCH = 32
@@ -48,21 +51,32 @@ _MAX_BATCH = 32
 _EXPLAIN_BATCH = 8
 # Processes; more than cores would only hold more pictures in memory.
 _DECODERS = 2
-# Of refused bodies, times what is allowed, that is read and dropped so that the client sees the answer.
-_DISCARDED = 4
 # s; a body that takes longer is refused.
 _BODY_SECONDS = 60
-# s that the rest of a refused body may take; the connection is then closed, and the client may not see the answer.
-_DISCARD_SECONDS = 5
 
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
-    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
-}
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service takes, and from whom."""
+
+    max_bytes: int = 16 * 2**20
+    """Of one request's body."""
+    max_images: int = 64
+    """Of one request."""
+    max_pixels: int = 25_000_000
+    """Of one picture; decoded, 25 million are 75 MB, and two are decoded at once."""
+    max_requests: int = 64
+    """Requests whose body has arrived and that are not answered. Beyond this the service returns 503."""
+    max_held_bodies: int = 8
+    """Bodies of ``max_bytes`` that are held at once; smaller ones are more."""
+    threshold: float = 0.8
+    """A lower probability counts as uncertain."""
+    api_key: str | None = None
+    """What predictions, heat maps and metrics ask for."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names the service answers to beside IP addresses and localhost; `service_guard.HostPattern` reads them."""
+    registry_version: str | None = None
+    """Of the model, if it came from MLflow's registry."""
 
 
 def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
@@ -77,15 +91,14 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         "Labels are not what gender is: see `GET /model`.",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would name whatever host the request does
         lifespan=service.run,
+        redirect_slashes=False,  # the redirect would go to whatever host the request names
     )
-    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts)
-    app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
-    add_error_answers(app, lambda reason: metrics.errors.labels(reason).inc())
+    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, metrics=metrics)
+    app.add_middleware(Frame, metrics=metrics, paths={*PAGE, *_API})
+    _add_error_answers(app, metrics)
     _add_api(app, service)
-    for path, (name, media_type) in _PAGE.items():
-        app.add_api_route(path, _serve_file(name, media_type), include_in_schema=False)
+    add_page(app)
     return app
 
 
@@ -93,16 +106,17 @@ _API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json"
 
 
 def _add_api(app: FastAPI, service: _Service) -> None:
-    settings, has_key = service.settings, service.settings.api_key is not None
+    settings = service.settings
+    needs_key = settings.api_key is not None
 
     @app.post(
         "/predict",
         summary="Classify one or many pictures",
         description="The answers are in the order of the pictures. Of several, one that cannot be read is answered "
         "with `error` in its place; a single one is refused with status 422.",
-        responses=describe_refusals(has_key, 400, 403, 408, 413, 415, 422, 503),
+        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=list[Prediction | Unreadable],
-        openapi_extra=describe_body("images", settings.max_images) | describe_security(has_key),
+        openapi_extra=describe_body("images", settings.max_images) | describe_security(needs_key),
     )
     async def predict(request: Request) -> Response:
         return await service.predict(request)
@@ -112,9 +126,9 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         summary="Heat map of one picture",
         description="Covers each part of the picture in turn and says how far the probability falls (occlusion "
         "sensitivity). Costs as much as 65 predictions.",
-        responses=describe_refusals(has_key, 400, 403, 408, 413, 415, 422, 503),
+        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=Explanation,
-        openapi_extra=describe_body("image", None) | describe_security(has_key),
+        openapi_extra=describe_body("image", None) | describe_security(needs_key),
     )
     async def explain(request: Request) -> Response:
         return await service.explain(request)
@@ -131,14 +145,14 @@ def _add_api(app: FastAPI, service: _Service) -> None:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **describe_refusals(has_key)},
-        openapi_extra=describe_security(has_key),
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **describe_refusals(needs_key)},
+        openapi_extra=describe_security(needs_key),
     )
     async def metrics(request: Request) -> Response:
         service.check_key(request)
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    if has_key:
+    if needs_key:
         declare_key(app)
 
 
@@ -149,7 +163,7 @@ class _Service:
         self.settings, self.metrics = settings, metrics
         self.info = describe_model(predictor, settings)
         self._classes = predictor.classes
-        self._key = settings.api_key.encode() if settings.api_key is not None else None
+        self._key_digest = _digest(settings.api_key.encode()) if settings.api_key is not None else None
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
@@ -163,9 +177,9 @@ class _Service:
         self._capacity = Capacity(settings.max_requests, settings.max_held_bodies * settings.max_bytes)
 
     async def predict(self, request: Request) -> Response:
-        async with self._receiving(request) as chunks:
-            with self._capacity.admit() as hold:
-                uploads = await self._read(request, chunks, "images", self.settings.max_images, hold)
+        with self._capacity.hold_bytes() as hold:
+            uploads = await self._receive(request, "images", self.settings.max_images, hold)
+            with self._capacity.admit():
                 prepared = await asyncio.gather(*map(self._prepare, uploads))
                 arrays = [one for one in prepared if not isinstance(one, ImageError)]
                 if len(uploads) == 1 and not arrays:
@@ -180,9 +194,9 @@ class _Service:
         return JSONResponse(answers)
 
     async def explain(self, request: Request) -> Response:
-        async with self._receiving(request) as chunks:
-            with self._capacity.admit() as hold:
-                (upload,) = await self._read(request, chunks, "image", 1, hold)
+        with self._capacity.hold_bytes() as hold:
+            (upload,) = await self._receive(request, "image", 1, hold)
+            with self._capacity.admit():
                 image = await self._prepare(upload)
                 if isinstance(image, ImageError):
                     raise _refuse_image(image)
@@ -206,10 +220,13 @@ class _Service:
 
     def check_key(self, request: Request) -> None:
         """Refuse with 401 who does not bring the key."""
-        if self._key is None:
+        if self._key_digest is None:
             return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
+        values = request.headers.getlist("authorization")
+        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        # Digests, so that the time of the comparison says nothing of the key, its length included.
+        is_right = hmac.compare_digest(_digest(key.strip(" \t").encode("latin-1")), self._key_digest)
+        if scheme.lower() != "bearer" or not is_right:
             raise RequestError(
                 401,
                 "no_key",
@@ -217,35 +234,22 @@ class _Service:
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    @asynccontextmanager
-    async def _receiving(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Check all that the head says, then give the body; drain it if the request is refused.
-
-        Whoever is refused by the head, or sends what nobody reads, holds no place among the admitted requests.
-        """
-        chunks = request.stream()
-        try:
-            self.check_key(request)
-            check_multipart(request.headers.get("content-type", ""))
-            length = request.headers.get("content-length", "")
-            check_length(int(length) if length.isdecimal() else 0, self.settings.max_bytes)
-            yield chunks
-        except RequestError:
-            if "expect" not in request.headers:  # such a client waits for the answer before it sends
-                await _discard_rest(chunks, _DISCARDED * self.settings.max_bytes)
-            raise
-
-    async def _read(
-        self, request: Request, chunks: AsyncIterator[bytes], name: str, max_images: int, hold: Callable[[int], None]
-    ) -> list[Upload]:
+    async def _receive(self, request: Request, name: str, max_images: int, hold: Callable[[int], None]) -> list[Upload]:
+        """Read the files of a request. What its head tells is refused before any of the body is read."""
+        settings = self.settings
+        self.check_key(request)
+        boundary = find_boundary(request.headers.get("content-type", ""))
+        length = request.headers.get("content-length", "")[:20]
+        check_length(int(length) if length.isdecimal() else 0, settings.max_bytes)
+        self._capacity.check_room()
         try:
             return await asyncio.wait_for(
                 read_uploads(
-                    chunks,
-                    request.headers.get("content-type", ""),
+                    request.stream(),
+                    boundary,
                     name=name,
                     max_images=max_images,
-                    max_bytes=self.settings.max_bytes,
+                    max_bytes=settings.max_bytes,
                     hold=hold,
                 ),
                 _BODY_SECONDS,
@@ -276,6 +280,41 @@ class _Service:
         }
 
 
+def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object]:
+    """Return what ``GET /model`` answers; what a file of an older version lacks is null or empty."""
+    metadata = predictor.metadata
+    return {
+        "version": metadata.get("version"),
+        "registry_version": settings.registry_version,
+        "data_digest": metadata.get("data_digest"),
+        "classes": list(predictor.classes),
+        "image_size": predictor.image_size,
+        "metrics": _read_metrics(metadata),
+        "limits": metadata.get("limits", ""),
+        "threshold": settings.threshold,
+        "needs_key": settings.api_key is not None,
+        "accepts": {
+            "max_bytes": settings.max_bytes,
+            "max_images": settings.max_images,
+            "max_pixels": settings.max_pixels,
+            "formats": list(FORMATS),
+        },
+    }
+
+
+def _read_metrics(metadata: Mapping[str, str]) -> dict[str, float]:
+    try:
+        entries = json.loads(metadata.get("metrics", "{}")).items()
+        found = {key: float(value) for key, value in entries if isinstance(value, (int, float))}
+    except (ValueError, AttributeError, OverflowError, RecursionError):
+        return {}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
 def _as_prob(value: np.float32) -> float:
     return round(min(max(float(value), 0.0), 1.0), 6)
 
@@ -285,15 +324,24 @@ def _refuse_image(error: NDArray[np.uint8] | ImageError) -> RequestError:
     return RequestError(422, error.reason, str(error))
 
 
-async def _discard_rest(chunks: AsyncIterator[bytes], max_bytes: int) -> None:
-    with suppress(asyncio.TimeoutError, ClientDisconnect):
-        await asyncio.wait_for(discard(chunks, max_bytes), _DISCARD_SECONDS)
+def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
+    @app.exception_handler(RequestError)
+    async def refuse(request: Request, error: RequestError) -> Response:
+        metrics.errors.labels(error.reason).inc()
+        # A client that asked whether to send its body does not send it now; the next request would be taken for it.
+        close = {"Connection": "close"} if "expect" in request.headers else {}
+        return build_failure(error.status, error.reason, str(error), error.headers | close)
 
+    @app.exception_handler(HTTPException)
+    async def answer(request: Request, error: HTTPException) -> Response:
+        message = f"{request.method} {request.scope['path'][:100]}: {error.detail}; the endpoints are listed at /docs"
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
+        return build_failure(
+            error.status_code, "not_found" if error.status_code == 404 else "refused", message, headers
+        )
 
-def _serve_file(name: str, media_type: str) -> Callable[[], Coroutine[Any, Any, Response]]:
-    content = (resources.files("gender_classifier.serve") / "page" / name).read_bytes()
-
-    async def serve() -> Response:
-        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-    return serve
+    @app.exception_handler(ClientDisconnect)
+    async def drop(_: Request, __: ClientDisconnect) -> Response:
+        return build_failure(400, "disconnected", "the client has gone")

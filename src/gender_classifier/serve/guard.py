@@ -1,126 +1,159 @@
-"""Whose requests are answered: by the name they were sent to, and by the page that sent them.
-
-A browser sends requests to a service on this machine for any page. Two ways lead in: a name of the attacker's that
-resolves to this machine (DNS rebinding), and a form that posts across sites. The first shows in ``Host``, the second in
-``Sec-Fetch-Site`` and ``Origin``, which a page cannot forge.
-"""
+"""Checks before routing: the host names the service answers to, and the pages that may post to it."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gender_classifier.serve.answers import refuse
-from gender_classifier.serve.uploads import RequestError
+from gender_classifier.serve.middleware import Metrics, build_failure
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
-_PORT = re.compile(r"(?::[0-9]{0,5})?", re.ASCII)
+# In lower case. Labels may hold `_`, as container names do.
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?(?::([0-9]{0,5}))?")
+_ORIGIN = re.compile(r"(https?)://(.+)")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# Methods that a page of another origin may use: they change and compute nothing, and it cannot read the answers.
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_ANY = "*"
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A host and its port, as in a ``Host`` header or an origin; ``port`` None means that none was given."""
+
+    host: str
+    port: int | None
+
+    @cached_property
+    def is_local(self) -> bool:
+        """True for an IP address or localhost: names that no stranger's DNS can point here."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            if self.host.startswith("["):
+                ipaddress.IPv6Address(self.host[1:-1])
+            else:
+                ipaddress.IPv4Address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+@lru_cache(maxsize=64)  # nearly every request names the same host
+def parse_authority(text: str) -> Authority | None:
+    """Return host (lower case, without a final dot) and port; None if ``text`` is malformed."""
+    found = _AUTHORITY.fullmatch(text.lower())
+    if found is None or int(found[2] or 0) > 65535:
+        return None
+    return Authority(found[1], int(found[2]) if found[2] else None)
+
+
+@dataclass(frozen=True)
+class HostPattern:
+    """One entry of the allowed hosts: any host, one name, or all names below one; on any port or on one."""
+
+    name: str
+    below: bool = False
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Read ``*``, ``NAME``, ``*.NAME``, or either with ``:PORT``.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if text == _ANY:
+            return cls(_ANY)
+        below = text.startswith("*.")
+        found = parse_authority(text[2:] if below else text)
+        if found is None or text.endswith(":"):
+            raise ValueError(
+                f"{text!r} is not a host name; use names such as faces.example.org, faces.example.org:8000 or "
+                "*.example.org, separated by commas, or * for any"
+            )
+        return cls(found.host, below, found.port)
+
+    def matches(self, authority: Authority) -> bool:
+        """True if ``authority`` is covered by this entry."""
+        ports = _DEFAULT_PORTS.values() if authority.port is None else (authority.port,)
+        if self.port is not None and self.port not in ports:
+            return False
+        if self.below:
+            return authority.host.endswith(f".{self.name}")
+        return self.name in (_ANY, authority.host)
 
 
 class Guard:
-    """ASGI middleware: refuse names that are not this service's, and requests that pages of other origins send."""
+    """ASGI middleware that refuses foreign host names (DNS rebinding) and posts of other origins' pages."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], metrics: Metrics) -> None:
         """Wrap ``app``.
 
         Args:
-            app: the service.
-            allowed_hosts: names in lower case, besides literal addresses and ``localhost``; ``*.example.org`` allows
-                every name below, ``*`` any.
-        """
-        self._app, self._allowed = app, frozenset(allowed_hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or refuse it before anything of it is read."""
-        if scope["type"] == "http":
-            try:
-                self.check(scope["method"], Headers(scope=scope))
-            except RequestError as error:
-                await refuse(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def check(self, method: str, headers: Headers) -> None:
-        """Check one request.
+            app: what answers requests that pass.
+            allowed_hosts: entries that `HostPattern.parse` reads; IP addresses and localhost always pass.
+            metrics: counts refusals by reason.
 
         Raises:
-            RequestError: 421, the host is not this service's; 403, a page of another origin sent it.
+            ValueError: an entry is malformed.
         """
-        hosts = headers.getlist("host")
-        name = parse_host(hosts[0]) if len(hosts) == 1 else None
-        # HTTP/1.0 need not name a host; no browser speaks it.
-        if hosts and (name is None or not self._allows(name)):
-            raise RequestError(
-                421, "host", "this service does not answer to that Host; add its name to --allowed-hosts if it should"
-            )
-        if method in _SAFE_METHODS:
+        self._app, self._metrics = app, metrics
+        self._patterns = [HostPattern.parse(text) for text in allowed_hosts]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 400, 403 or 421."""
+        refusal = self._check(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
             return
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if site is not None:
-            is_own = site in ("same-origin", "none")
-        else:
-            is_own = origin is None or self._is_own(origin, hosts[0] if hosts else "")
-        if not is_own:
-            raise RequestError(403, "cross_site", "a page of another origin sent this; use the service's own page")
+        self._metrics.errors.labels(refusal[1]).inc()
+        await build_failure(*refusal)(scope, receive, send)
 
-    def _allows(self, name: str) -> bool:
-        if "*" in self._allowed or name in self._allowed or name == "localhost" or name.endswith(".localhost"):
-            return True
-        if any(one.startswith("*.") and name.endswith(one[1:]) for one in self._allowed):
-            return True
-        return _is_address(name)
-
-    def _is_own(self, origin: str, host: str) -> bool:
-        try:
-            found = urlsplit(origin)
-        except ValueError:
-            return False
-        if found.scheme not in ("http", "https"):  # `null` too: a sandboxed page, a file
-            return False
-        name = parse_host(found.netloc)
-        # Behind a proxy the service sees another Host than the page: its name is then in --allowed-hosts.
-        return found.netloc.lower() == host.lower() or (
-            name is not None and not _is_address(name) and name in self._allowed
-        )
-
-
-def parse_host(text: str) -> str | None:
-    """Return the name in a ``Host`` header in lower case, without port, brackets and a final dot; None if malformed."""
-    text = text.strip().lower()
-    if text.startswith("["):
-        name, bracket, port = text[1:].partition("]")
-        return name if bracket and _PORT.fullmatch(port) and _is_address(name) else None
-    name, colon, port = text.partition(":")
-    name = name.removesuffix(".")
-    return name if _PORT.fullmatch(colon + port) and _LABELS.fullmatch(name) else None
-
-
-def parse_allowed_hosts(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of ``--allowed-hosts`` in lower case.
-
-    Raises:
-        ValueError: one is no host name, no address and no pattern such as ``*.example.org``.
-    """
-    found = []
-    for text in texts:
-        name = "*" if text.strip() == "*" else parse_host(text.strip().removeprefix("*."))
-        if name is None or (":" in text and not text.strip().startswith("[")):
-            raise ValueError(
-                f"{text.strip()!r} is not a host name such as faces.example.org or *.example.org, without port"
+    def _check(self, scope: Scope) -> tuple[int, str, str] | None:
+        hosts = _find_values(scope, b"host")
+        if len(hosts) != 1:
+            return 400, "host", f"the request has {len(hosts)} Host headers; send exactly one"
+        host = parse_authority(hosts[0])
+        if host is None:
+            return 400, "host", f"Host {hosts[0][:100]!r} is not a host name or an IP address; check the address"
+        if not host.is_local and not any(pattern.matches(host) for pattern in self._patterns):
+            return (
+                421,
+                "host",
+                f"Host {hosts[0][:100]!r} is not a name of this service; use its IP address or localhost, or start it "
+                "with --allowed-hosts",
             )
-        found.append(f"*.{name}" if text.strip().startswith("*.") else name)
-    return tuple(found)
+        if scope["method"] not in _SAFE_METHODS and not _is_own_page(
+            _find_values(scope, b"sec-fetch-site"), _find_values(scope, b"origin"), host
+        ):
+            return 403, "origin", "a page of another origin may not post to this service; use the service's own page"
+        return None
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
+def _is_own_page(sites: Sequence[str], origins: Sequence[str], host: Authority) -> bool:
+    """True unless the browser says that a page of another origin asks.
+
+    ``Sec-Fetch-Site`` goes first: no page can set it, and it stays true behind a proxy that changes ``Host``. Browsers
+    send it over TLS and to loopback; for others there is ``Origin``. Programs send neither.
+    """
+    if sites:
+        return all(site in ("same-origin", "none") for site in sites)
+    return all(_is_origin_of(origin, host) for origin in origins)
+
+
+def _is_origin_of(origin: str, host: Authority) -> bool:
+    found = _ORIGIN.fullmatch(origin.lower())
+    authority = parse_authority(found[2]) if found else None
+    if found is None or authority is None:
         return False
-    return True
+    default = _DEFAULT_PORTS[found[1]]
+    return (authority.host, authority.port or default) == (host.host, host.port or default)
+
+
+def _find_values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1").strip(" \t") for key, value in scope["headers"] if key == name]

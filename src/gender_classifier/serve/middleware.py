@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gender_classifier.serve.answers import SECURITY_HEADERS
+from gender_classifier.common.terminal import printable
+
+_SECURITY = {
+    # blob: is the pictures that the page shows before, and without, any upload.
+    "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "object-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in _SECURITY.items()]
+"""What every answer carries."""
+
+
+def build_failure(status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return a refusal. What ``message`` quotes of a request cannot break its line or control a terminal."""
+    return JSONResponse({"error": {"reason": reason, "message": printable(message)}}, status, headers)
 
 
 class Metrics:
@@ -49,28 +70,36 @@ class Frame:
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         """Wrap ``app``; requests are counted by path, those outside ``paths`` together as ``other``."""
         self._app, self._metrics, self._paths = app, metrics, paths
-        self._headers = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; HEAD as GET, without the body."""
+        """Answer one request; HEAD as GET, without the body. Whatever fails inside is a 500 of the usual form."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         is_head = scope["method"] == "HEAD"
         began = time.perf_counter()
-        status = 500
+        status, has_begun = 500, False
 
         async def send_framed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self._headers]
+                status, has_begun = message["status"], True
+                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
         try:
             await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_framed)
+        except asyncio.CancelledError:  # the server stops, and the request has not ended in time
+            if not has_begun:
+                failure = build_failure(503, "stopping", "the service is shutting down; try again later")
+                await failure(scope, receive, send_framed)
+        except Exception:
+            if not has_begun:
+                failure = build_failure(500, "internal", "a defect of the service; its log says more")
+                await failure(scope, receive, send_framed)
+            raise
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()

@@ -39,23 +39,39 @@ class Upload:
 
 
 class Capacity:
-    """How much is worked on at once: requests, and bytes of their bodies."""
+    """How much there may be at once: requests that are worked on, and bytes of bodies, also of those still arriving."""
 
     def __init__(self, max_requests: int, max_bytes: int) -> None:
         """Refuse what exceeds either."""
         self._max_requests, self._max_bytes = max_requests, max_bytes
         self._requests = self._bytes = 0
 
+    def check_room(self) -> None:
+        """Refuse a request before its body is read.
+
+        Raises:
+            RequestError: 503, as many requests as are allowed are worked on.
+        """
+        if self._requests >= self._max_requests:
+            raise _busy(f"{self._requests} requests are being worked on")
+
     @contextmanager
-    def admit(self) -> Iterator[Callable[[int], None]]:
-        """Count one request until the block ends; yields a function that counts bytes of its body.
+    def admit(self) -> Iterator[None]:
+        """Count one request whose body has arrived until the block ends: a slow sender takes nobody's place.
 
         Raises:
             RequestError: 503, there is no room.
         """
-        if self._requests >= self._max_requests:
-            raise _busy(f"{self._requests} requests are being worked on")
+        self.check_room()
         self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    @contextmanager
+    def hold_bytes(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that counts bytes of a body, until the block ends; it raises RequestError (503)."""
         held = 0
 
         def hold(count: int) -> None:
@@ -68,22 +84,27 @@ class Capacity:
         try:
             yield hold
         finally:
-            self._requests -= 1
             self._bytes -= held
 
 
-def check_multipart(content_type: str) -> None:
-    """Refuse a body that is no multipart form, by its content type alone.
+def find_boundary(content_type: str) -> bytes:
+    """Return the boundary that a multipart/form-data content type names.
 
     Raises:
-        RequestError: 400 or 415.
+        RequestError: 415, it is another content type or has no usable boundary.
     """
-    _find_boundary(content_type)
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
+        raise RequestError(
+            415, "not_multipart", "send the pictures as multipart/form-data with a boundary, as `curl -F` does"
+        )
+    return boundary
 
 
 async def read_uploads(
     chunks: AsyncIterator[bytes],
-    content_type: str,
+    boundary: bytes,
     *,
     name: str,
     max_images: int,
@@ -94,18 +115,18 @@ async def read_uploads(
 
     Args:
         chunks: the body as it arrives; what it says of its own length is not believed.
-        content_type: the request's header.
+        boundary: of the body's parts; see `find_boundary`.
         name: of the only field there may be.
         max_images: files; one more is refused as soon as it begins.
         max_bytes: of the whole body.
         hold: is told the length of each chunk, and may refuse it.
 
     Raises:
-        RequestError: 400, 413, 415 or 422.
+        RequestError: 400, 413 or 422.
     """
     form = _Form(name, max_images)
     parser = MultipartParser(
-        _find_boundary(content_type),
+        boundary,
         {
             "on_part_begin": form.begin_part,
             "on_header_begin": form.begin_header,
@@ -141,15 +162,6 @@ def check_length(length: int, max_bytes: int) -> None:
     """
     if length > max_bytes:
         raise RequestError(413, "too_many_bytes", f"the request is larger than {max_bytes} bytes; send smaller files")
-
-
-async def discard(chunks: AsyncIterator[bytes], max_bytes: int) -> None:
-    """Read on and forget, up to ``max_bytes``: a client that is still sending would not see the answer otherwise."""
-    received = 0
-    async for chunk in chunks:
-        received += len(chunk)
-        if received > max_bytes:
-            return
 
 
 @dataclass
@@ -211,16 +223,6 @@ def _find_extended_name(disposition: str) -> str | None:
         if name.lower() == "filename*" and (found := _EXTENDED_VALUE.fullmatch(value.strip().strip('"'))):
             return unquote_to_bytes(found[2]).decode(found[1], "replace")
     return None
-
-
-def _find_boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
-        raise RequestError(
-            415, "not_multipart", "send the pictures as multipart/form-data with a boundary, as `curl -F` does"
-        )
-    return boundary
 
 
 def _busy(what: str) -> RequestError:

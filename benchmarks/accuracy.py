@@ -1,7 +1,7 @@
 """Test accuracy of `params.yaml` over several seeds, and with each ingredient left out once.
 
     dvc repro preprocess                                 (with the source to measure on)
-    python benchmarks/accuracy.py --seeds 3              4 minutes a training on 2 cores with 18,000 pictures
+    python benchmarks/accuracy.py --seeds 3              4 minutes a training on 2 cores with 18,000 images
     python benchmarks/accuracy.py --seeds 1 --ablate     each ingredient left out, one training each
 
 The epoch is chosen on val, the test images are scored once, as in the pipeline.

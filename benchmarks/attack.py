@@ -5,7 +5,7 @@
 The service asks for a key, which only the honest client has. The attack runs in a process of its own, all at once and
 as quickly as it can: silent connections, half heads, large heads, endless pipelines, keyless uploads that trickle or
 lie about their length, posts of other origins' pages, foreign host names. With --bombs it has the key as well and sends
-pictures that are slow or large to decode; these take the honest client's share of the two decoders.
+images that are slow or large to decode; these take the honest client's share of the two decoders.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
     parser.add_argument("--seconds", type=float, default=20, help="without the attack, and again with it")
     parser.add_argument("--interval", type=float, default=0.02, help="s between two honest requests")
-    parser.add_argument("--bombs", action="store_true", help="attack with the key and hostile pictures, too")
+    parser.add_argument("--bombs", action="store_true", help="attack with the key and hostile images, too")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--attack", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         service.terminate()
         service.wait(30)
     interval = options.interval * 1e3
-    print(f"honest: one picture every {interval:.0f} ms, each on a connection of its own; {os.cpu_count()} cores")
+    print(f"honest: one image every {interval:.0f} ms, each on a connection of its own; {os.cpu_count()} cores")
     print("attack   sent   lost   p50 ms   p99 ms   max ms   peak RSS MB (processes that decode included)")
     for row in rows:
         print(

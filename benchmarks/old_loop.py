@@ -13,7 +13,7 @@ from gender_classifier.data.archive import Archive
 
 
 def build_decoder(archive: Archive, size: int) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Return what turns names of members into a batch, float32 (N, 3, size, size) in [0, 1], one picture at a time.
+    """Return what turns names of members into a batch, float32 (N, 3, size, size) in [0, 1], one image at a time.
 
     The notebook read files from a folder; reading them from the archive costs no more than that.
     """

@@ -1,6 +1,6 @@
 """How fast the model in use is: a cold start, a folder, its parts, and the memory it takes.
 
-    python benchmarks/predict.py faces.zip      about a minute on 2 cores with 12,000 pictures
+    python benchmarks/predict.py faces.zip      about a minute on 2 cores with 12,000 images
 
 Each command is timed as a whole process, from its start to its end. The fastest of the repeats counts: the others were
 disturbed. Decoding and inference alone run on as many threads as the command uses.
@@ -42,7 +42,7 @@ _MEASURED = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="zip or folder with pictures, at least 1,200")
+    parser.add_argument("source", type=Path, help="zip or folder with images, at least 1,200")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -68,14 +68,14 @@ def measure(source: Path, model: Path, scratch: Path, repeats: int) -> dict[str,
     whole = _fastest(lambda: _run(model, str(source)), repeats)
     few = _fastest(lambda: _run(model, str(tenth)), repeats)
     return {
-        "pictures": (len(names), ""),
+        "images": (len(names), ""),
         "cores": (count_cores(), ""),
-        "one picture, cold, whole process": (one[0], "s"),
+        "one image, cold, whole process": (one[0], "s"),
         "folder, whole process": (whole[0], "s"),
         "folder, decoding included": (len(names) / whole[0], "images/s"),
         "decoding alone": (_time_decoding(model, names, repeats), "images/s"),
         "inference alone": (_time_inference(model, repeats), "images/s"),
-        "peak memory, one picture": (one[1], "MiB"),
+        "peak memory, one image": (one[1], "MiB"),
         "peak memory, a tenth of the folder": (few[1], "MiB"),
         "peak memory, the folder": (whole[1], "MiB"),
     }
@@ -134,8 +134,8 @@ def _cut(names: Sequence[str]) -> Iterator[list[str]]:
 
 def _unpack(path: Path, folder: Path) -> Path:
     with zipfile.ZipFile(path) as archive:
-        archive.extractall(folder / "pictures")
-    return folder / "pictures"
+        archive.extractall(folder / "images")
+    return folder / "images"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Images/s of the stages `verify` and `preprocess`, start-up included, against one pass of the old loop's decoding.
 
     dvc repro ingest                           (with the source to measure on)
-    python benchmarks/preprocess.py            a minute on 2 cores with 24,000 pictures
+    python benchmarks/preprocess.py            a minute on 2 cores with 24,000 images
 
-The old loop decodes and resizes every picture in every epoch, in one thread; the stages do it once. They run here as
+The old loop decodes and resizes every image in every epoch, in one thread; the stages do it once. They run here as
 DVC runs them, in a folder of their own with a store of their own.
 """
 

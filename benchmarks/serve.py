@@ -3,7 +3,7 @@
     python benchmarks/serve.py [--model models/model.onnx] [--source faces.zip]     about 15 s on 2 cores
 
 The service is a process of its own, started as a user does; this one drives it through keep-alive connections with
-plain sockets. Each connection sends its next picture as soon as the last is answered. Without --source the pictures are
+plain sockets. Each connection sends its next image as soon as the last is answered. Without --source the images are
 the drawn portraits of the built-in sample.
 """
 
@@ -36,7 +36,7 @@ BOUNDARY = "a-boundary"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
-    parser.add_argument("--source", type=Path, help="zip of pictures")
+    parser.add_argument("--source", type=Path, help="zip of images")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--requests", type=int, default=3000, help="of each concurrency, after 200 that are not timed")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -70,7 +70,7 @@ def main() -> None:
     finally:
         service.terminate()
         service.wait(30)
-    print(f"{options.requests} requests each, one picture a request; {os.cpu_count()} cores, {platform.machine()}")
+    print(f"{options.requests} requests each, one image a request; {os.cpu_count()} cores, {platform.machine()}")
     print("concurrency   p50 ms   p99 ms   max ms   requests/s")
     for row in rows:
         print(

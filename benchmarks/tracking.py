@@ -1,6 +1,6 @@
 """What tracking costs: the share of a training that goes to MLflow, and the time of `dvc repro` with nothing to do.
 
-    python benchmarks/tracking.py faces.zip      about 10 minutes on 2 cores with 10,000 pictures and 20 epochs
+    python benchmarks/tracking.py faces.zip      about 10 minutes on 2 cores with 10,000 images and 20 epochs
 
 It works in a clone of the last commit, on a store of its own. Every call into the tracking module is timed, and so is
 the import of MLflow; what the training itself takes is the rest of the stage.

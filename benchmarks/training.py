@@ -1,7 +1,7 @@
 """Training, the old way and ours, epoch by epoch in turn: images/s, and the time to the old way's best accuracy.
 
     dvc repro preprocess                                        (with the source to measure on)
-    python benchmarks/training.py --old-epochs 10 --epochs 4    about 8 minutes on 2 cores with 18,000 pictures
+    python benchmarks/training.py --old-epochs 10 --epochs 4    about 8 minutes on 2 cores with 18,000 images
     python benchmarks/training.py --precision fp32              ours without bf16, where the processor has it
 
 The old way is a notebook's: Pillow and torchvision's transforms decode inside the loop, batches of 16, fp32, Adam at

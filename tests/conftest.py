@@ -1,4 +1,4 @@
-"""What several test modules need: pictures, a small data set, a clean environment."""
+"""What several test modules need: images, a small data set, a clean environment."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from gender_classifier.model.network import build_model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add an option for the README's pictures."""
-    parser.addoption("--screenshots", metavar="FOLDER", help="sweep with the real params, and keep the UI's pictures")
+    """Add an option for the README's images."""
+    parser.addoption("--screenshots", metavar="FOLDER", help="sweep with the real params, and keep the UI's images")
 
 
 # What takes longest, first: two workers then end at about the same time.
@@ -99,14 +99,14 @@ def client(root: Path) -> MlflowClient:
 
 
 def encode(pixels: np.ndarray, format: str = "JPEG", **options: object) -> bytes:
-    """Return ``pixels``, uint8 (H, W) or (H, W, C), as a picture file."""
+    """Return ``pixels``, uint8 (H, W) or (H, W, C), as an image file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
 
 
 def draw_pixels(seed: int, width: int = 80, height: int = 100) -> np.ndarray:
-    """Return uint8 (height, width, 3) of random patches: pictures that differ as photographs do."""
+    """Return uint8 (height, width, 3) of random patches: images that differ as photographs do."""
     patches = np.random.default_rng(seed).integers(0, 256, (20, 16, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -121,7 +121,7 @@ def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export an untrained model of the default architecture, as `evaluate` does a trained one."""
     path = tmp_path_factory.mktemp("served") / "model.onnx"
     torch.manual_seed(0)
-    # Untrained, it tells little apart: at this margin it looks twice at about half of the drawn pictures.
+    # Untrained, it tells little apart: at this margin it looks twice at about half of the drawn images.
     spec = ModelSpec("linear", CLASSES, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), tta_margin=0.004)
     export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"data_digest": "abc"})
     return path

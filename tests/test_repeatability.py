@@ -52,7 +52,7 @@ def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not FACES.is_file(), reason=f"{FACES.name} with real faces is not beside the checkout")
 def test_real_faces(tmp_path: Path) -> None:
-    """One epoch on 10,000 real pictures learns: chance is 0.5, one epoch gives about 0.9."""
+    """One epoch on 10,000 real images learns: chance is 0.5, one epoch gives about 0.9."""
     checkout = clone(tmp_path / "faces", {"epochs": 1, "source": str(FACES)})
     checkout.run("dvc", "repro", OMP_NUM_THREADS="2")
     assert checkout.read("data/raw.json")["num_images"] == 12_000

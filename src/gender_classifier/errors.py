@@ -2,7 +2,7 @@
 
 
 class GenderClassifierError(Exception):
-    """Base of every error that a user can mend. A stage prints its message and exits with status 1."""
+    """Base of every error that a user can correct. A stage prints its message and exits with status 1."""
 
 
 class ParamsError(GenderClassifierError):
@@ -18,7 +18,7 @@ class ArchiveError(GenderClassifierError):
 
 
 class ImageError(GenderClassifierError):
-    """Bytes that are no usable picture.
+    """Bytes that are no usable image.
 
     ``reason`` is one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
     ``unreadable``. The service, which gives each image a time, has ``too_slow`` too.
@@ -35,7 +35,7 @@ class ImageError(GenderClassifierError):
 
 
 class InputError(GenderClassifierError):
-    """A path given for prediction is missing, cannot be read, or leads to no picture."""
+    """A path given for prediction is missing, cannot be read, or leads to no image."""
 
 
 class DataError(GenderClassifierError):

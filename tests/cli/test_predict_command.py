@@ -33,7 +33,7 @@ COMMAND = [sys.executable, "-m", "gender_classifier", "predict"]
 
 @pytest.fixture
 def folder(tmp_path: Path, served_model: Path) -> Path:
-    """Return a folder with `models/model.onnx`, three pictures and a file that is none."""
+    """Return a folder with `models/model.onnx`, three images and a file that is none."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.onnx").symlink_to(served_model)
     (tmp_path / "photos").mkdir()
@@ -122,7 +122,7 @@ def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> No
     assert "photos/0.jpg" in out
     lines = err.splitlines()
     assert lines[0] == "gender-classifier predict: nowhere.jpg: no such file or folder"
-    assert lines[1].startswith("gender-classifier predict: *.bmp: holds no picture")
+    assert lines[1].startswith("gender-classifier predict: *.bmp: holds no image")
     assert len(lines) == 2
 
 

@@ -1,4 +1,4 @@
-"""Pictures hold the data they are given, and the same data give the same bytes."""
+"""Images hold the data they are given, and the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def compared(categories: tuple[str, ...] = ("female", "male")) -> Figure:
         Panel("brightness: stable", "mean level", edges, (), counts),
         Panel("class: drift", "predicted class", edges, categories, counts),
     ]
-    return compare_histograms(panels, "New pictures")
+    return compare_histograms(panels, "New images")
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

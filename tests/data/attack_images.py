@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "BMP in RLE4": (lambda: bmp_of_deltas(SIDE, 2), "a BMP compressed with RLE4 is not read"),
     **{f"TIFF tile of type {kind}": (lambda kind=kind: tiled(kind, 5000), f"the tag 322 has 1 values of type {kind}")
        for kind in (1, 5, 8, 9, 11, 16, 17)},
-    "TIFF tile larger than its picture": (lambda: tiled(4, 1900), "tiles of 1900 x 1900 px are larger than the pict"),
+    "TIFF tile larger than its image": (lambda: tiled(4, 1900), "tiles of 1900 x 1900 px are larger than the imag"),
     "TIFF of many strips": (lambda: many_strips(500_000), "lists 500,000 strips or tiles"),
     "TIFF in LZMA": (lambda: grey_tiff(compression=34925), "a TIFF compressed with LZMA (34925) is not read"),
     "TIFF in Zstandard": (lambda: grey_tiff(compression=50000), "a TIFF compressed with Zstandard (50000) is not"),

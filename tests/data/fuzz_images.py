@@ -1,7 +1,7 @@
-"""Mutated pictures through ``to_array``, in a process of their own: what comes out, and how much memory it took.
+"""Mutated images through ``to_array``, in a process of their own: what comes out, and how much memory it took.
 
-    python tests/fuzz_images.py --count 2400 --seed 1     mutated pictures
-    python tests/fuzz_images.py --one < picture           one picture; --spare BYTES limits the memory for it
+    python tests/fuzz_images.py --count 2400 --seed 1     mutated images
+    python tests/fuzz_images.py --one < image           one image; --spare BYTES limits the memory for it
 
 Prints one JSON object. It imports nothing but NumPy, Pillow and the decoder, so that its memory is the decoder's.
 """
@@ -82,7 +82,7 @@ def classify(data: bytes) -> str:
 
 
 def measure(data: bytes, spare: int | None) -> dict[str, object]:
-    """Decode one picture, with at most ``spare`` bytes more of address space than are in use."""
+    """Decode one image, with at most ``spare`` bytes more of address space than are in use."""
     if spare is not None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + spare
@@ -105,7 +105,7 @@ def save(image: Image.Image, format: str, **options: object) -> bytes:
 
 
 def build_pictures() -> dict[str, bytes]:
-    """Return small whole pictures: every format, and in each what decoders do not see every day."""
+    """Return small whole images: every format, and in each what decoders do not see every day."""
     patches = np.random.default_rng(3).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     rgb = Image.fromarray(patches).resize((40, 48), Image.Resampling.BICUBIC)
     grey, alpha, palette = rgb.convert("L"), rgb.convert("RGBA"), rgb.quantize(16)
@@ -120,7 +120,7 @@ def build_pictures() -> dict[str, bytes]:
         "jpeg progressive": save(rgb, "JPEG", progressive=True, subsampling=0),
         "jpeg cmyk": save(rgb.convert("CMYK"), "JPEG"),
         "jpeg grey": save(grey, "JPEG"),
-        "jpeg of two pictures": save(rgb, "MPO", save_all=True, append_images=frames),
+        "jpeg of two images": save(rgb, "MPO", save_all=True, append_images=frames),
         "png": save(rgb, "PNG", exif=turned),
         "png alpha": save(alpha, "PNG"),
         "png 16 bit": save(deep, "PNG"),
@@ -147,7 +147,7 @@ def build_pictures() -> dict[str, bytes]:
 
 
 def build_large_pictures(side: int) -> dict[str, bytes]:
-    """Return pictures of ``side`` x ``side`` px, stored turned, of the kinds whose decoders take the most memory."""
+    """Return images of ``side`` x ``side`` px, stored turned, of the kinds whose decoders take the most memory."""
     patches = np.random.default_rng(4).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     rgb = Image.fromarray(patches).resize((side, side))
     exif = Image.Exif()
@@ -164,7 +164,7 @@ def build_large_pictures(side: int) -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Return small files that would unpack to much, and odd values in whole pictures."""
+    """Return small files that would unpack to much, and odd values in whole images."""
     broken = np.full((8, 8), np.nan, np.float32)
     broken[0] = np.inf
     huge = [(side, side) for side in (2100, 20_000, 65_535, 2**31 - 1)]
@@ -209,7 +209,7 @@ def png_with_text(size: int) -> bytes:
 
 
 def tiled_tiff(side: int) -> bytes:
-    """Return a 10 x 10 picture whose one tile has ``side`` x ``side`` pixels, deflated."""
+    """Return a 10 x 10 image whose one tile has ``side`` x ``side`` pixels, deflated."""
     raw = zeros(side * side * 3)
     start = 8 + 2 + 12 * 10 + 4
     entries = [(256, 10), (257, 10), (258, start), (259, 8), (262, 2), (277, 3), (322, side), (323, side),

@@ -47,7 +47,7 @@ def large() -> dict[str, bytes]:
 def test_any_bytes_are_a_picture_or_an_image_error(fuzzed: dict[str, Any]) -> None:
     assert fuzzed["failures"] == []
     assert fuzzed["count"] == COUNT + fuzzed["bombs"]
-    # Not only refused: pictures that a mutation leaves whole, and every reason, come up.
+    # Not only refused: images that a mutation leaves whole, and every reason, come up.
     assert fuzzed["outcomes"]["array"] > 100
     assert set(fuzzed["outcomes"]) == {"array", "empty", "not_an_image", "truncated", "too_large", "unreadable"}
 
@@ -97,7 +97,7 @@ def test_a_mode_without_a_way_to_rgb_is_an_image_error(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_honoured(format: str, orientation: int) -> None:
-    """An upright picture, stored turned with the tag that says so, gives the array of the upright one."""
+    """An upright image, stored turned with the tag that says so, gives the array of the upright one."""
     upright = Image.fromarray(draw_pixels(5, 96, 128))
     turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(turns[orientation]))

@@ -1,4 +1,4 @@
-"""More than 8 bits become what a person would see, or are refused; a picture never turns into a black square."""
+"""More than 8 bits become what a person would see, or are refused; an image never turns into a black square."""
 
 from __future__ import annotations
 

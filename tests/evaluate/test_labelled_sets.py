@@ -88,10 +88,10 @@ def test_layouts(tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
     [
         (("female/a.jpg", "Male/b.jpg"), "Male/b.jpg lies in no class folder"),
         (("female/a.jpg", "male/more/b.jpg"), "male/more/b.jpg lies in no class folder"),
-        (("female/a.jpg", "b.jpg"), "b.jpg lies in no class folder; pictures must lie straight in female/ or male/"),
+        (("female/a.jpg", "b.jpg"), "b.jpg lies in no class folder; images must lie straight in female/ or male/"),
         (("Test/female/a.jpg", "Validation/male/b.jpg"), "Test/female/a.jpg lies in no class folder"),
         (("a.jpg",), "a.jpg lies in no class folder"),
-        ((".hidden",), "holds no picture"),
+        ((".hidden",), "holds no image"),
     ],
 )
 def test_other_layouts_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

@@ -100,7 +100,7 @@ def test_logits_do_not_depend_on_the_batch_size_and_restore_training_mode() -> N
 
 
 class _Sides(nn.Module):
-    """A network that sees the means of a picture's left and right half, which the mirror swaps."""
+    """A network that sees the means of an image's left and right half, which the mirror swaps."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -233,7 +233,7 @@ def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
         (torch.full_like(state[name], float("nan")), "holds NaN or infinity"),
     ):
         path = write_safetensors(tmp_path / "model.safetensors", {**state, name: value})
-        with pytest.raises(ModelError, match=f"its tensor `{name}` {message}; train it anew"):
+        with pytest.raises(ModelError, match=f"its tensor `{name}` {message}; train it again"):
             load_model(path)
     path = write_safetensors(tmp_path / "model.safetensors", state)
     assert load_model(path)[1] == replace(SPEC)

@@ -242,7 +242,7 @@ ENTRY = {"split": "train", "edges": [0, 1, 2], "counts": [1, 2]}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "model.onnx: holds no statistics of its training data; make it anew"),
+        (None, "model.onnx: holds no statistics of its training data; make it again"),
         ("{", "are damaged"),
         ("[]", "are damaged"),
         (json.dumps({"width": 3}), "are damaged"),
@@ -264,7 +264,7 @@ def test_damaged_references_are_refused(text: str | None, message: str) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of chance with the distributions of drawn pictures."""
+    """A model of chance with the distributions of drawn images."""
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     torch.manual_seed(0)
@@ -328,7 +328,7 @@ def test_some_unreadable_pictures_are_counted_and_many_are_an_error(
     assert main(["monitor", str(alike), str(tmp_path / "broken.jpg"), "--model", str(model)]) == 0
     shown = capsys.readouterr()
     assert "300 images, 1 more unreadable" in shown.out
-    assert "broken.jpg: not a picture" in shown.err
+    assert "broken.jpg: not an image" in shown.err
     for number in range(30):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
     assert main(["monitor", str(alike), str(tmp_path), "--model", str(model)]) == 1
@@ -349,7 +349,7 @@ def test_a_log_of_predict_gives_the_figures_of_the_pictures(
     log = tmp_path / f"log.{format}"
     log.write_text(capsys.readouterr().out)
     reports = []
-    for name, files in (("log.out", [str(log), "--model", str(model)]), ("pictures.out", both)):
+    for name, files in (("log.out", [str(log), "--model", str(model)]), ("images.out", both)):
         assert main(["monitor", *files, "--json", str(tmp_path / name)]) == 0
         reports.append(json.loads((tmp_path / name).read_text()))
     from_log, from_pictures = (
@@ -404,7 +404,7 @@ def test_wrong_uses(model: Path, alike: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["monitor", str(tmp_path / "nowhere"), "--model", str(model)]) == 1
     assert main([*one, "--json", str(alike / "0.jpg" / "x.json")]) == 1
     errors = capsys.readouterr().err
-    for part in ("logs of predictions beside pictures", "log.csv: cannot be read", "no such file or folder", "--json"):
+    for part in ("logs of predictions beside images", "log.csv: cannot be read", "no such file or folder", "--json"):
         assert part in errors
 
 

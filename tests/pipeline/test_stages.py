@@ -191,7 +191,7 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
 
 
 def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The test set once more, as a table with an attribute, gets the test set's figures; training pictures get none."""
+    """The test set once more, as a table with an attribute, gets the test set's figures; training images get none."""
     with Archive(copy / "data/raw.zip") as archive, (copy / "data/processed/test_index.csv").open() as file:
         test = list(csv.DictReader(file))
         with (copy / "data/processed/train_index.csv").open() as more:

@@ -1,4 +1,4 @@
-"""Covering parts of a picture finds the part that a model looks at."""
+"""Covering parts of an image finds the part that a model looks at."""
 
 from __future__ import annotations
 

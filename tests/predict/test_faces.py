@@ -1,4 +1,4 @@
-"""Faces in whole pictures: found, cropped as the training pictures are, classified, drawn."""
+"""Faces in whole images: found, cropped as the training images are, classified, drawn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FACES = Path(__file__).parents[2] / "shared" / "data" / "faces-12k.zip"
 
 
 def compose(pictures: list[Image.Image], scale: float, seed: int) -> tuple[Image.Image, list[Box]]:
-    """Paste up to 12 portraits into a picture of 1,600 x 1,200 px; return where they are too."""
+    """Paste up to 12 portraits into an image of 1,600 x 1,200 px; return where they are too."""
     rng = random.Random(seed)
     patches = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     canvas = Image.fromarray(patches).resize((1600, 1200), Image.Resampling.BICUBIC)
@@ -58,7 +58,7 @@ def overlap(one: Box, two: Box) -> float:
 
 
 def measure(portraits: list[Image.Image], scale: float, least: float) -> tuple[float, int]:
-    """Return recall (overlap with the pasted picture above ``least``) and the number of boxes that are no face."""
+    """Return recall (overlap with the pasted image above ``least``) and the number of boxes that are no face."""
     finder, hits, wrong = FaceFinder(), 0, 0
     for start in range(0, len(portraits), 12):
         canvas, boxes = compose(portraits[start : start + 12], scale, start)
@@ -141,7 +141,7 @@ def test_a_picture_without_faces_and_an_unreadable_one_have_a_row_each(predictor
     )
     assert found[0] == Prediction("plain")
     assert found[1].name == "bad"
-    assert "not a picture" in found[1].error
+    assert "not an image" in found[1].error
     assert found[2] == Prediction("dot")
 
 
@@ -177,7 +177,7 @@ def test_boxes_are_drawn_on_a_copy(group: Image.Image) -> None:
         ("/etc/a.jpg", "etc/a.jpg.faces.jpg"),
         ("C:\\photos\\a.jpg", "C_/photos/a.jpg.faces.jpg"),
         ("-", "stdin.faces.jpg"),
-        ("..", "picture.faces.jpg"),
+        ("..", "image.faces.jpg"),
     ],
 )
 def test_drawn_pictures_stay_in_their_folder(tmp_path: Path, name: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""What is named becomes a sorted, endless-ready stream of pictures; what is wrong is one of them and stops nothing."""
+"""What is named becomes a sorted, endless-ready stream of images; what is wrong is one of them and stops nothing."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_what_leads_to_no_picture_says_so_and_the_others_go_on(folder: Path) -> 
     assert names("nowhere", "photos/a.png", "*.bmp", "empty") == ["nowhere", "photos/a.png", "*.bmp", "empty"]
     found = errors("nowhere", "photos/a.png", "*.bmp", "empty")
     assert found["nowhere"] == "no such file or folder"
-    assert "holds no picture" in found["*.bmp"]
-    assert "holds no picture" in found["empty"]
+    assert "holds no image" in found["*.bmp"]
+    assert "holds no image" in found["empty"]
     assert "photos/a.png" not in found
 
 
@@ -253,7 +253,7 @@ def test_an_archive_that_must_not_be_read_is_refused(folder: Path) -> None:
     found = errors("evil.zip", "torn.zip", "texts.zip")
     assert "points outside the archive" in found["evil.zip/../../a.jpg"]
     assert "not a whole zip file" in found["torn.zip"]
-    assert "holds no picture" in found["texts.zip"]
+    assert "holds no image" in found["texts.zip"]
 
 
 def test_a_path_goes_on_inside_an_archive(folder: Path) -> None:
@@ -278,7 +278,7 @@ def test_one_unreadable_member_harms_no_other(folder: Path) -> None:
 
 def test_a_huge_file_is_not_read_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_FILE_BYTES", 10)
-    assert errors("photos/a.png") == {"photos/a.png": "more than 10 bytes, too large for a picture of a face"}
+    assert errors("photos/a.png") == {"photos/a.png": "more than 10 bytes, too large for an image of a face"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")

@@ -44,11 +44,11 @@ def test_one_unreadable_picture_does_not_stop_the_rest(predictor: Predictor, bat
     def refuse() -> bytes:
         raise PermissionError(13, "Permission denied", "secret.jpg")
 
-    sources = [("a", picture(1)), ("b", b"no picture"), ("c", refuse), ("d", lambda: picture(2)), ("e", b"")]
+    sources = [("a", picture(1)), ("b", b"no image"), ("c", refuse), ("d", lambda: picture(2)), ("e", b"")]
     found = list(predictor.predict(sources * 9, batch_size=batch_size, workers=2))
     assert [one.name for one in found] == list("abcde") * 9
     assert [bool(one.error) for one in found] == [False, True, True, False, True] * 9
-    assert found[1] == Prediction("b", error="not a picture in a format that is read (JPEG, PNG, WEBP, BMP, GIF, TIFF)")
+    assert found[1] == Prediction("b", error="not an image in a format that is read (JPEG, PNG, WEBP, BMP, GIF, TIFF)")
     assert found[2].error == "cannot be read (Permission denied)"
     assert "empty" in found[4].error
 
@@ -109,7 +109,7 @@ def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Pa
 
 
 def test_the_predictor_needs_few_packages() -> None:
-    """A process that classifies a picture loads none of what training and tracking need."""
+    """A process that classifies an image loads none of what training and tracking need."""
     code = (
         "import sys, gender_classifier.cli.main, gender_classifier.predict.predictor, gender_classifier.predict.inputs\n"
         "import gender_classifier.track.model_source, gender_classifier.data.archive, gender_classifier.cli.predict\n"

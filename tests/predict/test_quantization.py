@@ -1,4 +1,4 @@
-"""The int8 variant is a model of this project, says nearly the same, and needs enough pictures to be made."""
+"""The int8 variant is a model of this project, says nearly the same, and needs enough images to be made."""
 
 from __future__ import annotations
 
@@ -118,5 +118,5 @@ def test_the_command_writes_it_and_says_how_far_it_agrees(
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").write_bytes(picture(1))
     assert main(["quantize", str(tmp_path / "int8.onnx"), str(tmp_path), "--model", str(served_model)]) == 1
-    assert "1 readable pictures are too few; give at least 512" in capsys.readouterr().err
+    assert "1 readable images are too few; give at least 512" in capsys.readouterr().err
     assert not (tmp_path / "int8.onnx").exists()

@@ -63,7 +63,7 @@ def test_the_service_keeps_to_its_document(api: OpenApiSchema, operation: str, m
         # An empty list is no part of a multipart body: what is sent would be right without it.
         assume(not isinstance(case.body, dict) or [] not in case.body.values())
         tried += 1
-        # Bytes that are no picture fit the document, and are refused.
+        # Bytes that are no image fit the document, and are refused.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     check()

@@ -63,7 +63,7 @@ def test_answers_are_those_of_the_decoder(decoders: Decoders) -> None:
     for data, future in zip(pictures, [decoders.submit(data) for data in pictures], strict=True):
         np.testing.assert_array_equal(future.result(), to_array(data, 64, max_pixels=1_000_000))
     assert len(find_children(decoders)) == 2
-    for data in (b"", b"no picture", picture(1)[:-400], encode(draw_pixels(1, 1001, 1000), "PNG")):
+    for data in (b"", b"no image", picture(1)[:-400], encode(draw_pixels(1, 1001, 1000), "PNG")):
         with pytest.raises(ImageError) as expected:
             to_array(data, 64, max_pixels=1_000_000)
         with pytest.raises(ImageError, match=f"^{re.escape(str(expected.value))}$") as found:

@@ -26,10 +26,10 @@ _MAX_UNREADABLE = 0.05  # of the images; with more, the figures are of what happ
 _MOST_COMPLAINTS = 20  # lines on standard error
 
 _DESCRIPTION = """\
-Say whether new pictures have drifted from those that the model was made with: brightness, contrast, width and height
+Say whether new images have drifted from those that the model was made with: brightness, contrast, width and height
 against train's; share of predicted classes and confidence against val's.
 
-FILE is what `predict` takes: a picture, a folder, a .zip archive, a quoted pattern. Or a log of predictions, as
+FILE is what `predict` takes: an image, a folder, a .zip archive, a quoted pattern. Or a log of predictions, as
 `predict --format csv` or `json` writes it, called .csv, .json, .jsonl or .ndjson; that holds classes and confidence
 alone.
 """
@@ -44,7 +44,7 @@ def add_monitor_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     """Add ``monitor`` to the program's commands."""
     parser = commands.add_parser(
         "monitor",
-        help="compare new pictures, or a log of predictions, with the training data",
+        help="compare new images, or a log of predictions, with the training data",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,7 +95,7 @@ def run_monitor(options: argparse.Namespace) -> int:
     if tally.num_unreadable > _MAX_UNREADABLE * total:
         raise DataError(
             f"{tally.num_unreadable:,} of {total:,} images cannot be read ({tally.num_unreadable / total:.1%}), more "
-            f"than {_MAX_UNREADABLE:.0%}: the comparison is of the rest; mend what delivers them"
+            f"than {_MAX_UNREADABLE:.0%}: the comparison is of the rest; check what delivers them"
         )
     return {"drift": DRIFT_STATUS, "too few": TOO_FEW_STATUS}.get(verdict, 0)
 
@@ -107,7 +107,7 @@ def _tally(files: Sequence[str], predictor: Predictor, reference: Reference) -> 
 
     logs = [Path(name) for name in files if name.lower().endswith(LOG_SUFFIXES) and not Path(name).is_dir()]
     if logs and len(logs) < len(files):
-        raise InputError("logs of predictions beside pictures; compare the ones and the others in runs of their own")
+        raise InputError("logs of predictions beside images; compare the ones and the others in runs of their own")
     with _show_progress() as on_images:
         complain = _complainer()
         if logs:
@@ -257,7 +257,7 @@ def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, n
         for one in comparisons
     ]
     try:
-        figure = compare_histograms(panels, f"New pictures against the training data: {verdict}")
+        figure = compare_histograms(panels, f"New images against the training data: {verdict}")
         save_figure(figure, path)
     except OSError as error:
         raise InputError(f"--plot {path}: cannot be written ({error.strerror or error}); give another path") from None

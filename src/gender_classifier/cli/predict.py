@@ -26,13 +26,13 @@ _SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it
 _DESCRIPTION = """\
 Classify images, each a tight crop of one face.
 
-PATH is a picture, a folder (searched to any depth), a .zip archive, a quoted pattern ('photos/**/*.jpg'), or - for a
-picture on standard input. Results come while the work goes on, in order; a million pictures need no more memory than
+PATH is an image, a folder (searched to any depth), a .zip archive, a quoted pattern ('photos/**/*.jpg'), or - for an
+image on standard input. Results come while the work goes on, in order; a million images need no more memory than
 a hundred.
 """
 
 _EPILOG = """\
-exit status: 0; 1 if a picture could not be read or a PATH leads to none (each is named on standard error, the rest
+exit status: 0; 1 if an image could not be read or a PATH leads to none (each is named on standard error, the rest
 goes on); 2 for wrong usage; 130 if interrupted.
 """
 
@@ -41,7 +41,7 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     """Add ``predict`` to the program's commands."""
     parser = commands.add_parser(
         "predict",
-        help="classify pictures: files, folders, patterns, zip archives, standard input",
+        help="classify images: files, folders, patterns, zip archives, standard input",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,13 +58,13 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--faces",
         action="store_true",
-        help="PATHs are whole pictures: find the faces in each, a row a face with its box (extra `faces`)",
+        help="PATHs are whole images: find the faces in each, a row a face with its box (extra `faces`)",
     )
     parser.add_argument(
         "--draw",
         type=Path,
         metavar="FOLDER",
-        help="with --faces: write each picture there as NAME.faces.jpg, with boxes and labels",
+        help="with --faces: write each image there as NAME.faces.jpg, with boxes and labels",
     )
     parser.set_defaults(run=lambda options: run_predict(options, parser))
 
@@ -73,7 +73,7 @@ def run_predict(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
     """Do what ``options`` say; return the exit status."""
     if options.draw and not options.faces:
         parser.error("--draw needs --faces")
-    # Pillow's remarks on odd EXIF data and large pictures: what matters is in the result.
+    # Pillow's remarks on odd EXIF data and large images: what matters is in the result.
     warnings.filterwarnings("ignore", module="PIL")
     try:
         return _predict(options)

@@ -17,12 +17,12 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     parser = commands.add_parser(
         "quantize",
         help="make an int8 variant of the model: a quarter of the size, 1.5 to 2 times as fast",
-        description="Write an int8 variant of the model, calibrated on pictures, and say how far its predictions agree "
-        f"with the original's. PATHs are as of `predict`; {_CALIBRATION} pictures calibrate, up to {_COMPARED:,} "
+        description="Write an int8 variant of the model, calibrated on images, and say how far its predictions agree "
+        f"with the original's. PATHs are as of `predict`; {_CALIBRATION} images calibrate, up to {_COMPARED:,} "
         "others are compared.",
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures such as the ones to be classified")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images such as the ones to be classified")
     add_model_option(parser)
     parser.set_defaults(run=run_quantize)
 
@@ -57,7 +57,7 @@ def _quantize(source: Path, options: argparse.Namespace) -> None:
         except (GenderClassifierError, OSError) as error:
             print(printable(f"gender-classifier quantize: {name}: {explain(error)}"), file=sys.stderr)
     if len(images) < 2 * _CALIBRATION:
-        raise InputError(f"quantize: {len(images)} readable pictures are too few; give at least {2 * _CALIBRATION}")
+        raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
     quantize_onnx(source, options.output, np.stack(images[:_CALIBRATION]))
     compared = np.stack(images[_CALIBRATION:])
     before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)

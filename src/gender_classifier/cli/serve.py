@@ -50,7 +50,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     add_threshold_option(serve, default=0.8)
     serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
     serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one picture")
+    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one image")
     serve.add_argument(
         "--threads", type=_count, metavar="N", help="of the model; default: half the cores, the rest decode"
     )

@@ -114,7 +114,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def contact_sheet(
     images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
 ) -> Figure:
-    """Lay out pictures, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
+    """Lay out images, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
     columns = min(columns, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
     width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6

@@ -168,9 +168,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro` to make it") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable JSON file ({error}); run `dvc repro` to make it anew") from None
+        raise DataError(f"{path}: not a readable JSON file ({error}); run `dvc repro` to make it again") from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a JSON {type(value).__name__}, not an object; make it anew with `dvc repro`")
+        raise DataError(f"{path}: holds a JSON {type(value).__name__}, not an object; make it again with `dvc repro`")
     return value
 
 

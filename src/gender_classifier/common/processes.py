@@ -118,7 +118,7 @@ def keep_freed_memory() -> bool:
     """Ask glibc to keep what this process frees for its next use; with any other C library, nothing happens.
 
     A training step frees and asks for the same megabytes again and again. glibc by itself hands them back to the
-    kernel, which clears them anew, page by page: 7 % of a step of 128 images. Who sets ``MALLOC_*`` or
+    kernel, which clears them again, page by page: 7 % of a step of 128 images. Who sets ``MALLOC_*`` or
     ``GLIBC_TUNABLES`` in the environment has decided already.
 
     Returns:

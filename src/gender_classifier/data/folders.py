@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
-"""No picture of a face is larger; a larger file is not read, in a zip neither."""
+"""No image of a face is larger; a larger file is not read, in a zip neither."""
 
 OUTSIDE = "a link that leads out of the folder"
 """Why a link is not followed: a folder that somebody else made must not decide which files of this machine are read."""

@@ -31,19 +31,19 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what makes a picture upright; 1 is upright, and needs no copy."""
+"""EXIF orientation to what makes an image upright; 1 is upright, and needs no copy."""
 
 MAX_BYTES_PER_PIXEL = 20
 """What decoding may take at its peak, its own copies included; ``tests/test_fuzz_images.py`` measures it."""
 
 _BAND_PIXELS = BAND_PIXELS
 
-# 256 bits: the 16 x 16 lowest frequencies of a 64 x 64 grey picture.
+# 256 bits: the 16 x 16 lowest frequencies of a 64 x 64 grey image.
 _HASH_SIDE, _GREY_SIDE = 16, 64
 
 
 def decode(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Decode a whole picture (of an animation, its first frame), upright as its EXIF orientation says.
+    """Decode a whole image (of an animation, its first frame), upright as its EXIF orientation says.
 
     Metadata is no reason to refuse an image: text, colour profiles and other parts around the pixels are cut off
     unread. What decodes slowly, or takes more memory than its pixels, is refused by name: see
@@ -51,7 +51,7 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
 
     Args:
         data: the file's content, in one of :data:`~gender_classifier.data.formats.image_files.FORMATS`.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
         The image in its own mode; in mode ``L``, if its one channel has more than 8 bits (see
@@ -83,12 +83,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Turn a picture into what the model takes: uint8 (size, size, 3), RGB.
+    """Turn an image into what the model takes: uint8 (size, size, 3), RGB.
 
     Resized with Pillow's antialiased bilinear filter, the aspect ratio let go, as torchvision's
-    ``Resize((size, size))`` does to a picture.
+    ``Resize((size, size))`` does to an image.
 
-    Beside ``data`` and a copy of it, this needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the picture, so
+    Beside ``data`` and a copy of it, this needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the image, so
     with ``max_pixels`` of 50 million no more than 1 GB; what the header promises is refused before anything of that
     size is touched.
 
@@ -99,7 +99,7 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Resize an RGB picture as :func:`to_array` does: uint8 (size, size, 3)."""
+    """Resize an RGB image as :func:`to_array` does: uint8 (size, size, 3)."""
     try:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except MemoryError:
@@ -110,7 +110,7 @@ def perceptual_hash(image: Image.Image) -> str:
     """Return 256 bits as 64 hex digits that stay nearly the same under rescaling and recompression.
 
     The pHash of Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010): the lowest
-    16 x 16 coefficients of the DCT of the grey picture at 64 x 64, each compared with their median. The cosines
+    16 x 16 coefficients of the DCT of the grey image at 64 x 64, each compared with their median. The cosines
     are rounded to integers, so that every machine computes the same bits.
     """
     grey = image.convert("L").resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Labelled pictures in files: a folder, a zip or a CSV, listed before any of them is read."""
+"""Labelled images in files: a folder, a zip or a CSV, listed before any of them is read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REQUIRED = ("path", "label")
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One picture of a set, unread; ``attributes`` are in the order of the set's."""
+    """One image of a set, unread; ``attributes`` are in the order of the set's."""
 
     name: str
     label: int
@@ -67,9 +67,9 @@ class LabelledSet:
 
 
 def open_labelled_set(name: str, path: Path, classes: Sequence[str]) -> LabelledSet:
-    """List the pictures of a set; none is read yet.
+    """List the images of a set; none is read yet.
 
-    A folder or zip holds a folder a class at its top, or in ``Training/`` and ``Validation/``, with pictures straight
+    A folder or zip holds a folder a class at its top, or in ``Training/`` and ``Validation/``, with images straight
     in it; one folder around all that may be there. A CSV has the columns ``path``, relative to the CSV, and ``label``;
     every further column is an attribute. A path may go on inside a zip: ``faces.zip/copy``.
 
@@ -124,12 +124,12 @@ def _place_all(where: str, name: str, contents: Contents, classes: Sequence[str]
         inner = within[1:] if within and within[0] in RAW_SPLITS else within
         if len(inner) != 2 or inner[0] not in classes:
             raise DataError(
-                f"{where}: {list_first([path])} lies in no class folder; pictures must lie straight in "
+                f"{where}: {list_first([path])} lies in no class folder; images must lie straight in "
                 f"{'/ or '.join(classes)}/, and these at the top or in {'/ or '.join(RAW_SPLITS)}/"
             )
         images.append(LabelledImage(escape_name(path), classes.index(inner[0]), (), partial(contents.read, path)))
     if not images:
-        raise DataError(f"{where}: holds no picture; it needs folders {' and '.join(classes)}")
+        raise DataError(f"{where}: holds no image; it needs folders {' and '.join(classes)}")
     return LabelledSet(name, images, ignored=len(contents.problems) - len(images))
 
 
@@ -157,7 +157,7 @@ def _read_table(where: str, name: str, path: Path, classes: Sequence[str]) -> La
                 )
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: not a readable CSV file in UTF-8 ({error}); save it anew") from None
+        raise DataError(f"{where}: not a readable CSV file in UTF-8 ({error}); save it again") from None
     columns = [column for column in header if column not in _REQUIRED]
     left_out = tuple(one for one in columns if len({row[one] for _, row in rows}) > MOST_VALUES)
     attributes = tuple(one for one in columns if one not in left_out)
@@ -177,14 +177,14 @@ def _check_row(
     where: str, line: int, row: Mapping[str | None, object], classes: Sequence[str], lines: dict[str, int]
 ) -> None:
     if None in row or None in row.values():
-        raise DataError(f"{where}: line {line} has more or fewer cells than the header; mend that line")
+        raise DataError(f"{where}: line {line} has more or fewer cells than the header; correct that line")
     if row["label"] not in classes:
         raise DataError(f"{where}: line {line} has the label {row['label']!r}; the labels are {' and '.join(classes)}")
     path = str(row["path"])
     if not path or "\0" in path:
-        raise DataError(f"{where}: line {line} has the path {path!r}; give that of a picture, relative to the CSV")
+        raise DataError(f"{where}: line {line} has the path {path!r}; give that of an image, relative to the CSV")
     if path in lines:
-        raise DataError(f"{where}: line {line} lists {path}, as line {lines[path]} does; list each picture once")
+        raise DataError(f"{where}: line {line} lists {path}, as line {lines[path]} does; list each image once")
     lines[path] = line
 
 

@@ -19,7 +19,7 @@ class Record:
 
     ``split`` is the raw folder, ``Training`` or ``Validation``. ``status`` is ``ok`` or ``rejected``; ``reason``
     says why, or what was noticed about an image that stays. ``duplicate_group`` is a number shared by images that
-    are the same picture or nearly so, empty for the others. ``phash``, ``mode`` and sizes (px) are empty and 0
+    are the same image or nearly so, empty for the others. ``phash``, ``mode`` and sizes (px) are empty and 0
     where nothing could be decoded.
     """
 

@@ -1,4 +1,4 @@
-"""The trained model as one ONNX file that needs neither torch nor this project: pictures in, probabilities out."""
+"""The trained model as one ONNX file that needs neither torch nor this project: images in, probabilities out."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation) -> float:
 def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
     """Return what the model file says of itself to the predictor and the service; no time, host or path."""
     reference = dict(inputs.reference)
-    # Of val: its weights have not seen these images, and they come from the same pictures as train's.
+    # Of val: its weights have not seen these images, and they come from the same images as train's.
     for name, values in measure_predictions(evaluation.val_probs).items():
         reference[name] = start_histogram(name, "val", inputs.spec.classes)
         reference[name].add(values)

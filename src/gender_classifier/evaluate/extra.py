@@ -21,14 +21,14 @@ from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
 MAX_UNREADABLE = 0.05
-"""Share of a set's pictures; with more unreadable its figures would be of what happened to survive."""
+"""Share of a set's images; with more unreadable its figures would be of what happened to survive."""
 
-_BATCH = 256  # pictures in memory at a time
+_BATCH = 256  # images in memory at a time
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures to score: ``rows`` int64 (N,) are their places in the set, ``pixels`` uint8 (N, S, S, 3)."""
+    """Images to score: ``rows`` int64 (N,) are their places in the set, ``pixels`` uint8 (N, S, S, 3)."""
 
     rows: NDArray[np.int64]
     pixels: NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass
 class Reading:
-    """What became of each picture of a set, filled as it is read.
+    """What became of each image of a set, filled as it is read.
 
     ``status`` has a word an image: ``ok``, ``seen in train``, ``seen in val``, or why it cannot be read. ``digest`` is
     SHA-256 over names, labels, attributes and contents, complete once all batches were read.
@@ -59,11 +59,11 @@ def read_batches(
         labelled: the set.
         reading: empty.
         size: S, px.
-        max_pixels: larger pictures are unreadable.
+        max_pixels: larger images are unreadable.
         seen: SHA-256 of a file to the split, train or val, that holds it: the model has learnt or was chosen by it.
 
     Yields:
-        Pictures with the status ``ok``.
+        Images with the status ``ok``.
     """
 
     def prepare(image: LabelledImage) -> tuple[str, str, NDArray[np.uint8] | None]:
@@ -115,7 +115,7 @@ def check_reading(labelled: LabelledSet, reading: Reading) -> None:
         )
     if not counts.get("ok"):
         raise DataError(
-            f"evaluate.extra.{labelled.name}: none of its {total} images is left to score: {listed}; give pictures "
+            f"evaluate.extra.{labelled.name}: none of its {total} images is left to score: {listed}; give images "
             "that the model was not trained on"
         )
 
@@ -164,7 +164,7 @@ def score_set(
         predict: uint8 (N, S, S, 3) to calibrated logits (N, C).
         classes: C names.
         size: S, px.
-        max_pixels: larger pictures are unreadable.
+        max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
         on_images: told how many images were done, a batch at a time.

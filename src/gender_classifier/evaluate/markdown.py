@@ -1,4 +1,4 @@
-"""Text of others in Markdown: names and params are shown as they are, and are no markup, HTML, link or picture."""
+"""Text of others in Markdown: names and params are shown as they are, and are no markup, HTML, link or image."""
 
 from __future__ import annotations
 

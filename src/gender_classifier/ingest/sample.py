@@ -1,8 +1,8 @@
 """The built-in data set: drawn portraits. Figures measured on it say nothing about faces.
 
-Every picture is drawn from its own seed, with whole numbers throughout, so that the pixels are the same on every
+Every image is drawn from its own seed, with whole numbers throughout, so that the pixels are the same on every
 machine (and the bytes, with the same version of Pillow). A hidden score decides how each trait is drawn; the scores
-of the two classes overlap, so that about one picture in thirty lies on the wrong side and no model gets them all.
+of the two classes overlap, so that about one image in thirty lies on the wrong side and no model gets them all.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _plant(plan: Plan, folders: dict[str, list[str]], seed: int) -> None:
     train_female, train_male = folders["Training/female"], folders["Training/male"]
     val_female = folders["Validation/female"]
     plan[train_female[-1]] = lambda: b""
-    plan[train_male[-1]] = lambda: b"This is a note that somebody saved as a picture.\n"
+    plan[train_male[-1]] = lambda: b"This is a note that somebody saved as an image.\n"
     plan[train_male[-2]] = lambda whole=plan[train_male[-2]]: _cut(whole())  # type: ignore[misc]
     plan[train_female[-2]] = _portrait(seed, train_female[-2], 0, grey=True)
     # Copies: exact ones, near ones (saved again at another size and quality), one in the other split, one in the

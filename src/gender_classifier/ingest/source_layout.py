@@ -81,7 +81,7 @@ def _check_place(path: Path, name: str, inner: tuple[str, ...]) -> bool:
         hint = f"rename it to {label.lower()!r}" if label.lower() in CLASSES else "rename or remove that folder"
         reason = f"lies in a class folder {label!r}; the classes are {' and '.join(CLASSES)}, {hint}"
     else:
-        reason = "lies in a folder below its class; put the pictures straight into it"
+        reason = "lies in a folder below its class; put the images straight into it"
     raise SourceError(f"source {path}: {list_first([name])} {reason}")
 
 

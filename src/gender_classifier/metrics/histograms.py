@@ -86,7 +86,7 @@ class Histogram:
 
 
 Reference = Mapping[str, Histogram]
-"""Statistic name to its distribution: those of pictures on train, those of predictions on val."""
+"""Statistic name to its distribution: those of images on train, those of predictions on val."""
 
 
 def start_histogram(name: str, split: str, classes: Sequence[str] = ()) -> Histogram:
@@ -130,13 +130,13 @@ def parse_reference(text: str | None, origin: str) -> dict[str, Histogram]:
         ModelError: there are none, or they are damaged.
     """
     if text is None:
-        raise ModelError(f"{origin}: holds no statistics of its training data; make it anew with `dvc repro`")
+        raise ModelError(f"{origin}: holds no statistics of its training data; make it again with `dvc repro`")
     try:
         return {name: _parse_histogram(entry) for name, entry in json.loads(text).items() if name in UNITS}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(
             f"{origin}: its statistics of the training data are damaged ({type(error).__name__}: {error}); make it "
-            "anew with `dvc repro`"
+            "again with `dvc repro`"
         ) from None
 
 

@@ -56,7 +56,7 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
     """
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
-        raise DataError(f"{bad} of {len(logits)} images have logits that are not finite; train it anew")
+        raise DataError(f"{bad} of {len(logits)} images have logits that are not finite; train it again")
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if not count:

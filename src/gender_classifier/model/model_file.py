@@ -69,22 +69,22 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))[:300]
-        raise ModelError(f"{path}: its tensors do not fit its own description ({reason}); train it anew") from None
+        raise ModelError(f"{path}: its tensors do not fit its own description ({reason}); train it again") from None
     for name, value in state.items():
         if value.dtype != torch.float32 or not value.isfinite().all():
             what = f"is of {value.dtype}" if value.dtype != torch.float32 else "holds NaN or infinity"
-            raise ModelError(f"{path}: its tensor `{printable(name)}` {what}; train it anew")
+            raise ModelError(f"{path}: its tensor `{printable(name)}` {what}; train it again")
     return model.eval(), spec
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; run `dvc repro` to make it, or mend the path")
+        raise ModelError(f"{path}: no such file; run `dvc repro` to make it, or check the path")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it, or make it anew") from None
+        raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it, or make it again") from None
 
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
@@ -93,7 +93,7 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
         raw: dict[str, Any] = json.loads(metadata["gender_classifier"])
         found = raw.pop("format")
         if found != FORMAT:
-            raise ModelError(f"{path}: has format {found!a}, this version reads {FORMAT!r}; train it anew")
+            raise ModelError(f"{path}: has format {found!a}, this version reads {FORMAT!r}; train it again")
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
         spec = ModelSpec(**values)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):

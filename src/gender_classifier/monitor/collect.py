@@ -1,4 +1,4 @@
-"""New pictures, or a log of predictions on them, counted into the bins of the training data's distributions."""
+"""New images, or a log of predictions on them, counted into the bins of the training data's distributions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, e
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
 """Of a log of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes it."""
 
-_BATCH = 32  # pictures a thread holds, resized
+_BATCH = 32  # images a thread holds, resized
 _ROWS = 4096  # rows of a log in memory at a time
 
 Unreadable = Callable[[str, str], object]
@@ -59,13 +59,13 @@ def tally_pictures(
     on_unreadable: Unreadable,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Tally:
-    """Decode, measure and classify pictures on all cores; memory does not grow with their number.
+    """Decode, measure and classify images on all cores; memory does not grow with their number.
 
     Args:
         predictor: built with ``threads=1``; its batches run beside one another.
-        sources: the pictures.
+        sources: the images.
         reference: whose statistics and bins.
-        on_unreadable: told of each picture that cannot be read; the rest goes on.
+        on_unreadable: told of each image that cannot be read; the rest goes on.
         on_images: told how many images were done, a batch at a time.
     """
 
@@ -83,7 +83,7 @@ def tally_logs(
     on_unreadable: Unreadable,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> Tally:
-    """Count the predictions in logs; of the pictures themselves they say nothing.
+    """Count the predictions in logs; of the images themselves they say nothing.
 
     Raises:
         DataError: a file is no such log, by name and line.

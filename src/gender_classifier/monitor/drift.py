@@ -16,7 +16,7 @@ MODERATE_PSI, LARGE_PSI = 0.1, 0.25
 
 
 FALSE_ALARM_RATE = 0.01
-"""Of one comparison of equally distributed pictures, all statistics together (Bonferroni)."""
+"""Of one comparison of equally distributed images, all statistics together (Bonferroni)."""
 
 
 MIN_IMAGES = 100
@@ -28,10 +28,10 @@ _GROUPS = 10  # bins of the index, each with about a tenth of the reference
 
 @dataclass(frozen=True)
 class Comparison:
-    """One statistic, the reference against the new pictures.
+    """One statistic, the reference against the new images.
 
     ``psi`` is the effect, ``ks`` the largest difference of the two cumulative shares, ``p_value`` how often equally
-    distributed pictures differ so much. ``verdict`` is ``stable``, ``moderate``, ``drift`` or ``too few``.
+    distributed images differ so much. ``verdict`` is ``stable``, ``moderate``, ``drift`` or ``too few``.
     """
 
     name: str
@@ -49,7 +49,7 @@ def compare(reference: Reference, new: Reference, *, threshold: float = LARGE_PS
 
     Args:
         reference: of the model file.
-        new: of the new pictures.
+        new: of the new images.
         threshold: PSI that counts as drift.
 
     Returns:

@@ -40,7 +40,7 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     # A shell starts background jobs with SIGINT ignored; a stage can be stopped there too.
     signal.signal(signal.SIGINT, _raise_interrupt)
     stop_with_dvc()
-    # Pillow warns of odd EXIF data and of large pictures; verify judges both by its own rules.
+    # Pillow warns of odd EXIF data and of large images; verify judges both by its own rules.
     warnings.filterwarnings("ignore", module="PIL")
     layout = Layout(find_checkout(Path.cwd()) or Path.cwd())
     try:

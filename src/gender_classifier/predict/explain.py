@@ -1,4 +1,4 @@
-"""Which parts of a picture a prediction hangs on: cover each in turn, and see how far the probability falls.
+"""Which parts of an image a prediction hangs on: cover each in turn, and see how far the probability falls.
 
 Occlusion sensitivity, after Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (ECCV 2014),
 section 4.2. It needs the model's probabilities alone: no gradients, no torch.
@@ -19,9 +19,9 @@ _COVER = 2
 
 
 def build_occlusions(image: NDArray[np.uint8], cells: int = CELLS) -> NDArray[np.uint8]:
-    """Return the picture itself, then one copy a cell, in rows, with a square about the cell's centre covered.
+    """Return the image itself, then one copy a cell, in rows, with a square about the cell's centre covered.
 
-    The square has the picture's mean colour: the least conspicuous one.
+    The square has the image's mean colour: the least conspicuous one.
 
     Args:
         image: uint8 (S, S, 3), S at least ``cells``.

@@ -1,4 +1,4 @@
-"""Faces in whole pictures: found, cropped as the training pictures are, classified, and drawn.
+"""Faces in whole images: found, cropped as the training images are, classified, and drawn.
 
 The detector is dlib's frontal face detector (histograms of oriented gradients and a linear classifier); its model is
 compiled into the package, so nothing is fetched. Install the project with its extra ``faces``.
@@ -29,8 +29,8 @@ from gender_classifier.predict.predictor import MAX_PIXELS, Prediction, Predicto
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, px."""
 
-# The detector sees faces of 80 px and more. Pictures are brought to this many pixels for it, but at most doubled: that
-# finds faces of 40 px in small pictures, and bounds time and memory for large ones.
+# The detector sees faces of 80 px and more. Images are brought to this many pixels for it, but at most doubled: that
+# finds faces of 40 px in small images, and bounds time and memory for large ones.
 _SEARCHED_PIXELS = 4_000_000
 _SMALLEST_FACE = 80
 
@@ -46,7 +46,7 @@ _GREY = (110, 110, 110)
 
 
 class FaceFinder:
-    """Boxes of the faces in a picture; one may be used by many threads."""
+    """Boxes of the faces in an image; one may be used by many threads."""
 
     def __init__(self) -> None:
         """Check that the detector is installed.
@@ -59,10 +59,10 @@ class FaceFinder:
         except ImportError:
             raise ModelError("faces: dlib is not installed; pip install 'gender-classifier[faces]'") from None
         self._dlib: Any = dlib
-        self._own = threading.local()  # a detector keeps the picture it works on
+        self._own = threading.local()  # a detector keeps the image it works on
 
     def find(self, image: Image.Image) -> list[Box]:
-        """Return where the faces of an RGB picture are, cropped as the training pictures are, from left to right."""
+        """Return where the faces of an RGB image are, cropped as the training images are, from left to right."""
         scale = min(2.0, math.sqrt(_SEARCHED_PIXELS / (image.width * image.height)))
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if min(size) < _SMALLEST_FACE:
@@ -90,15 +90,15 @@ def predict_faces(
 ) -> Iterator[Prediction]:
     """Yield one :class:`Prediction` a face, source after source and from left to right.
 
-    A picture without any face gives one that has neither label nor box; a source that cannot be read, one with its
-    error. A worker holds one decoded picture at a time, and its copy for the search.
+    An image without any face gives one that has neither label nor box; a source that cannot be read, one with its
+    error. A worker holds one decoded image at a time, and its copy for the search.
 
     Args:
         predictor: classifies the crops.
-        sources: whole pictures, taken up as results are.
+        sources: whole images, taken up as results are.
         finder: finds the crops.
         workers: threads; None for one a core.
-        show: called by a worker with every upright RGB picture that could be read, and its predictions.
+        show: called by a worker with every upright RGB image that could be read, and its predictions.
     """
 
     def work(source: Source) -> list[Prediction]:
@@ -151,7 +151,7 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
 
     Args:
         folder: made where it is missing.
-        name: of the picture; not trusted.
+        name: of the image; not trusted.
         drawn: RGB.
         taken: as in :func:`place_drawn`.
 
@@ -172,7 +172,7 @@ def place_drawn(name: str, taken: dict[str, str]) -> PurePath:
     """Return the relative path of the drawing of ``name``, which stays below any folder it is joined to.
 
     Args:
-        name: of the picture; not trusted.
+        name: of the image; not trusted.
         taken: paths that this run has given out, and the names they are for; updated. Of two names that would share a
             path, the later one's gets a hash of the name.
     """
@@ -193,13 +193,13 @@ def _split_safely(name: str) -> list[str]:
     """Return the folders and the file of ``name``, relative, each of at most ``_MAX_PART`` bytes."""
     if name == "-":
         return ["stdin"]
-    parts = [part for part in re.split(r"[/\\]", name) if part.strip("./:\\")] or ["picture"]
+    parts = [part for part in re.split(r"[/\\]", name) if part.strip("./:\\")] or ["image"]
     clean = (re.sub(r"[:\x00-\x1f]", "_", part) for part in parts)
     return [os.fsdecode(os.fsencode(part)[:_MAX_PART]) for part in clean]
 
 
 def _crop_box(left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Box:
-    """Turn the detector's box into that of a training crop, within the picture."""
+    """Turn the detector's box into that of a training crop, within the image."""
     width, height = right - left, bottom - top
     return (
         max(0, round(left + _LEFT * width)),

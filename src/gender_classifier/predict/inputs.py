@@ -1,4 +1,4 @@
-"""From what is named on the command line (files, folders, patterns, archives, ``-``) to a stream of pictures."""
+"""From what is named on the command line (files, folders, patterns, archives, ``-``) to a stream of images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gender_classifier.data.folders import MAX_FILE_BYTES, OUTSIDE, find_problem
 from gender_classifier.errors import ArchiveError, InputError
 
 Named = tuple[str, Callable[[], bytes]]
-"""A picture's name for people, and what reads its file."""
+"""An image's name for people, and what reads its file."""
 
 _LEADS_OUT = f"{OUTSIDE}; name it by itself, or copy there what it leads to"
 _STDIN = "-"
@@ -36,9 +36,9 @@ _RUN = 2**16  # names of one folder that are sorted in memory at a time
 
 
 def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
-    """Yield the pictures that ``arguments`` name, in order; within a folder, pattern or archive sorted by name.
+    """Yield the images that ``arguments`` name, in order; within a folder, pattern or archive sorted by name.
 
-    Nothing is opened before it is read, and memory does not grow with the number of pictures, but for the list of an
+    Nothing is opened before it is read, and memory does not grow with the number of images, but for the list of an
     archive's members or a pattern's matches. Folders are searched to any depth, links followed unless they lead back,
     or out of the folder (of a pattern, the part before its first wildcard). What begins with a dot is left out. Images
     of formats that are not decoded are yielded as well, to be named as such.
@@ -48,7 +48,7 @@ def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
             ``*``, ``?``, ``[...]`` and ``**``, or ``-``.
 
     Yields:
-        Name and reader. What is missing, unreadable or without any picture is yielded too; its reader raises
+        Name and reader. What is missing, unreadable or without any image is yielded too; its reader raises
         :class:`InputError`, :class:`ArchiveError` or OSError, and the others go on.
     """
     for argument in arguments:
@@ -57,7 +57,7 @@ def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
             found = True
             yield named
         if not found:
-            yield _failing(argument, InputError(f"holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})"))
+            yield _failing(argument, InputError(f"holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"))
 
 
 def _expand(argument: str) -> Iterator[Named]:
@@ -99,7 +99,7 @@ def _open_inside(name: str) -> Iterator[Named]:
 
 
 def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Named]:
-    """Yield the pictures below ``folder``; nothing if it is one of those ``above`` it, reached by a link.
+    """Yield the images below ``folder``; nothing if it is one of those ``above`` it, reached by a link.
 
     Links out of ``root``, a path free of links, are yielded as what cannot be read.
     """
@@ -125,7 +125,7 @@ _OUTSIDE, _OUTSIDE_FOLDER = "link that leads out of the folder", "link to a fold
 
 
 def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
-    """Yield the pictures and folders in ``folder`` by name, each with what it is.
+    """Yield the images and folders in ``folder`` by name, each with what it is.
 
     Runs of names that do not fit are sorted one by one, kept in temporary files, and merged.
     """
@@ -139,7 +139,7 @@ def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_wanted(name: str, kind: str) -> bool:
-    # A lost link without a suffix may have led to a folder of pictures.
+    # A lost link without a suffix may have led to a folder of images.
     return kind in (_FOLDER, _OUTSIDE_FOLDER) or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
 
 
@@ -197,7 +197,7 @@ def _match(pattern: str) -> Iterator[Named]:
 
 
 def _walk_unlisted(folder: str, root: str, listed: set[str]) -> Iterator[Named]:
-    """Yield the pictures below ``folder`` that are not ``listed``, and add them: patterns match folders in folders."""
+    """Yield the images below ``folder`` that are not ``listed``, and add them: patterns match folders in folders."""
     for name, read in _walk(folder, root):
         if name not in listed:
             listed.add(name)
@@ -271,7 +271,7 @@ def _read_stdin() -> bytes:
 def _read_limited(file: BinaryIO) -> bytes:
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"more than {MAX_FILE_BYTES:,} bytes, too large for a picture of a face")
+        raise InputError(f"more than {MAX_FILE_BYTES:,} bytes, too large for an image of a face")
     return data
 
 

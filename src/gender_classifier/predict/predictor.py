@@ -32,7 +32,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
-"""px; a larger picture is refused before it is decoded, as by ``verify``'s default."""
+"""px; a larger image is refused before it is decoded, as by ``verify``'s default."""
 
 
 BATCH_SIZE = 64
@@ -44,12 +44,12 @@ Source = tuple[str, bytes | Callable[[], bytes]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture, or why it says nothing.
+    """What the model says of one image, or why it says nothing.
 
     ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
-    ``Predictor.classes``. Of a picture that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
-    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole picture, ``box`` is where: left, top, right, bottom in px
-    of the upright picture.
+    ``Predictor.classes``. Of an image that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
+    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole image, ``box`` is where: left, top, right, bottom in px
+    of the upright image.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Prediction:
 
 
 class Predictor:
-    """Probabilities of pictures.
+    """Probabilities of images.
 
     ``classes`` are the names in the order of the columns, ``image_size`` is S in px, and ``metadata`` is all text that
     ``evaluate`` kept in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
@@ -89,7 +89,7 @@ class Predictor:
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's errors have no common base
             raise ModelError(
-                f"{path}: not a whole ONNX model ({_one_line(error)}); make it anew with `dvc repro`"
+                f"{path}: not a whole ONNX model ({_one_line(error)}); make it again with `dvc repro`"
             ) from None
         self.classes, self.image_size = self._check(path)
 
@@ -109,14 +109,14 @@ class Predictor:
         except ModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base
-            raise ModelError(f"{path}: cannot be run ({_one_line(error)}); make it anew with `dvc repro`") from None
+            raise ModelError(f"{path}: cannot be run ({_one_line(error)}); make it again with `dvc repro`") from None
         return classes, size
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
-        """Turn a picture file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
+        """Turn an image file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
 
         Raises:
-            ImageError: it is no whole picture.
+            ImageError: it is no whole image.
         """
         return to_array(data, self.image_size, max_pixels=MAX_PIXELS)
 
@@ -132,10 +132,10 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Yield one :class:`Prediction` a source, in order; a picture that cannot be read does not stop the rest.
+        """Yield one :class:`Prediction` a source, in order; an image that cannot be read does not stop the rest.
 
         Each worker reads, decodes and classifies a batch of its own, so no core waits for another: build the predictor
-        with ``threads=1``. At most ``2 * workers`` batches are in flight, and a worker holds one decoded picture at a
+        with ``threads=1``. At most ``2 * workers`` batches are in flight, and a worker holds one decoded image at a
         time beside its batch of (S, S, 3), so memory does not grow with the number of sources.
 
         Args:
@@ -151,7 +151,7 @@ class Predictor:
             yield from predictions
 
     def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
-        """Turn one picture's probabilities, float32 (C,), into a :class:`Prediction`."""
+        """Turn one image's probabilities, float32 (C,), into a :class:`Prediction`."""
         best = int(probs.argmax())
         return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)))
 
@@ -187,7 +187,7 @@ def _as_source(source: Source | str | os.PathLike[str]) -> Source:
 
 
 def explain(error: GenderClassifierError | OSError) -> str:
-    """Say in one line why a picture could not be read, without its name."""
+    """Say in one line why an image could not be read, without its name."""
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror or error})"
     return str(error)

@@ -89,7 +89,7 @@ def _find(tensors: Iterable[onnx.TensorProto], name: str) -> onnx.TensorProto:
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Batches of pictures, once over."""
+    """Batches of images, once over."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._batches = iter([images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)])

@@ -41,7 +41,7 @@ def assign_val(
         units[f"group {group}" if group else f"member {member}"].append(row)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
     for _, rows in sorted(units.items(), key=lambda unit: _rank(unit[0], seed)):
-        # A group of one picture under two labels counts with the label of its first name.
+        # A group of one image under two labels counts with the label of its first name.
         by_label[labels[min(rows, key=lambda row: members[row])]].append(rows)
     chosen = np.zeros(len(members), dtype=np.bool_)
     for label, ranked in sorted(by_label.items()):

@@ -49,7 +49,7 @@ from gender_classifier.serve.uploads import Capacity, RequestError, Upload, chec
 _MAX_BATCH = 32
 # A heat map's copies go in pieces, so that predictions get their turn between them.
 _EXPLAIN_BATCH = 8
-# Processes; more than cores would only hold more pictures in memory.
+# Processes; more than cores would only hold more images in memory.
 _DECODERS = 2
 # s; a body that takes longer is refused.
 _BODY_SECONDS = 60
@@ -64,7 +64,7 @@ class Settings:
     max_images: int = 64
     """Of one request."""
     max_pixels: int = 25_000_000
-    """Of one picture; decoded, 25 million are 75 MB, and two are decoded at once."""
+    """Of one image; decoded, 25 million are 75 MB, and two are decoded at once."""
     max_requests: int = 64
     """Requests whose body has arrived and that are not answered. Beyond this the service returns 503."""
     max_held_bodies: int = 8
@@ -111,8 +111,8 @@ def _add_api(app: FastAPI, service: _Service) -> None:
 
     @app.post(
         "/predict",
-        summary="Classify one or many pictures",
-        description="The answers are in the order of the pictures. Of several, one that cannot be read is answered "
+        summary="Classify one or many images",
+        description="The answers are in the order of the images. Of several, one that cannot be read is answered "
         "with `error` in its place; a single one is refused with status 422.",
         responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=list[Prediction | Unreadable],
@@ -123,8 +123,8 @@ def _add_api(app: FastAPI, service: _Service) -> None:
 
     @app.post(
         "/explain",
-        summary="Heat map of one picture",
-        description="Covers each part of the picture in turn and says how far the probability falls (occlusion "
+        summary="Heat map of one image",
+        description="Covers each part of the image in turn and says how far the probability falls (occlusion "
         "sensitivity). Costs as much as 65 predictions.",
         responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
         response_model=Explanation,

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gender_classifier.common.terminal import printable
 
 _SECURITY = {
-    # blob: is the pictures that the page shows before, and without, any upload.
+    # blob: is the images that the page shows before, and without, any upload.
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "object-src 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -48,15 +48,15 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self._registry,
         )
-        self.images = Counter("gender_classifier_images", "Pictures decoded", registry=self._registry)
+        self.images = Counter("gender_classifier_images", "Images decoded", registry=self._registry)
         self.batch_images = Histogram(
             "gender_classifier_batch_images",
-            "Pictures in one call of the model",
+            "Images in one call of the model",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self._registry,
         )
         self.errors = Counter(
-            "gender_classifier_errors", "Pictures and requests refused", ["reason"], registry=self._registry
+            "gender_classifier_errors", "Images and requests refused", ["reason"], registry=self._registry
         )
 
     def render(self) -> bytes:

@@ -22,7 +22,7 @@ class Failure(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What the model says of one picture."""
+    """What the model says of one image."""
 
     name: str = Field(description="the file's name as it was sent")
     label: str = Field(description="the likeliest class")
@@ -32,20 +32,20 @@ class Prediction(BaseModel):
 
 
 class Unreadable(BaseModel):
-    """One picture of several that could not be read; the others are answered."""
+    """One image of several that could not be read; the others are answered."""
 
     name: str = Field(description="the file's name as it was sent")
     error: Problem
 
 
 class Explanation(BaseModel):
-    """What the model looked at in one picture."""
+    """What the model looked at in one image."""
 
     name: str = Field(description="the file's name as it was sent")
     label: str = Field(description="the likeliest class")
     prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
     grid: list[list[float]] = Field(
-        description="rows from top to bottom: how far `prob` falls when this part of the picture is covered"
+        description="rows from top to bottom: how far `prob` falls when this part of the image is covered"
     )
 
 
@@ -54,7 +54,7 @@ class Accepted(BaseModel):
 
     max_bytes: int = Field(description="of the whole request")
     max_images: int
-    max_pixels: int = Field(description="width times height of one picture")
+    max_pixels: int = Field(description="width times height of one image")
     formats: list[str]
 
 
@@ -65,7 +65,7 @@ class ModelInfo(BaseModel):
     registry_version: str | None = Field(description="in MLflow's registry, if it was taken from there")
     data_digest: str | None = Field(description="of the data it was trained on")
     classes: list[str]
-    image_size: int = Field(description="px; pictures are scaled to this width and height")
+    image_size: int = Field(description="px; images are scaled to this width and height")
     metrics: dict[str, float] = Field(description="figures on the test set")
     limits: str = Field(description="Markdown; empty where the file says nothing")
     threshold: float = Field(description="a lower probability counts as uncertain")
@@ -86,7 +86,7 @@ _REFUSALS = {
     408: "The body took too long to arrive.",
     413: "More bytes than are accepted.",
     415: "The body is not multipart/form-data.",
-    422: "There is no picture or too many, it cannot be read, or it came in an unknown field.",
+    422: "There is no image or too many, it cannot be read, or it came in an unknown field.",
     503: "The service is busy; try again.",
 }
 

@@ -1,4 +1,4 @@
-"""The pictures of one request: multipart bodies read into memory within stated bounds, and never onto disk."""
+"""The images of one request: multipart bodies read into memory within stated bounds, and never onto disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture as it was sent. ``name`` is the client's, and means nothing here."""
+    """One image as it was sent. ``name`` is the client's, and means nothing here."""
 
     name: str
     data: bytes
@@ -97,7 +97,7 @@ def find_boundary(content_type: str) -> bytes:
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
         raise RequestError(
-            415, "not_multipart", "send the pictures as multipart/form-data with a boundary, as `curl -F` does"
+            415, "not_multipart", "send the images as multipart/form-data with a boundary, as `curl -F` does"
         )
     return boundary
 
@@ -150,7 +150,7 @@ async def read_uploads(
     if not form.is_whole:
         raise RequestError(400, "malformed", "the multipart/form-data body ends before its last boundary")
     if not form.parts:
-        raise RequestError(422, "no_images", f"there is no picture in the request; send files in the field `{name}`")
+        raise RequestError(422, "no_images", f"there is no image in the request; send files in the field `{name}`")
     return [Upload(part.name, bytes(part.data)) for part in form.parts]
 
 
@@ -183,7 +183,7 @@ class _Form:
 
     def begin_part(self) -> None:
         if len(self.parts) == self._max_images:
-            raise RequestError(422, "too_many_images", f"more than {self._max_images} pictures in one request")
+            raise RequestError(422, "too_many_images", f"more than {self._max_images} images in one request")
         self.parts.append(_Part())
 
     def begin_header(self) -> None:
@@ -205,7 +205,7 @@ class _Form:
         name = _decode(options.get(b"name", b""))
         if kind != b"form-data" or name != self._name:
             raise RequestError(
-                422, "unknown_field", f"the field `{name[:_MAX_NAME]}` is not known; send pictures in `{self._name}`"
+                422, "unknown_field", f"the field `{name[:_MAX_NAME]}` is not known; send images in `{self._name}`"
             )
         extended = _find_extended_name(part.disposition.decode("latin-1"))
         part.name = (_decode(options.get(b"filename", b"")) if extended is None else extended)[:_MAX_NAME]

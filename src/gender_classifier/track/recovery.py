@@ -54,7 +54,7 @@ def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]
         ids = list(find_experiments(client).values())
         runs = {run.info.run_id: run for run in _search_all(client, ids)}
         names = {run_id: split_names(run.data.tags.get("dvc.exp", "")) for run_id, run in runs.items()}
-        # An experiment that evaluated a restored model anew has a row of its own.
+        # An experiment that evaluated a restored model again has a row of its own.
         taken = {(run.data.tags.get("continues"), name) for run_id, run in runs.items() for name in names[run_id]}
         added = 0
         for name, run_id in experiments:

@@ -77,7 +77,7 @@ class TrackedRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Upload one file, or all that is in a folder, below ``folder``.
 
-        Pictures go to the root: MLflow's page that compares runs previews only the files there.
+        Images go to the root: MLflow's page that compares runs previews only the files there.
         """
         self._send({"kind": "artifact", "folder": folder}, path)
 

@@ -28,7 +28,7 @@ def group_exact(judged: dict[str, Record]) -> Groups:
 
 
 def merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) -> Groups:
-    """Join exact copies and pictures whose hashes differ by no more than the tolerated bits."""
+    """Join exact copies and images whose hashes differ by no more than the tolerated bits."""
     members = [member for member, record in judged.items() if record.status == "ok"]
     row = {member: number for number, member in enumerate(members)}
     pairs = [(row[group[0]], row[other]) for group in exact for other in group[1:]]
@@ -47,7 +47,7 @@ def find_near_pairs(hashes: Sequence[str], distance: int, *, block: int = 512) -
     """Yield the pairs (i, j), i < j, whose hashes differ in at most ``distance`` bits.
 
     All pairs: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes with under a quarter of
-    their bits set come from flat pictures, resemble one another by chance, and are left out.
+    their bits set come from flat images, resemble one another by chance, and are left out.
 
     Args:
         hashes: 64 hex digits each.

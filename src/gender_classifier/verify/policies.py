@@ -17,7 +17,7 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     """Apply the policies to what :func:`inspect` found.
 
     In this order, the first that rejects an image gives the reason: what cannot be decoded; too small; wrong mode;
-    one picture under two labels; one picture in both splits; exact duplicates; near duplicates. An image rejected
+    one image under two labels; one image in both splits; exact duplicates; near duplicates. An image rejected
     by one step is not compared in the later ones.
 
     Returns:
@@ -63,7 +63,7 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         raise DataError(
             f"{rejected} of {len(records)} images rejected ({rejected / len(records):.2%}), more than the tolerated "
-            f"{policy.max_rejected:.2%}: {listed}; mend the data, or raise verify.max_rejected"
+            f"{policy.max_rejected:.2%}: {listed}; correct the data, or raise verify.max_rejected"
         )
 
 

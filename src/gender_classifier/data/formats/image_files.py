@@ -20,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is decoded; Pillow's many other readers are left alone."""
 
 MAX_SCANS = 100
-"""Scans of a JPEG. Encoders write up to a dozen; each one costs a pass over the picture, some 3 ns a pixel."""
+"""Scans of a JPEG. Encoders write up to a dozen; each one costs a pass over the image, some 3 ns a pixel."""
 
 _SCANS_AT_ANY_SIZE, _SCANNED_PIXELS = 20, 200_000_000
 
@@ -52,7 +52,7 @@ _SIGNATURES = {
 class Container(NamedTuple):
     """What a decoder gets of an image file.
 
-    ``format`` is one of :data:`FORMATS`, ``data`` a file of it with the first picture and nothing else, and
+    ``format`` is one of :data:`FORMATS`, ``data`` a file of it with the first image and nothing else, and
     ``orientation`` what the whole file's EXIF states, 1 to 8.
     """
 
@@ -66,7 +66,7 @@ def open_container(data: bytes, *, max_pixels: int) -> Container:
 
     Args:
         data: the file's content.
-        max_pixels: larger pictures are refused, where the container says their size.
+        max_pixels: larger images are refused, where the container says their size.
 
     Raises:
         ImageError: it is in no format that is read, or uses a feature that is refused.
@@ -79,7 +79,7 @@ def open_container(data: bytes, *, max_pixels: int) -> Container:
                 raise ImageError("too_large", f"its {len(data):,} bytes need more memory than there is") from None
     if name := name_unread_format(data):
         raise ImageError("not_an_image", f"{name} is not read; convert the file to JPEG or PNG")
-    raise ImageError("not_an_image", f"not a picture in a format that is read ({', '.join(FORMATS)})")
+    raise ImageError("not_an_image", f"not an image in a format that is read ({', '.join(FORMATS)})")
 
 
 def name_unread_format(data: bytes) -> str | None:
@@ -94,7 +94,7 @@ def name_unread_format(data: bytes) -> str | None:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of more than ``max_pixels``.
+    """Refuse an image of more than ``max_pixels``.
 
     Raises:
         ImageError: ``too_large``.
@@ -151,7 +151,7 @@ def _says_how_colours_are(marker: int, content: bytes) -> bool:
 
 
 def _find_jpeg_end(data: bytes, position: int, count: int, pixels: int) -> int:
-    """Return where the first picture ends, and refuse it if it has too many scans before that."""
+    """Return where the first image ends, and refuse it if it has too many scans before that."""
     scans, most = 0, min(MAX_SCANS, max(_SCANS_AT_ANY_SIZE, _SCANNED_PIXELS // pixels))
     while found := _NEXT_MARKER.search(data, position):
         marker, position = found[1][0], found.end()

@@ -2,7 +2,7 @@
 
 16-bit samples are read as 16 bits, or as 12 bits where none exceeds 4,095: cameras and scanners store 12 bits so.
 Floats and 32-bit or signed integers do not say what white is. It is the least of 1 (floats alone), 255, 4,095 and
-65,535 that no sample exceeds. Negative samples, larger ones, NaN and infinity are refused, and so is a picture that is
+65,535 that no sample exceeds. Negative samples, larger ones, NaN and infinity are refused, and so is an image that is
 nearly all black or nearly all white once it has 8 bits: the scale was another than these.
 """
 

@@ -26,8 +26,8 @@ _REFUSED = {6: "old-style JPEG", 32809: "ThunderScan", 34676: "SGI LogL", 34677:
 
 _MAX_TAG_BYTES = 2**20  # the longest honest one is a palette of 16 bits, 393,216 bytes
 _MAX_SAMPLES = 8
-_SMALL_TILE = 2**20  # px; a tile may be larger than a small picture
-_MANY_PLACES = 4096  # more strips or tiles than the picture has are no reason to refuse it, up to here
+_SMALL_TILE = 2**20  # px; a tile may be larger than a small image
+_MANY_PLACES = 4096  # more strips or tiles than the image has are no reason to refuse it, up to here
 
 
 class _Entry(NamedTuple):
@@ -105,14 +105,14 @@ def _check_values(values: dict[int, int], max_pixels: int) -> None:
         raise ImageError("unreadable", f"has {values[_SAMPLES]:,} samples a pixel; save it as PNG")
     tile_width, tile_height = values.get(_TILE_WIDTH, 1), values.get(_TILE_HEIGHT, 1)
     if tile_width * tile_height > max(width * height, _SMALL_TILE):
-        # libtiff unpacks a whole tile, however little of it the picture shows.
+        # libtiff unpacks a whole tile, however little of it the image shows.
         raise ImageError(
-            "too_large", f"its tiles of {tile_width} x {tile_height} px are larger than the picture, {width} x {height}"
+            "too_large", f"its tiles of {tile_width} x {tile_height} px are larger than the image, {width} x {height}"
         )
 
 
 def _check_places(values: dict[int, int], entries: dict[int, _Entry]) -> None:
-    """Refuse more strips or tiles than the picture has: Pillow makes an object of each."""
+    """Refuse more strips or tiles than the image has: Pillow makes an object of each."""
     width, height = values.get(_WIDTH, 0), values.get(_HEIGHT, 0)
     across, down = (
         values.get(_TILE_WIDTH, width) or 1,

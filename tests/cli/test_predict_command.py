@@ -191,7 +191,7 @@ def test_ctrl_c_is_status_130_without_a_traceback(folder: Path) -> None:
 def test_ctrl_c_between_two_rows_does_not_wait_for_a_worker_that_reads(folder: Path) -> None:
     code = (
         "import sys, time\n"
-        "from gender_classifier.cli.main import main as cli, predict as predict_command\n"
+        "from gender_classifier.cli import main as cli, predict as predict_command\n"
         "def write(*_):\n"
         "    time.sleep(1)  # a worker reads standard input by now\n"
         "    raise KeyboardInterrupt\n"

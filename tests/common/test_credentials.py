@@ -19,7 +19,7 @@ from conftest import client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gender_classifier.cli import main
+from gender_classifier.cli.main import main
 from gender_classifier.common import credentials
 from gender_classifier.common.credentials import find_secrets, hide_in_addresses, hide_secrets, strip_credentials
 from gender_classifier.errors import TrackingError

@@ -246,11 +246,11 @@ def test_a_further_set_that_is_not_there_stops_the_stage_before_it_measures(copy
 
 
 def test_a_store_that_lost_the_run_gets_a_new_one_and_the_same_model(
-    whole: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (copy / "mlflow.db").unlink()
     run("evaluate", copy)
-    assert "opening a new one" in capsys.readouterr().out
+    assert "opening a new one" in caplog.text
     assert (copy / "models/model.onnx").read_bytes() == (whole / "models/model.onnx").read_bytes()
 
 

@@ -442,7 +442,7 @@ def test_the_openapi_document_declares_what_is_answered(client: TestClient) -> N
 
 def test_the_service_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, gender_classifier.service, gender_classifier.cli.serve;"
+        "import sys, gender_classifier.serve.app, gender_classifier.cli.serve;"
         "print([name for name in ('torch', 'mlflow', 'sklearn', 'matplotlib', 'onnx') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ from conftest import client
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from gender_classifier.cli import main
+from gender_classifier.cli.main import main
 from gender_classifier.common.paths import Layout
 from gender_classifier.errors import TrackingError
 from gender_classifier.track.outbox import Outbox, find_outboxes
@@ -84,7 +84,7 @@ def test_a_refused_box_keeps_back_no_other_and_is_named(
     out, errors = capsys.readouterr()
     assert out == "sync: 2 runs completed, 0 marked KILLED, 0 experiment names added\n"
     assert errors.count("\n") == 1
-    assert f"MLflow: warning: refuses what run {runs[1]} holds back" in errors
+    assert f"MLflow refuses what run {runs[1]} holds back" in errors
     assert [late(root, run_id) for run_id in runs] == ["yes", None, "yes"]
     (kept,) = boxes[1].folder.glob("refused-*/journal.jsonl")
     assert f"it is kept in {kept.parent}: remove it, or rename the folder to {boxes[1].place.name}" in errors

@@ -103,7 +103,8 @@ def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from gender_classifier import predictor, registry
+from gender_classifier.predict import predictor
+from gender_classifier.track import registry
 from gender_classifier.cli.main import main
 
 number, during = signal.Signals[sys.argv[1]], sys.argv[2]

@@ -39,7 +39,7 @@ def deliver_all(client: MlflowClient, boxes: Iterable[Outbox]) -> int:
             completed += deliver(client, box)
         except Exception as error:  # of any library for artifacts
             _warn(
-                f"what run {box.run_id} holds back cannot be sent ({shorten(error)}); it stays in {box.folder} and is "
+                f"what run {box.run_id} holds back for MLflow cannot be sent ({shorten(error)}); it stays in {box.folder} and is "
                 "tried again by the next stage, or by `gender-classifier sync`"
             )
             lost += time.monotonic() - began
@@ -61,14 +61,16 @@ def deliver(client: MlflowClient, outbox: Outbox) -> bool:
                 raise
             folder = outbox.set_aside()
             _warn(
-                f"refuses what run {outbox.run_id} holds back ({shorten(error)}); it is kept in {folder}: remove it, "
+                f"MLflow refuses what run {outbox.run_id} holds back ({shorten(error)}); it is kept in {folder}: remove it, "
                 f"or rename the folder to {outbox.place.name} and run `gender-classifier sync` to send it again"
             )
             return False
         torn = outbox.count_torn()
         outbox.clear()
     if torn:
-        _warn(f"run {outbox.run_id} lacks {torn} of the entries held back for it: a power cut or a full disk tore them")
+        _warn(
+            f"MLflow run {outbox.run_id} lacks {torn} of the entries held back for it: a power cut or a full disk tore them"
+        )
     return True
 
 
@@ -108,4 +110,4 @@ def _build_input(entry: Mapping[str, Any]) -> DatasetInput:
 
 
 def _warn(message: str) -> None:
-    _logger.warning("MLflow: %s", message)
+    _logger.warning("%s", message)

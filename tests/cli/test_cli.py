@@ -11,8 +11,8 @@ import pytest
 from conftest import picture
 from served import write_model
 
-from gender_classifier.cli.main import main
 from gender_classifier.cli import main as cli
+from gender_classifier.cli.main import main
 from gender_classifier.track.description import describe_process
 from gender_classifier.track.experiments import find_dvc_experiments
 from gender_classifier.version import __version__

@@ -99,7 +99,7 @@ def test_a_box_of_a_run_that_was_deleted_for_good_is_set_aside(root: Path, capsy
 
 
 def test_a_box_that_fails_stays_and_keeps_back_no_other(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = sorted(open_runs(root, 2))
     (root / "a.txt").touch()
@@ -114,14 +114,14 @@ def test_a_box_that_fails_stays_and_keeps_back_no_other(
 
     monkeypatch.setattr(MlflowClient, "log_artifact", fail)
     assert catch_up(client(root), root) == (1, 0)
-    assert f"what run {runs[0]} holds back cannot be sent (the bucket's library" in capsys.readouterr().err
+    assert f"what run {runs[0]} holds back for MLflow cannot be sent (the bucket's library" in caplog.text
     assert late(root, runs[1]) == "yes"
     monkeypatch.undo()
     assert catch_up(client(root), root) == (1, 0)
     assert [item.path for item in client(root).list_artifacts(runs[0])] == ["a.txt"]
 
 
-def test_a_torn_line_is_told_once_and_the_rest_is_sent(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_torn_line_is_told_once_and_the_rest_is_sent(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run_id,) = open_runs(root, 1)
     box = hold_back(root, run_id, tag("first"))
     with (box.place / "journal.jsonl").open("a") as file:
@@ -129,15 +129,16 @@ def test_a_torn_line_is_told_once_and_the_rest_is_sent(root: Path, capsys: pytes
     hold_back(root, run_id, tag("last"))
     assert catch_up(client(root), root) == (1, 0)
     assert late(root, run_id) == "last"
-    errors = capsys.readouterr().err
+    errors = caplog.text
     assert f"run {run_id} lacks 1 of the entries held back for it" in errors
     assert errors.count("\n") == 1
+    caplog.clear()
     assert catch_up(client(root), root) == (0, 0)
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
 
 
 def test_a_refusal_of_what_was_held_back_does_not_end_the_stage(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = MlflowClient.log_batch
 
@@ -148,7 +149,7 @@ def test_a_refusal_of_what_was_held_back_does_not_end_the_stage(
         monkeypatch.setattr(MlflowClient, "log_batch", fail)
         run.log_params({"lr": 2})
         monkeypatch.setattr(MlflowClient, "log_batch", real)
-    assert "refuses what run" in capsys.readouterr().err
+    assert "refuses what run" in caplog.text
     assert client(root).get_run(run.run_id).info.status == "FINISHED"
     assert find_outboxes(Layout(root).outbox_dir, name_store(client(root).tracking_uri, root)) == []
 

@@ -1,0 +1,1 @@
+"""The command gender-classifier, a module for each subcommand."""

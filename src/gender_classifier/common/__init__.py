@@ -1,0 +1,1 @@
+"""Files, paths, params checks, figures' style, processes and messages: what every room may use."""

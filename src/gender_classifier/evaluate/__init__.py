@@ -1,0 +1,1 @@
+"""Stage evaluate: the report on the test set, the exported model, its card."""

@@ -1,0 +1,1 @@
+"""Stage ingest: one snapshot of the data source."""

@@ -1,0 +1,1 @@
+"""Scores, calibration, curves, tables and histograms: NumPy in, numbers out."""

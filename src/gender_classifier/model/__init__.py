@@ -1,0 +1,1 @@
+"""The table of networks, inference, pretrained weights and the model file."""

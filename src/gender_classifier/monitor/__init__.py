@@ -1,0 +1,1 @@
+"""Drift between new images and the training data."""

@@ -1,0 +1,1 @@
+"""Stage preprocess: images become arrays in three splits."""

@@ -1,0 +1,1 @@
+"""MLflow and DVC's experiments: the only room that imports either."""

@@ -39,8 +39,8 @@ def deliver_all(client: MlflowClient, boxes: Iterable[Outbox]) -> int:
             completed += deliver(client, box)
         except Exception as error:  # of any library for artifacts
             _warn(
-                f"what run {box.run_id} holds back for MLflow cannot be sent ({shorten(error)}); it stays in {box.folder} and is "
-                "tried again by the next stage, or by `gender-classifier sync`"
+                f"what run {box.run_id} holds back for MLflow cannot be sent ({shorten(error)}); it stays in "
+                f"{box.folder} and is tried again by the next stage, or by `gender-classifier sync`"
             )
             lost += time.monotonic() - began
             if lost > UPLOAD_TIMEOUT:
@@ -61,15 +61,17 @@ def deliver(client: MlflowClient, outbox: Outbox) -> bool:
                 raise
             folder = outbox.set_aside()
             _warn(
-                f"MLflow refuses what run {outbox.run_id} holds back ({shorten(error)}); it is kept in {folder}: remove it, "
-                f"or rename the folder to {outbox.place.name} and run `gender-classifier sync` to send it again"
+                f"MLflow refuses what run {outbox.run_id} holds back ({shorten(error)}); it is kept in {folder}: "
+                f"remove it, or rename the folder to {outbox.place.name} and run `gender-classifier sync` to send it "
+                "again"
             )
             return False
         torn = outbox.count_torn()
         outbox.clear()
     if torn:
         _warn(
-            f"MLflow run {outbox.run_id} lacks {torn} of the entries held back for it: a power cut or a full disk tore them"
+            f"MLflow run {outbox.run_id} lacks {torn} of the entries held back for it: a power cut or a full disk tore "
+            "them"
         )
     return True
 

@@ -1,0 +1,1 @@
+"""Stage train: fit the network, keep the best epoch."""

@@ -1,0 +1,1 @@
+"""Containers of images and zips, walked before anything is decoded or unpacked."""

@@ -49,7 +49,7 @@ def main() -> None:
     if options.attack:
         asyncio.run(_attack(options.attack, options.seconds, bombs=options.bombs))
         return
-    command = [sys.executable, "-m", "gender_classifier.cli", "serve", "--port", "0", "--model", str(options.model)]
+    command = [sys.executable, "-m", "gender_classifier", "serve", "--port", "0", "--model", str(options.model)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "GENDER_CLASSIFIER_API_KEY": KEY}
     service = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1)
     try:

@@ -116,7 +116,7 @@ def test_a_path_may_hold_an_at_sign(tmp_path: Path, empty_store: Path, monkeypat
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
 @pytest.mark.parametrize("address", [ADDRESSES[1], ADDRESSES[0], ADDRESSES[17]])
 def test_no_stage_shows_it_with_its_traceback_either(address: str, debug: list[str], tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     (tmp_path / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
     (tmp_path / "dvc.yaml").touch()
     done = subprocess.run(

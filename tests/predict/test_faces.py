@@ -155,7 +155,7 @@ def test_boxes_stay_within_the_picture() -> None:
 
 def test_a_missing_detector_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(ModelError, match=r"pip install 'gender-classifier\[faces\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e '\.\[faces\]'"):
         FaceFinder()
 
 

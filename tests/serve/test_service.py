@@ -663,7 +663,10 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
-    assert "uvicorn is not installed; `pip install 'gender-classifier[serve]'`" in capsys.readouterr().err
+    assert (
+        "uvicorn is not installed; install the extra `serve`: in the checkout, `pip install -e '.[serve]'`"
+        in capsys.readouterr().err
+    )
 
 
 def test_animated_and_rotated_pictures_come_upright_from_the_first_frame(client: TestClient, tmp_path: Path) -> None:

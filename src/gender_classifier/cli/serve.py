@@ -66,8 +66,7 @@ def _serve(options: argparse.Namespace) -> None:
         from gender_classifier.serve.guard import parse_authority
     except ImportError as error:
         raise ServiceError(
-            f"{error.name} is not installed; `pip install 'gender-classifier[serve]'`, or in a checkout "
-            "`pip install -e '.[serve]'`"
+            f"{error.name} is not installed; install the extra `serve`: in the checkout, `pip install -e '.[serve]'`"
         ) from None
     from gender_classifier.predict.predictor import Predictor
 

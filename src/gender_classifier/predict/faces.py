@@ -57,7 +57,9 @@ class FaceFinder:
         try:
             import dlib  # noqa: PLC0415  an extra
         except ImportError:
-            raise ModelError("faces: dlib is not installed; pip install 'gender-classifier[faces]'") from None
+            raise ModelError(
+                "faces: dlib is not installed; install the extra `faces`: in the checkout, pip install -e '.[faces]'"
+            ) from None
         self._dlib: Any = dlib
         self._own = threading.local()  # a detector keeps the image it works on
 

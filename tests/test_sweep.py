@@ -19,7 +19,7 @@ from servers import answers, free_port, serving
 
 pytestmark = pytest.mark.ui
 
-LRS, BATCH_SIZES = ("0.001", "0.0005", "0.0003"), ("32", "64")
+LRS, BATCH_SIZES = ("0.001", "0.0005", "0.0003"), ("32", "64")  # the README's
 
 
 def wait_for_queue(checkout: Checkout, seconds: float) -> list[str]:
@@ -35,16 +35,23 @@ def wait_for_queue(checkout: Checkout, seconds: float) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Checkout:
-    """A clone without a store in which six experiments have run, two at a time."""
+def lrs(pytestconfig: pytest.Config) -> tuple[str, ...]:
+    """Return the learning rates to sweep: all for the README's images, else two, which compare just as well."""
+    return LRS if pytestconfig.getoption("--screenshots") else LRS[:2]
+
+
+@pytest.fixture(scope="module")
+def swept(lrs: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Checkout:
+    """A clone without a store in which an experiment a pair of learning rate and batch size has run, two at a time."""
     is_real = pytestconfig.getoption("--screenshots") is not None
-    checkout = clone(tmp_path_factory.mktemp("swept"), {} if is_real else {**SMALL, "epochs": 2})
-    sweep = ("-S", f"lr={','.join(LRS)}", "-S", f"batch_size={','.join(BATCH_SIZES)}")
+    small = {**SMALL, "epochs": 2, "evaluate": {"robustness_images": 8}}
+    checkout = clone(tmp_path_factory.mktemp("swept"), {} if is_real else small)
+    sweep = ("-S", f"lr={','.join(lrs)}", "-S", f"batch_size={','.join(BATCH_SIZES)}")
     checkout.run("dvc", "exp", "run", "--queue", *sweep)
     assert checkout.start("env", "-u", "OMP_NUM_THREADS", "dvc", "queue", "start", "-j", "2").wait(60) == 0
     states = wait_for_queue(checkout, 1800)
     failed = checkout.run("dvc", "queue", "status").stdout
-    assert states == ["Success"] * 6, failed
+    assert states == ["Success"] * len(lrs) * len(BATCH_SIZES), failed
     return checkout
 
 
@@ -54,15 +61,14 @@ def shown(checkout: Checkout) -> dict[str, dict[str, str]]:
     return {row["Experiment"]: row for row in rows if row["Experiment"] and row["rev"] != "workspace"}
 
 
-def test_every_experiment_is_one_complete_row(swept: Checkout) -> None:
-    runs = swept.runs()
-    names = set(shown(swept)) - {"main"}
+def test_every_experiment_is_one_complete_row(swept: Checkout, lrs: tuple[str, ...]) -> None:
+    runs, rows = swept.runs(), shown(swept)
+    names = set(rows) - {"main"}
     baseline = swept.run("git", "rev-parse", "HEAD").stdout.strip()
     assert {run.info.run_name for run in runs} == names
-    assert len(runs) == len(names) == 6
-    assert {(run.data.params["lr"], run.data.params["batch_size"]) for run in runs} == {
-        (lr, size) for lr in LRS for size in BATCH_SIZES
-    }
+    grid = {(lr, size) for lr in lrs for size in BATCH_SIZES}
+    assert len(runs) == len(names) == len(grid)
+    assert {(run.data.params["lr"], run.data.params["batch_size"]) for run in runs} == grid
     columns = {frozenset(run.data.metrics) for run in runs}, {frozenset(run.data.params) for run in runs}
     assert [len(one) for one in columns] == [1, 1]
     for run in runs:
@@ -71,9 +77,8 @@ def test_every_experiment_is_one_complete_row(swept: Checkout) -> None:
         epochs = list(range(1, int(run.data.params["epochs"]) + 1))
         for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert [point.step for point in swept.client.get_metric_history(run.info.run_id, key)] == epochs
-        assert float(shown(swept)[run.info.run_name]["test.accuracy"]) == pytest.approx(
-            run.data.metrics["test/accuracy"], abs=1e-5
-        )
+        accuracy = float(rows[run.info.run_name]["test.accuracy"])
+        assert accuracy == pytest.approx(run.data.metrics["test/accuracy"], abs=1e-5)
         for picture in ("curves.png", "val_confusion.png", "test_confusion.png", "model_card.md"):
             assert Path(swept.client.download_artifacts(run.info.run_id, picture)).stat().st_size > 1000
     assert not [
@@ -91,7 +96,7 @@ def test_every_model_is_a_version_and_one_is_champion(swept: Checkout) -> None:
     versions = swept.client.search_model_versions("name='gender-classifier'")
     assert {version.tags["dvc.exp"] for version in versions} == {run.info.run_name for run in swept.runs()}
     aliases = swept.client.get_registered_model("gender-classifier").aliases
-    assert int(aliases["challenger"]) == 6
+    assert int(aliases["challenger"]) == len(versions) == len(swept.runs())
     assert all("promotion" in version.tags for version in versions)
 
 
@@ -141,7 +146,7 @@ def two_runs(swept: Checkout) -> list[Run]:
 
 def test_the_table_of_runs_compares(swept: Checkout, page: Page, pictures: Path) -> None:
     names = page.locator(".ag-pinned-left-cols-container [role=row]")
-    expect(names).to_have_count(6)
+    expect(names).to_have_count(len(swept.runs()))
     page.wait_for_timeout(1000)
     page.screenshot(path=pictures / "mlflow-runs.png")
     header = page.locator(".ag-header-container").inner_text().split("\n")
@@ -191,27 +196,27 @@ def test_two_runs_show_both_confusion_matrices(swept: Checkout, page: Page, pict
 def test_the_models_page_shows_versions_with_aliases(swept: Checkout, page: Page, pictures: Path) -> None:
     page.set_viewport_size({"width": 1300, "height": 1000})
     page.goto(f"{page.url.split('#', maxsplit=1)[0]}#/models/gender-classifier")
-    page.wait_for_selector("text=Version 6")
-    page.evaluate("document.body.style.zoom = 0.72")  # all six versions in one picture
+    last = len(swept.runs())
+    page.wait_for_selector(f"text=Version {last}")
+    page.evaluate("document.body.style.zoom = 0.72")  # all versions in one picture
     page.wait_for_timeout(1000)
     page.screenshot(path=pictures / "mlflow-model.png")
-    for version in range(1, 7):
+    for version in range(1, last + 1):
         expect(page.get_by_role("link", name=f"Version {version}", exact=True)).to_be_visible()
-    newest = page.get_by_role("row").filter(has_text="Version 6")
+    newest = page.get_by_role("row").filter(has_text=f"Version {last}")
     expect(newest).to_contain_text("challenger")
     expect(newest).to_contain_text("promot")
 
 
 def test_a_restored_experiment_gets_its_name_and_no_second_row(swept: Checkout) -> None:
-    run = next(
-        one for one in swept.runs() if (one.data.params["lr"], one.data.params["batch_size"]) == ("0.0005", "32")
-    )
+    runs = swept.runs()
+    run = next(one for one in runs if (one.data.params["lr"], one.data.params["batch_size"]) == ("0.0005", "32"))
     done = swept.run("dvc", "exp", "run", "-n", "once-more", "-S", "lr=0.0005", "-S", "batch_size=32")
     assert "Running stage 'train'" not in done.stdout
-    assert len(swept.runs()) == 6
+    assert len(swept.runs()) == len(runs)
     assert "1 experiment names added" in swept.run("gender-classifier", "sync").stdout
     assert "0 experiment names added" in swept.run("gender-classifier", "sync").stdout
     found = swept.client.search_runs([run.info.experiment_id], "tags.`dvc.exp` LIKE '%once-more%'")
     assert [one.info.run_id for one in found] == [run.info.run_id]
     assert found[0].info.run_name == f"{run.info.run_name}, once-more"
-    assert len(swept.runs()) == 6
+    assert len(swept.runs()) == len(runs)

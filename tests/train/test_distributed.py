@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,31 +95,70 @@ def read_curves(folder: Path) -> np.ndarray:
         return np.array([[float(value) for value in row.values()] for row in csv.DictReader(file)])
 
 
+COUNTS = {"train": 63, "val": 25}  # the last batch has one image, and one process none of it
+
+
 @pytest.fixture
 def folder(root: Path) -> Path:
-    """Return a folder with arrays of 63 and 25 images: the last batch has one, and one process none of it."""
-    write_arrays(root, {"train": 63, "val": 25})
+    write_arrays(root, COUNTS)
     return root
 
 
-def test_two_processes_give_the_figures_of_one(folder: Path) -> None:
+def list_listeners(pid: int) -> set[str]:
+    """Return the addresses on which a process and its descendants listen."""
+    process = psutil.Process(pid)
+    found = set()
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            found |= {c.laddr.ip for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder after a training in two processes, what was printed, and the addresses that were listened on meanwhile."""
+
+    folder: Path
+    printed: str
+    listened: set[str]
+
+
+@pytest.fixture(scope="module")
+def together(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train in two processes.
+
+    Listeners are looked for from the start to the end: a port of torchrun's that is open for a second is open.
+    """
+    folder = tmp_path_factory.mktemp("together")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    (folder / "dvc.yaml").touch()
+    write_arrays(folder, COUNTS)
+    write_params(folder, processes=2)
+    seen: set[str] = set()
+    with train(folder) as process:
+        while process.poll() is None:
+            seen |= list_listeners(process.pid)
+            time.sleep(0.1)
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    return Trained(folder, printed, seen)
+
+
+def test_two_processes_give_the_figures_of_one(folder: Path, together: Trained) -> None:
     write_params(folder)
     finish(folder)
-    alone, weights = read_curves(folder), load_file(folder / "models" / "model.safetensors")
-    write_params(folder, processes=2)
-    printed = finish(folder)
-    np.testing.assert_allclose(read_curves(folder), alone, atol=2e-5)
-    together = load_file(folder / "models" / "model.safetensors")
+    np.testing.assert_allclose(read_curves(together.folder), read_curves(folder), atol=2e-5)
+    weights, others = (load_file(one / "models" / "model.safetensors") for one in (folder, together.folder))
     for name, value in weights.items():
         # Adam takes steps of one size: a weight whose gradient is nearly 0 may go another way by rounding.
-        torch.testing.assert_close(together[name], value, atol=1e-3, rtol=0)
-        assert float((together[name] - value).abs().mean()) < 1e-5
-    assert printed.count("train: best of 3 epochs") == 1
-    store = client(folder)
-    runs = store.search_runs([store.get_experiment_by_name("gender-classifier").experiment_id])  # type: ignore[union-attr]
-    assert [run.data.tags["torch.processes"] for run in runs] == ["2", "1"]
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert len(store.get_metric_history(runs[0].info.run_id, "val/loss")) == 3
+        torch.testing.assert_close(others[name], value, atol=1e-3, rtol=0)
+        assert float((others[name] - value).abs().mean()) < 1e-5
+    assert together.printed.count("train: best of 3 epochs") == 1
+    for trained, processes in ((folder, "1"), (together.folder, "2")):
+        store = client(trained)
+        (run,) = store.search_runs([store.get_experiment_by_name("gender-classifier").experiment_id])  # type: ignore[union-attr]
+        assert (run.data.tags["torch.processes"], run.info.status) == (processes, "FINISHED")
+        assert len(store.get_metric_history(run.info.run_id, "val/loss")) == 3
 
 
 @pytest.mark.slow
@@ -126,7 +166,7 @@ def test_a_stopped_training_goes_on_in_both_processes(root: Path) -> None:
     """In bf16, with few images: a processor without it emulates it, at 50 ms an image."""
     folder = root
     write_arrays(folder, {"train": 10, "val": 5})
-    write_params(folder, epochs=6, batch_size=4, processes=2, precision="bf16")
+    write_params(folder, epochs=4, batch_size=4, processes=2, precision="bf16")
     whole = shutil.copytree(folder, folder.parent / "whole")
     finish(whole)
     with train(folder) as process:
@@ -155,28 +195,9 @@ def test_what_is_wrong_is_said_and_ends_all(folder: Path) -> None:
     assert lines[0].startswith("train: error: params.yaml: `train.device` is 'gpu'")
 
 
-def list_listeners(pid: int) -> set[str]:
-    """Return the addresses on which a process and its descendants listen."""
-    process = psutil.Process(pid)
-    found = set()
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.Error):
-            found |= {c.laddr.ip for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
-    return found
-
-
-def test_nothing_listens_where_another_machine_could_reach_it(root: Path) -> None:
-    """Watched from the start to the end: a port of torchrun's that is open for a second is open."""
-    write_arrays(root, {"train": 40, "val": 9})
-    write_params(root, epochs=2, batch_size=4, processes=2)
-    seen: set[str] = set()
-    with train(root) as process:
-        while process.poll() is None:
-            seen |= list_listeners(process.pid)
-            time.sleep(0.02)
-        assert process.returncode == 0, process.communicate()[0]
-    assert seen  # gloo's own: the test sees sockets
-    assert seen <= {"127.0.0.1", "::1"}
+def test_nothing_listens_where_another_machine_could_reach_it(together: Trained) -> None:
+    assert together.listened  # gloo's own: the test sees sockets
+    assert together.listened <= {"127.0.0.1", "::1"}
 
 
 def test_the_store_of_one_machine_is_the_users_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,25 +312,26 @@ def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_training_is_marked_killed_and_leaves_no_model(
-    copy: Path, number: signal.Signals, request: pytest.FixtureRequest
+    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
-    shrink(copy, epochs=1000)
-    for path in ("models/model.safetensors", "metrics/curves.csv"):
-        (copy / path).unlink()
-    process = start("train", copy)
+    shrink(tmp_path, epochs=1000)
+    for stage in STAGES[:3]:
+        run(stage, tmp_path)
+    process = start("train", tmp_path)
     request.addfinalizer(process.kill)
     deadline = time.monotonic() + 60
+    curves = tmp_path / "metrics/curves.csv"
     # The second row on disk: the first is in MLflow by then.
-    while not (copy / "metrics/curves.csv").exists() or len((copy / "metrics/curves.csv").read_text().splitlines()) < 3:
+    while not curves.exists() or len(curves.read_text().splitlines()) < 3:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode != 0
-    assert not (copy / "models/model.safetensors").exists()
-    assert not list(copy.rglob("*.tmp"))
-    run_id = json.loads((copy / "models/mlflow_run.json").read_text())["run_id"]
-    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    assert not (tmp_path / "models/model.safetensors").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    run_id = json.loads((tmp_path / "models/mlflow_run.json").read_text())["run_id"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_run(run_id).info.status == "KILLED"
     assert len(client.get_metric_history(run_id, "val/loss")) >= 1

@@ -55,7 +55,7 @@ test-rest: setup  ## Run the other three suites side by side (11 minutes, needs 
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)
 	@python -m pytest -m slow
 
-test-ui: setup  ## Sweep through DVC's queue, look at the experiments in the MLflow UI; use the service's page (4 minutes, needs chromium)
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
 screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)

@@ -138,7 +138,7 @@ def together(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     with train(folder) as process:
         while process.poll() is None:
             seen |= list_listeners(process.pid)
-            time.sleep(0.1)
+            time.sleep(0.02)
         printed = process.communicate()[0]
     assert process.returncode == 0, printed
     return Trained(folder, printed, seen)
@@ -166,7 +166,7 @@ def test_a_stopped_training_goes_on_in_both_processes(root: Path) -> None:
     """In bf16, with few images: a processor without it emulates it, at 50 ms an image."""
     folder = root
     write_arrays(folder, {"train": 10, "val": 5})
-    write_params(folder, epochs=4, batch_size=4, processes=2, precision="bf16")
+    write_params(folder, epochs=6, batch_size=4, processes=2, precision="bf16")
     whole = shutil.copytree(folder, folder.parent / "whole")
     finish(whole)
     with train(folder) as process:

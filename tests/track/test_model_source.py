@@ -108,6 +108,7 @@ from gender_classifier.track import registry
 from gender_classifier.cli.main import main
 
 number, during = signal.Signals[sys.argv[1]], sys.argv[2]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 
 def interrupt(*_, **__):
     os.kill(os.getpid(), number)

@@ -28,7 +28,7 @@ IMAGE_BYTES = SIZE * SIZE * 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=1024, help="MiB; PyTorch and its libraries take two thirds of it")
+    parser.add_argument("--limit", type=int, default=1024, help="MiB; PyTorch and its libraries take half of it")
     parser.add_argument("--times", type=float, default=10, help="the arrays against the limit")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)  # in a process of its own

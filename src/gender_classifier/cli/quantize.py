@@ -22,7 +22,12 @@ def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "others are compared.",
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="images such as the ones to be classified")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help=f"images such as the ones to be classified, at least {2 * _CALIBRATION}",
+    )
     add_model_option(parser)
     parser.set_defaults(run=run_quantize)
 

@@ -48,11 +48,11 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         "IP addresses and localhost always work",
     )
     add_threshold_option(serve, default=0.8)
-    serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one image")
+    serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request; default: 16 MiB")
+    serve.add_argument("--max-images", type=_count, metavar="N", help="of one request; default: 64")
+    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one image; default: 25 million")
     serve.add_argument(
-        "--threads", type=_count, metavar="N", help="of the model; default: half the cores, the rest decode"
+        "--threads", type=_count, metavar="N", help="of the model; default: half the cores (two more processes decode)"
     )
     serve.set_defaults(run=_serve)
 
@@ -173,7 +173,10 @@ def _bracket(host: str) -> str:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value

@@ -6,8 +6,6 @@ Each command is timed as a whole process, from its start to its end. The fastest
 disturbed. Decoding and inference alone run on as many threads as the command uses.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -10,8 +10,6 @@ models/model_card.md; of the labelled sets in `evaluate.extra`, metrics/extra.js
 and data/predictions/extra.csv.
 """
 
-from __future__ import annotations
-
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.schema import flatten

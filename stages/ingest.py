@@ -7,8 +7,6 @@
 Reads `source` and `ingest`; writes data/raw.zip, data/raw.json and metrics/ingest.json.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library

@@ -7,8 +7,6 @@ an index a split, channel statistics and histograms of train), metrics/preproces
 Images are written as they come, so that few are held at a time, however many there are.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library

@@ -8,8 +8,6 @@ models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_conf
 data/predictions/val.csv and metrics/figures/train/.
 """
 
-from __future__ import annotations
-
 import sys
 
 import _source  # noqa: F401  before anything of the library

@@ -8,8 +8,6 @@ metrics/verify.json and metrics/figures/verify/. A data set that lacks a class, 
 `verify.max_rejected`, stops here, after the report and the figures are written.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library

@@ -1,7 +1,5 @@
 """An experiment-tracked pipeline that trains classifiers of face crops. Public: ``Predictor`` and ``__version__``."""
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

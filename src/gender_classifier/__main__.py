@@ -1,7 +1,5 @@
 """``python -m gender_classifier`` is the command ``gender-classifier``."""
 
-from __future__ import annotations
-
 import sys
 
 from gender_classifier.cli.main import main

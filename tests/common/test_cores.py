@@ -1,7 +1,5 @@
 """Processors are counted as the scheduler and the control groups allow, from files as Linux writes them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The raw archive: equal members, equal bytes; nothing dangerous is read."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

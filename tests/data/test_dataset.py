@@ -1,7 +1,5 @@
 """Packed arrays: whole or refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

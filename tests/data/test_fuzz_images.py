@@ -1,7 +1,5 @@
 """No bytes crash the decoder, and none makes it take more memory than it states."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Further labelled sets: every layout, what is left out and why, the table by attribute."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

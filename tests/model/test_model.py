@@ -1,7 +1,5 @@
 """AlexNet: sizes as torchvision's, a file that is enough by itself, weights that come or complain."""
 
-from __future__ import annotations
-
 import json
 import re
 import struct

@@ -1,7 +1,5 @@
 """A model file that loads but says what cannot be is refused in one line, by whatever loads it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace

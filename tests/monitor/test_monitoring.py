@@ -1,7 +1,5 @@
 """Drift: false alarms are rare, real shifts are found, few images are never called stable; and the command around it."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

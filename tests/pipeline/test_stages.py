@@ -1,7 +1,5 @@
 """Every stage in a temporary folder, without DVC: what it writes, what it mirrors, how it fails."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import importlib.util

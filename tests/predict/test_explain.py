@@ -1,7 +1,5 @@
 """Covering parts of an image finds the part that a model looks at."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray

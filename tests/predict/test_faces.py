@@ -1,7 +1,5 @@
 """Faces in whole images: found, cropped as the training images are, classified, drawn."""
 
-from __future__ import annotations
-
 import functools
 import io
 import json

@@ -1,7 +1,5 @@
 """What is named becomes a sorted, endless-ready stream of images; what is wrong is one of them and stops nothing."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

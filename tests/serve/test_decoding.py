@@ -1,7 +1,5 @@
 """Images that strangers send harm no more than the process that decodes them."""
 
-from __future__ import annotations
-
 import gc
 import os
 import re

@@ -1,7 +1,5 @@
 """The service's answers, its limits, and what it must never do; in process, and as a process of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import json

@@ -1,7 +1,5 @@
 """What was held back reaches its own store, whole; what is refused keeps back nothing else."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

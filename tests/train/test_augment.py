@@ -1,7 +1,5 @@
 """Augmentation: off is the identity, each variation does what it says, one generator decides."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

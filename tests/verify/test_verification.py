@@ -1,7 +1,5 @@
 """Verdicts over images: each fault found, each policy kept, nothing depends on the order."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import replace

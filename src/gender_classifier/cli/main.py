@@ -1,7 +1,5 @@
 """The command ``gender-classifier``: what a person does beside the pipeline."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

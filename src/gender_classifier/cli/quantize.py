@@ -1,7 +1,5 @@
 """The command ``gender-classifier quantize``: an int8 variant of the model, and how far it agrees."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -12,7 +10,7 @@ from gender_classifier.errors import GenderClassifierError, InputError
 _CALIBRATION, _COMPARED = 256, 4000  # images
 
 
-def add_quantize_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_quantize_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add ``quantize`` to the program's commands."""
     parser = commands.add_parser(
         "quantize",

@@ -1,7 +1,5 @@
 """``gender-classifier serve``: the service as a process."""
 
-from __future__ import annotations
-
 import argparse
 import ipaddress
 import logging
@@ -27,7 +25,7 @@ _MAX_CONNECTIONS, _OTHER_FILES = 512, 128
 _MAX_KEY = 4096
 
 
-def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add ``serve`` to the command line."""
     serve = commands.add_parser(
         "serve",

@@ -3,8 +3,6 @@
 :func:`hide_secrets` is the one function that every message, error and traceback passes on its way out.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Matplotlib as this project uses it: its own defaults, whatever the user's settings, and text that is only text."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

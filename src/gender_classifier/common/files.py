@@ -1,7 +1,5 @@
 """Writing files whole or not at all: a temporary name for each writer, fsync, rename."""
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """Log messages of this package on standard error, and other libraries' loggers kept quiet."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

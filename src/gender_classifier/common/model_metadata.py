@@ -1,7 +1,5 @@
 """What a model file says of itself, checked before anything is made of it: files come from registries and downloads."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence

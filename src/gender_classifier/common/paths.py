@@ -1,7 +1,5 @@
 """Where the project is, the files that one stage hands to another, and those that a checkout keeps between runs."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ class OutputPath:
         """Declare ``relative``, with ``/`` between parts."""
         self.relative = relative
 
-    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+    def __get__(self, layout: "Layout", owner: "type[Layout]") -> Path:
         """Return the path below the layout's root."""
         return layout.root / self.relative
 

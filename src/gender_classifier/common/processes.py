@@ -1,7 +1,5 @@
 """Processes: which one a run belongs to, whether it lives, who started it, how many share the machine."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -1,14 +1,12 @@
 """Progress bars: in a terminal only, as wide as it is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
 
-def show_progress(items: Iterable[Any] | None = None, *, total: int, name: str, **options: Any) -> tqdm[Any]:
+def show_progress(items: Iterable[Any] | None = None, *, total: int, name: str, **options: Any) -> "tqdm[Any]":
     """Return a progress bar over images, to iterate over or to ``update`` by hand; quiet without a terminal.
 
     Args:

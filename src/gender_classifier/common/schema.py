@@ -1,7 +1,5 @@
 """Types and checks for the sections of ``params.yaml``, built on pydantic: strict types, bounds, no unknown keys."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator, Mapping

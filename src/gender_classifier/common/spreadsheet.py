@@ -5,8 +5,6 @@ numbers such as -0.5 stay numbers. :func:`restore_cell` undoes it, so that any t
 manifest and the index, are written as they are: each name in them begins with the folder of its split.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Text on standard output and standard error, whatever their encoding can show."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import sys

@@ -1,7 +1,5 @@
 """Zip archives: the raw one, whose bytes depend on its members alone, and those that people give."""
 
-from __future__ import annotations
-
 import copy
 import os
 import re
@@ -100,7 +98,7 @@ class Archive:
                 self._others.setdefault(name, []).append(info)
         self.members = tuple(sorted(self._infos))
 
-    def __enter__(self) -> Archive:
+    def __enter__(self) -> "Archive":
         """Return itself."""
         return self
 

@@ -1,7 +1,5 @@
 """What a folder or a zip holds, seen alike: names, what cannot be read and why, and a way to read the rest."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

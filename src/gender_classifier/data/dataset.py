@@ -1,7 +1,5 @@
 """The packed arrays: one uint8 array of images and one of labels a split, and an index back to the sources."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

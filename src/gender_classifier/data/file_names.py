@@ -1,7 +1,5 @@
 """What a file's name says: an image, an image of another format, clutter; and the form in which names are kept."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath

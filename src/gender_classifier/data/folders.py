@@ -1,7 +1,5 @@
 """The files below a folder, with all that cannot be read, by name."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,7 +1,5 @@
 """Bytes to pixels: the one way in which this project decodes and resizes an image, in training and in use."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Callable, Iterator

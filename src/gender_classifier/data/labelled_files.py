@@ -1,7 +1,5 @@
 """Labelled images in files: a folder, a zip or a CSV, listed before any of them is read."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -53,7 +51,7 @@ class LabelledSet:
     ignored: int = 0
     _open: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> LabelledSet:
+    def __enter__(self) -> "LabelledSet":
         """Return itself."""
         return self
 

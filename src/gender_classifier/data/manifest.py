@@ -1,7 +1,5 @@
 """The manifest: a row an image, with what verification found and decided."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields

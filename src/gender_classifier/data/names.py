@@ -1,7 +1,5 @@
 """The names of splits, classes and sources, as folders, tables and arrays use them."""
 
-from __future__ import annotations
-
 CLASSES = ("female", "male")
 """Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
 

@@ -1,7 +1,5 @@
 """The members of an archive, decoded on all cores."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -1,7 +1,5 @@
 """The trained model as one ONNX file that needs neither torch nor this project: images in, probabilities out."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Mapping

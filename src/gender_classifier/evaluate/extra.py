@@ -1,7 +1,5 @@
 """Further labelled sets: read a batch at a time, measured, and tabulated by attribute."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The labelled sets in ``evaluate.extra``: found, measured, and described as files and figures."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict

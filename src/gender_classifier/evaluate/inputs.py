@@ -1,7 +1,5 @@
 """Everything that evaluation reads: the model, the arrays, what earlier stages reported."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The files that describe a snapshot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 

@@ -1,7 +1,5 @@
 """The layout of a data set: where in a source ``Training/`` and ``Validation/`` lie, and what is in them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 

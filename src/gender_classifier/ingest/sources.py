@@ -1,7 +1,5 @@
 """Where images come from: the drawn sample, Kaggle, a folder or a zip, each brought into one archive."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Softmax, temperature scaling and reliability. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

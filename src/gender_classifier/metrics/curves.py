@@ -1,7 +1,5 @@
 """ROC curve and threshold table of a binary score. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

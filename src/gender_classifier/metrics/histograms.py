@@ -1,7 +1,5 @@
 """Histograms of pixel statistics and predictions: memory does not grow with the number of images."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -74,7 +72,7 @@ class Histogram:
         """How many values were counted."""
         return int(self.counts.sum())
 
-    def like(self, split: str = "") -> Histogram:
+    def like(self, split: str = "") -> "Histogram":
         """Return an empty one with the same bins."""
         return Histogram(self.edges, split=split, categories=self.categories)
 

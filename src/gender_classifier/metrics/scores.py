@@ -1,7 +1,5 @@
 """Accuracy, loss, per-class scores and confusion of N predictions. Pure: no model, no files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Predictions and confusion matrices as files hold them: one row an image, one object a confusion matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The model file: weights and what rebuilds the network, in one safetensors file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

@@ -4,8 +4,6 @@ AlexNet is Krizhevsky's "One weird trick for parallelizing convolutional neural 
 ``features`` end in one 1x1x256 vector an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

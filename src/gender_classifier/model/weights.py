@@ -1,7 +1,5 @@
 """Pretrained weights: torchvision's, or those of a safetensors file."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """New images, or a log of predictions on them, counted into the bins of the training data's distributions."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence

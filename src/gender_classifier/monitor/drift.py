@@ -1,7 +1,5 @@
 """Have new images drifted from the training data? Population stability index and Kolmogorov-Smirnov test."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Figure of two distributions side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Write each stage's code dependencies into ``dvc.yaml``: ``make deps``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ruamel.yaml import YAML

@@ -1,7 +1,5 @@
 """``params.yaml`` as one typed, frozen object: every stage's section, checked as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

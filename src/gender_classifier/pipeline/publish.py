@@ -1,7 +1,5 @@
 """Write what a stage's room returns, and mirror it to MLflow."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What every stage script has in common: where it runs, and how it fails."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """What DVC watches of a stage's code: the modules that its script imports, directly or not, but those listed here."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from fnmatch import fnmatch

@@ -4,8 +4,6 @@ Occlusion sensitivity, after Zeiler and Fergus, "Visualizing and Understanding C
 section 4.2. It needs the model's probabilities alone: no gradients, no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ The detector is dlib's frontal face detector (histograms of oriented gradients a
 compiled into the package, so nothing is fetched. Install the project with its extra ``faces``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

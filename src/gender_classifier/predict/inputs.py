@@ -1,7 +1,5 @@
 """From what is named on the command line (files, folders, patterns, archives, ``-``) to a stream of images."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import heapq

@@ -1,7 +1,5 @@
 """File name patterns as a shell's, that follow links but never out or round a loop, and name what cannot be listed."""
 
-from __future__ import annotations
-
 import errno
 import fnmatch
 import glob

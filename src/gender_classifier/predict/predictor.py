@@ -1,7 +1,5 @@
 """The trained model in use: one ONNX file, read with onnxruntime, Pillow and NumPy alone."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,8 +8,6 @@ Sources: https://onnxruntime.ai/docs/performance/model-optimizations/quantizatio
 U8U8?", and onnxruntime/core/mlas/lib/platform.cpp, which picks the kernels.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Figure of the splits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Decode every image to its final size on all cores, and write the arrays of each split as the images come."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The files that describe the splits."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 

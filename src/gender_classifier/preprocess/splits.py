@@ -1,7 +1,5 @@
 """Which images of Training/ validate: decided here and nowhere else."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence

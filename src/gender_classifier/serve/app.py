@@ -3,8 +3,6 @@
 Nothing of a request is written to disk, and no path is taken from one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac
@@ -105,7 +103,7 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
 _API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json")
 
 
-def _add_api(app: FastAPI, service: _Service) -> None:
+def _add_api(app: FastAPI, service: "_Service") -> None:
     settings = service.settings
     needs_key = settings.api_key is not None
 

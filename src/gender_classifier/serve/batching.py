@@ -1,7 +1,5 @@
 """Predictions of many requests computed together: what arrives while the model runs is its next batch."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable

@@ -4,8 +4,6 @@ uvicorn's protocol on httptools, with every refusal in the service's own form. A
 longer, so that a client that is still sending gets to read the answer.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -4,8 +4,6 @@ A decoder that hangs, crashes or fills the memory takes its process with it; the
 a new process. Each process is started without this one's modules or open files, and ends when this one is gone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue
@@ -108,12 +106,12 @@ class Decoders:
         finally:
             self._idle.put(process)
 
-    def _drop(self, process: _Process) -> int:
+    def _drop(self, process: "_Process") -> int:
         """End a process and return its status."""
         self._started.discard(process)
         return _end(process)
 
-    def _start(self) -> _Process:
+    def _start(self) -> "_Process":
         command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(sys.path), *self._arguments]
         try:
             process = subprocess.Popen(  # noqa: S603  this interpreter and program

@@ -1,7 +1,5 @@
 """What runs in a decoding process: images from standard input, arrays or reasons to standard output."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

@@ -1,7 +1,5 @@
 """Checks before routing: the host names the service answers to, and the pages that may post to it."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
@@ -61,7 +59,7 @@ class HostPattern:
     port: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> HostPattern:
+    def parse(cls, text: str) -> "HostPattern":
         """Read ``*``, ``NAME``, ``*.NAME``, or either with ``:PORT``.
 
         Raises:

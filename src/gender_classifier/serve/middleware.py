@@ -1,7 +1,5 @@
 """What is around every answer of the service: HEAD, security headers, and figures for Prometheus."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """The service's page for people, and the page that lists its API."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from importlib import resources
 from typing import Any

@@ -1,7 +1,5 @@
 """What the service answers with: the schemas of its OpenAPI document."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

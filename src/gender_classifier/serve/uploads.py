@@ -1,7 +1,5 @@
 """The images of one request: multipart bodies read into memory within stated bounds, and never onto disk."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager

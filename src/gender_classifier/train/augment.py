@@ -1,7 +1,5 @@
 """Random variations of a whole batch at once: drawn from one generator, then applied to a batch tensor."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -57,7 +55,7 @@ class Variations(NamedTuple):
     jpeg: Tensor
     """float (N,): quality of a compression; 0 for none."""
 
-    def part(self, rows: slice) -> Variations:
+    def part(self, rows: slice) -> "Variations":
         """Return those of some of the images."""
         return Variations(*(column[rows] for column in self))
 

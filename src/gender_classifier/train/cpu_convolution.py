@@ -1,7 +1,5 @@
 """Convolutions that a CPU trains faster than PyTorch's own, in fp32 and in bf16; the results differ by rounding."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

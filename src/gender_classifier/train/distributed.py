@@ -6,8 +6,6 @@ can enter, and gloo and NCCL listen on the loopback interface alone. On several 
 and must keep others away from it (docs/distributed.md). The training itself sends tensors only.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

@@ -1,7 +1,5 @@
 """A training that can be stopped at any moment: it goes on from its last finished epoch and ends in the same bits."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Iterator

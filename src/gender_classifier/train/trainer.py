@@ -1,7 +1,5 @@
 """The training loop: epochs over packed arrays, validation, the epoch to keep. Knows no files and no tracker."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

@@ -6,8 +6,6 @@ Networks", 2016): ``m`` outputs of a filter with ``r`` taps take ``m + r - 1`` m
 matrix leads back. The backward pass is the same three steps transposed, for images and weights alike.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple

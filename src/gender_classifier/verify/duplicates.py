@@ -1,7 +1,5 @@
 """Groups of images with the same content, and of images that look the same."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 

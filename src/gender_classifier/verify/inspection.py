@@ -1,7 +1,5 @@
 """Facts of each image by itself: decoded once, hashed, measured."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Verdicts over all images together: which are fit to use, and why the others are not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What verification found, as files, metrics and a line."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath

@@ -1,7 +1,5 @@
 """Deflate64, in which Windows Explorer packs what is larger than 2 GB: read through the package inflate64."""
 
-from __future__ import annotations
-
 from typing import IO
 
 METHOD = 9

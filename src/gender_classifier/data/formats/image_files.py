@@ -4,8 +4,6 @@ A decoder sees nothing else. Text, colour profiles, EXIF, further pages and fram
 and what decodes slowly or into more memory than the pixels take is refused by name before it is decoded.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

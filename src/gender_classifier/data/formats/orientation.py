@@ -1,7 +1,5 @@
 """EXIF orientation, read without unpacking any other metadata."""
 
-from __future__ import annotations
-
 import re
 import struct
 

@@ -6,8 +6,6 @@ Floats and 32-bit or signed integers do not say what white is. It is the least o
 nearly all black or nearly all white once it has 8 bits: the scale was another than these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

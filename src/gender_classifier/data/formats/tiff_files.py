@@ -1,7 +1,5 @@
 """TIFF as a container: the first directory, checked and cut to the tags that say where and how pixels are stored."""
 
-from __future__ import annotations
-
 import struct
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What was given in place of a zip."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

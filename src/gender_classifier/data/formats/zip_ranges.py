@@ -1,7 +1,5 @@
 """Where a zip's members lie in its file: members that share bytes, and directories too large to read."""
 
-from __future__ import annotations
-
 import struct
 import zipfile
 from collections.abc import Iterable

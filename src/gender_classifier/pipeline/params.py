@@ -1,13 +1,14 @@
 """``params.yaml`` as one typed, frozen object: every stage's section, checked as a whole."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gender_classifier.common.schema import build, flatten, section
-from gender_classifier.errors import ParamsError
+from gender_classifier.errors import ModelError, ParamsError
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.ingest.params import IngestParams
 from gender_classifier.preprocess.params import PreprocessParams
@@ -32,15 +33,36 @@ def load_params(path: Path) -> Params:
     The whole file is checked whichever stage asks, so that a slip in a late section does not wait for hours.
 
     Raises:
-        ParamsError: the file is missing or no YAML mapping; a key is unknown, missing, ill-typed or out of range.
+        ParamsError: the file is missing or no YAML mapping; a key is unknown, missing, ill-typed or out of range; the
+            network is unknown, or cannot be what the other keys want.
     """
-    return build(Params, _read_yaml(path), path)
+    params = build(Params, _read_yaml(path), path)
+    _check_network(params, path)
+    return params
 
 
 def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]:
     """Return every key as ``section.key``, the top-level ones first."""
     flat = dict(flatten(params))
     return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
+
+
+def _check_network(params: Params, path: Path) -> None:
+    train = params.train
+    if (train.network, train.stem) == ("alexnet", "original") and params.preprocess.image_size >= 63:
+        return  # without the seconds that torch takes to import
+    # By name: DVC watches what a stage imports, and a network decides nothing but whether these stages stop here.
+    network = import_module("gender_classifier.model.network")
+    try:
+        network.check_choice(
+            train.network,
+            head=train.head,
+            stem=train.stem,
+            image_size=params.preprocess.image_size,
+            weights=train.weights,
+        )
+    except ModelError as error:
+        raise ParamsError(f"{path}: `train.network`: {error}") from None
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -104,7 +104,7 @@ class Trainer:
         self.spec, self.params, self._world = spec, params, world or World()
         self._train, self._val = DeviceSplit(train, self.device), DeviceSplit(val, self.device)
         if self.device.type == "cpu":
-            use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
+            use_cpu_convolutions(model)  # of AlexNet 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = wrap(self.model, self._world)
         self._ema = AveragedModel(self.model, use_buffers=True) if params.ema_epochs else None
@@ -113,7 +113,7 @@ class Trainer:
         self._optimizer = build_optimizer(self.model, params)
         self._class_weights = weigh_classes(self._train.labels) if params.class_balance == "weights" else None
         self._loss_weights = None if self._class_weights is None else self._class_weights.to(self.device)
-        self._steps_per_epoch = math.ceil(len(self._train) / params.batch_size)
+        self._steps_per_epoch = 1 + len(_boundaries(len(self._train), params.batch_size))
 
     def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
         """Train, and yield a record after each epoch, until the last one or until early stopping.
@@ -295,7 +295,8 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _boundaries(count: int, batch_size: int) -> list[int]:
-    return list(range(batch_size, count, batch_size))
+    """Return where batches of ``count`` images are cut; one image left over joins the last: BatchNorm needs two."""
+    return list(range(batch_size, max(count - 1, 1), batch_size))
 
 
 def mix_seeds(*seeds: int) -> int:

@@ -8,11 +8,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
-from gender_classifier.errors import ModelError
-
-MIN_SIZE = 63
-"""px a side that the three poolings need."""
-
 
 class LinearHeadAlexNet(nn.Module):
     """torchvision's ``features``, flattened, and one linear layer: 2,470,210 parameters for 64 px and 2 classes."""
@@ -30,19 +25,11 @@ class LinearHeadAlexNet(nn.Module):
 
 
 def build_alexnet(head: str, num_classes: int, image_size: int) -> nn.Module:
-    """Build AlexNet: head ``linear`` for :class:`LinearHeadAlexNet`, ``full`` for torchvision's own.
-
-    Raises:
-        ModelError: an unknown head, or images below :data:`MIN_SIZE`.
-    """
-    if image_size < MIN_SIZE:
-        raise ModelError(f"image size {image_size} px is too small for AlexNet's pooling; use at least {MIN_SIZE}")
+    """Build AlexNet: head ``linear`` for :class:`LinearHeadAlexNet`, ``full`` for torchvision's own."""
     if head == "linear":
         return LinearHeadAlexNet(num_classes, image_size)
-    if head == "full":
-        model: nn.Module = alexnet(num_classes=num_classes)
-        return model
-    raise ModelError(f"unknown head {head!r}; choose linear or full")
+    model: nn.Module = alexnet(num_classes=num_classes)
+    return model
 
 
 def _build_features() -> nn.Sequential:

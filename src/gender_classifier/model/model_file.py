@@ -121,8 +121,9 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
             raise ModelError(f"{path}: its description has {key} {value}; give a model that `dvc repro` made")
     try:
         check_choice(spec.architecture, head=spec.head, stem=spec.stem, image_size=spec.image_size)
-    except (ModelError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: its description is refused ({error}); give a model that `dvc repro` made") from None
+    except ModelError as error:
+        reason = f"its architecture, head or stem is refused ({error})"
+        raise ModelError(f"{path}: {reason}; give a model that `dvc repro` made") from None
     return spec
 
 
@@ -135,6 +136,9 @@ def _are_three_numbers(value: object) -> bool:
 
 
 _SOUND: Mapping[str, Callable[[Any], bool]] = {
+    "head": lambda value: isinstance(value, str),
+    "architecture": lambda value: isinstance(value, str),
+    "stem": lambda value: isinstance(value, str),
     "channel_mean": _are_three_numbers,
     "channel_std": lambda value: _are_three_numbers(value) and min(value) > 0,
     "tta_margin": lambda value: _is_number(value) and value >= 0,

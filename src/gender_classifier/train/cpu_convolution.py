@@ -10,8 +10,7 @@ from torch.nn.grad import conv2d_input
 
 from gender_classifier.train.winograd import convolve_by_points
 
-# Outside of these, the transforms cost more than the multiplications they save.
-_MIN_CHANNELS, _MAX_SIDE, _KERNELS = 32, 16, {(3, 3), (5, 5)}
+_KERNELS = {(3, 3), (5, 5)}
 
 
 class CpuConv2d(nn.Conv2d):
@@ -35,8 +34,10 @@ class CpuConv2d(nn.Conv2d):
         return super().forward(input)
 
     def _saves_products(self, input: Tensor) -> bool:
-        is_small = max(input.shape[2:]) <= _MAX_SIDE
-        return is_small and self.kernel_size in _KERNELS and min(self.weight.shape[:2]) >= _MIN_CHANNELS
+        # The transforms are dense matrices over all positions: beyond as many positions as channels they cost more
+        # than the multiplications they save.
+        positions = input.shape[2] * input.shape[3]
+        return positions <= min(self.weight.shape[:2]) and self.kernel_size in _KERNELS
 
 
 def use_cpu_convolutions(model: nn.Module) -> None:

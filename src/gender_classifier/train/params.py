@@ -20,6 +20,8 @@ class AugmentParams:
     grey: Fraction
     blur: Fraction
     jpeg: Fraction
+    stretch: Annotated[Real, Interval(ge=0, le=0.5)]
+    erase: Fraction
 
 
 @section

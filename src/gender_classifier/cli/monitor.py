@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,33 +110,24 @@ def run_monitor(options: argparse.Namespace) -> int:
 
 def _tally(files: Sequence[str], predictor: Predictor, reference: Reference) -> Tally:
     from gender_classifier.errors import InputError
-    from gender_classifier.monitor.collect import LOG_SUFFIXES, tally_images, tally_logs
+    from gender_classifier.monitor.collect import LOG_SUFFIXES, Tally, measure_images, read_logs
     from gender_classifier.predict.inputs import find_images
 
     logs = [Path(name) for name in files if name.lower().endswith(LOG_SUFFIXES) and not Path(name).is_dir()]
     if logs and len(logs) < len(files):
         raise InputError("logs of predictions beside images; compare them in separate runs")
-    with show_progress() as on_images:
-        on_unreadable = _build_reporter()
-        if logs:
-            return tally_logs(logs, predictor.classes, reference, on_unreadable=on_unreadable, on_images=on_images)
-        images = find_images(files)
-        return tally_images(predictor, images, reference, on_unreadable=on_unreadable, on_images=on_images)
-
-
-def _build_reporter() -> Callable[[str, str], None]:
-    """Return a function that reports unreadable images, up to a limit."""
-    count = 0
-
-    def report(name: str, reason: str) -> None:
-        nonlocal count
-        count += 1
-        if count <= _MAX_REPORTED:
-            report_unreadable("monitor", name, reason)
-        elif count == _MAX_REPORTED + 1:
-            report_unreadable("monitor", "more images cannot be read", "they are only counted")
-
-    return report
+    batches = read_logs(logs, predictor.classes) if logs else measure_images(predictor, find_images(files))
+    tally = Tally({name: histogram.like() for name, histogram in reference.items()})
+    with show_progress() as advance:
+        for batch in batches:
+            for number, (name, reason) in enumerate(batch.unreadable, tally.num_unreadable + 1):
+                if number <= _MAX_REPORTED:
+                    report_unreadable("monitor", name, reason)
+                elif number == _MAX_REPORTED + 1:
+                    report_unreadable("monitor", "more images cannot be read", "they are only counted")
+            tally.add(batch)
+            advance(batch.num_images + len(batch.unreadable))
+    return tally
 
 
 def _print_report(report: _Report) -> None:

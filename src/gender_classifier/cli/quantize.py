@@ -26,14 +26,11 @@ def add_quantize_command(commands: "argparse._SubParsersAction[argparse.Argument
 
 
 def run_quantize(options: argparse.Namespace) -> None:
-    """Run the subcommand."""
-    from gender_classifier.track.model_source import find_model
+    """Run the subcommand.
 
-    with find_model(options.model, Path.cwd()) as found:
-        _quantize(found.path, options)
-
-
-def _quantize(source: Path, options: argparse.Namespace) -> None:
+    Raises:
+        GenderClassifierError: the model cannot be loaded, or too few images can be read.
+    """
     import random
     from itertools import islice
 
@@ -42,26 +39,28 @@ def _quantize(source: Path, options: argparse.Namespace) -> None:
     from gender_classifier.predict.inputs import find_images
     from gender_classifier.predict.predictor import Predictor, try_load
     from gender_classifier.predict.quantization import quantize_onnx
+    from gender_classifier.track.model_source import find_model
 
-    original = Predictor(source)
     # Sampled at random, since folders come sorted, perhaps by class.
     found = list(find_images(options.paths))
     random.Random(0).shuffle(found)
-    images = []
-    for name, read in islice(found, _CALIBRATION + _COMPARED):
-        image = try_load(read, original.prepare)
-        if isinstance(image, str):
-            report_unreadable("quantize", name, image)
-        else:
-            images.append(image)
-    if len(images) < 2 * _CALIBRATION:
-        raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
-    quantize_onnx(source, options.output, np.stack(images[:_CALIBRATION]))
+    with find_model(options.model, Path.cwd()) as model:
+        original, original_size = Predictor(model.path), model.path.stat().st_size
+        images = []
+        for name, read in islice(found, _CALIBRATION + _COMPARED):
+            image = try_load(read, original.prepare)
+            if isinstance(image, str):
+                report_unreadable("quantize", name, image)
+            else:
+                images.append(image)
+        if len(images) < 2 * _CALIBRATION:
+            raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
+        quantize_onnx(model.path, options.output, np.stack(images[:_CALIBRATION]))
     compared = np.stack(images[_CALIBRATION:])
     before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)
     agree, gaps = float((before.argmax(axis=1) == after.argmax(axis=1)).mean()), np.abs(before - after)
-    megabytes = [path.stat().st_size / 1e6 for path in (options.output, source)]
     print(
-        f"{options.output}: {megabytes[0]:.1f} MB instead of {megabytes[1]:.1f} MB; {agree:.2%} of {len(compared):,} "
-        f"predictions agree, probabilities differ by {gaps.mean():.4f} on average, {gaps.max():.3f} at most"
+        f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB instead of {original_size / 1e6:.1f} MB; "
+        f"{agree:.2%} of {len(compared):,} predictions agree, probabilities differ by {gaps.mean():.4f} on average, "
+        f"{gaps.max():.3f} at most"
     )

@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,7 @@ from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.common.threads import chunk
 from gender_classifier.data.images import decode, to_rgb, to_square
 from gender_classifier.errors import DataError
-from gender_classifier.metrics.histograms import (
-    SIZE_STATISTICS,
-    Histogram,
-    Reference,
-    measure_pixels,
-    measure_predictions,
-)
+from gender_classifier.metrics.histograms import SIZE_STATISTICS, Histogram, measure_pixels, measure_predictions
 from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, map_in_order, try_load
 
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
@@ -30,8 +24,14 @@ LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
 _BATCH = 32  # resized images that a thread holds
 _ROWS = 4096  # rows of a log in memory
 
-Unreadable = Callable[[str, str], object]
-"""Called with the name of an unreadable image and the reason."""
+
+@dataclass(frozen=True)
+class Batch:
+    """Values of each statistic for some images, and name and reason of each unreadable one."""
+
+    values: dict[str, NDArray[Any]]
+    num_images: int
+    unreadable: list[tuple[str, str]]
 
 
 @dataclass
@@ -42,68 +42,35 @@ class Tally:
     num_images: int = 0
     num_unreadable: int = 0
 
+    def add(self, batch: Batch) -> None:
+        """Count a batch; statistics that the reference lacks are ignored."""
+        for name in batch.values.keys() & self.new.keys():
+            self.new[name].add(batch.values[name])
+        self.num_images += batch.num_images
+        self.num_unreadable += len(batch.unreadable)
 
-@dataclass
-class _Batch:
-    values: dict[str, NDArray[Any]] = field(default_factory=dict)
-    count: int = 0
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
-
-def tally_images(
-    predictor: Predictor,
-    sources: Iterable[Source],
-    reference: Reference,
-    *,
-    on_unreadable: Unreadable,
-    on_images: Callable[[int], object] = lambda _: None,
-) -> Tally:
+def measure_images(predictor: Predictor, sources: Iterable[Source]) -> Iterator[Batch]:
     """Decode, measure and classify images on all cores; memory does not grow with their number.
 
     Args:
         predictor: loaded with ``threads=1``, since its batches run in parallel.
-        sources: the images.
-        reference: defines the statistics and their bins.
-        on_unreadable: called for each unreadable image, which is then skipped.
-        on_images: called with the number of images of each finished batch.
+        sources: consumed as the batches are.
     """
-    batches = map_in_order(partial(_measure, predictor), chunk(sources, _BATCH))
-    return _collect(batches, reference, on_unreadable, on_images)
+    return map_in_order(partial(_measure, predictor), chunk(sources, _BATCH))
 
 
-def tally_logs(
-    paths: Iterable[Path],
-    classes: Sequence[str],
-    reference: Reference,
-    *,
-    on_unreadable: Unreadable,
-    on_images: Callable[[int], object] = lambda _: None,
-) -> Tally:
-    """Count the predictions in logs, which hold no statistics of the images themselves.
+def read_logs(paths: Iterable[Path], classes: Sequence[str]) -> Iterator[Batch]:
+    """Read the predictions in logs, which hold no statistics of the images themselves.
 
     Raises:
         DataError: a file is not such a log; the error names file and line.
     """
     rows = (row for path in paths for row in _read_log(path, classes))
-    return _collect(map(_gather, chunk(rows, _ROWS)), reference, on_unreadable, on_images)
+    return map(_gather, chunk(rows, _ROWS))
 
 
-def _collect(
-    batches: Iterable[_Batch], reference: Reference, on_unreadable: Unreadable, on_images: Callable[[int], object]
-) -> Tally:
-    tally = Tally({name: histogram.like() for name, histogram in reference.items()})
-    for batch in batches:
-        for name in batch.values.keys() & tally.new.keys():
-            tally.new[name].add(batch.values[name])
-        tally.num_images += batch.count
-        tally.num_unreadable += len(batch.unreadable)
-        for name, reason in batch.unreadable:
-            on_unreadable(name, reason)
-        on_images(batch.count + len(batch.unreadable))
-    return tally
-
-
-def _measure(predictor: Predictor, sources: Sequence[Source]) -> _Batch:
+def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
     def load(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         image = decode(data, max_pixels=MAX_PIXELS)
         return to_square(to_rgb(image), predictor.image_size), image.size
@@ -112,20 +79,20 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> _Batch:
     unreadable = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, str)]
     loaded = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
     if not loaded:
-        return _Batch(unreadable=unreadable)
+        return Batch({}, 0, unreadable)
     pixels, sizes = (np.array(column) for column in zip(*loaded, strict=True))
     values = {
         **dict(zip(SIZE_STATISTICS, sizes.T, strict=True)),
         **measure_pixels(pixels),
         **measure_predictions(predictor.compute_probs(pixels)),
     }
-    return _Batch(values, len(pixels), unreadable)
+    return Batch(values, len(pixels), unreadable)
 
 
-def _gather(rows: Sequence[tuple[str, list[float], str]]) -> _Batch:
+def _gather(rows: Sequence[tuple[str, list[float], str]]) -> Batch:
     probs = [probs for _, probs, error in rows if not error]
     values = measure_predictions(np.array(probs)) if probs else {}
-    return _Batch(values, len(probs), [(name, error) for name, _, error in rows if error])
+    return Batch(values, len(probs), [(name, error) for name, _, error in rows if error])
 
 
 def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[float], str]]:

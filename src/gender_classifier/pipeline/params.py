@@ -1,8 +1,7 @@
-"""``params.yaml`` as one typed, frozen object: every stage's section, checked as a whole."""
+"""``params.yaml`` as one typed, frozen object with a section per stage."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -29,27 +28,15 @@ class Params:
 def load_params(path: Path) -> Params:
     """Read and check ``params.yaml``.
 
-    The whole file is checked whichever stage asks, so that a slip in a late section does not wait for hours.
+    All sections are checked by every stage, so that a mistake in a late stage's section shows at once.
 
     Raises:
-        ParamsError: the file is missing or no YAML mapping; a key is unknown, missing, ill-typed or out of range.
+        ParamsError: the file is missing or not a YAML mapping; a key is unknown, missing, ill-typed or out of range.
     """
-    return build(Params, _read_yaml(path), path)
-
-
-def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]:
-    """Return every key as ``section.key``, the top-level ones first."""
-    flat = dict(flatten(params))
-    return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file; run from a checkout, or restore it: git checkout params.yaml"
-        ) from None
+        raise ParamsError(f"{path}: no such file; run in a checkout, or restore it: git checkout params.yaml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read ({error}); restore it: git checkout params.yaml") from None
     except yaml.YAMLError as error:
@@ -57,4 +44,10 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         found = f"{type(raw).__name__} {raw!r}" if raw is not None else "empty"
         raise ParamsError(f"{path}: holds {found}, not a mapping of keys; restore it: git checkout params.yaml")
-    return raw
+    return build(Params, raw, path)
+
+
+def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]:
+    """Return all params by ``section.key``, top-level keys first."""
+    flat = dict(flatten(params))
+    return dict(sorted(flat.items(), key=lambda item: "." in item[0]))

@@ -238,7 +238,7 @@ def _read_plain(name: str) -> bytes:
 
 
 def _open_plain(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _read_stdin() -> bytes:

@@ -34,7 +34,7 @@ def expand_pattern(pattern: str) -> tuple[list[str], dict[str, OSError]]:
     Returns:
         The paths, sorted and spelled as the pattern is, and the folders that could not be listed or lie elsewhere.
     """
-    parts = (pattern.replace(os.sep, "/") if os.altsep else pattern).split("/")
+    parts = pattern.split("/")
     if parts[-1] == "**":
         parts.append("*")
     search = _Search(root=find_root(pattern))

@@ -18,7 +18,7 @@ UNSEEN := .*\.(py|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*
 # A worker a core, a file of tests at a time: its fixtures are made once.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format lock clean
+.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format deps lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ lint: setup  ## Check style and types (ruff, mypy --strict)
 format: setup  ## Mend style
 	@ruff check --fix .
 	@ruff format .
+
+deps: setup  ## Write each stage's code dependencies into dvc.yaml
+	@python -m gender_classifier.pipeline.deps
 
 lock: setup  ## Resolve requirements.lock anew
 	uv pip compile pyproject.toml --extra pipeline --extra serve --extra dev --universal --python-version 3.11 \

@@ -164,7 +164,6 @@ def test_all_but_alexnets_first_are_replaced_and_its_weights_stay_where_they_wer
         {"padding": "same"},
         {"dilation": 2},
         {"groups": 2},
-        {"bias": False},
         {"padding_mode": "reflect"},
     ],
     ids=str,

@@ -1,12 +1,13 @@
 """``params.yaml`` as one typed, frozen object with a section per stage."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import yaml
 
 from gender_classifier.common.schema import build, flatten, section
-from gender_classifier.errors import ParamsError
+from gender_classifier.errors import ModelError, ParamsError
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.ingest.params import IngestParams
 from gender_classifier.preprocess.params import PreprocessParams
@@ -31,7 +32,8 @@ def load_params(path: Path) -> Params:
     All sections are checked by every stage, so that a mistake in a late stage's section shows at once.
 
     Raises:
-        ParamsError: the file is missing or not a YAML mapping; a key is unknown, missing, ill-typed or out of range.
+        ParamsError: the file is missing or not a YAML mapping; a key is unknown, missing, ill-typed or out of range;
+            the network is unknown, or does not support the other keys' values.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -44,10 +46,30 @@ def load_params(path: Path) -> Params:
     if not isinstance(raw, Mapping):
         found = f"{type(raw).__name__} {raw!r}" if raw is not None else "empty"
         raise ParamsError(f"{path}: holds {found}, not a mapping of keys; restore it: git checkout params.yaml")
-    return build(Params, raw, path)
+    params = build(Params, raw, path)
+    _check_network(params, path)
+    return params
 
 
 def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]:
     """Return all params by ``section.key``, top-level keys first."""
     flat = dict(flatten(params))
     return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
+
+
+def _check_network(params: Params, path: Path) -> None:
+    train = params.train
+    if (train.network, train.stem) == ("alexnet", "original") and params.preprocess.image_size >= 63:
+        return  # importing PyTorch takes seconds
+    # Imported by name, since DVC watches imports and the network only decides whether these stages fail here.
+    network = import_module("gender_classifier.model.network")
+    try:
+        network.check_choice(
+            train.network,
+            head=train.head,
+            stem=train.stem,
+            image_size=params.preprocess.image_size,
+            weights=train.weights,
+        )
+    except ModelError as error:
+        raise ParamsError(f"{path}: `train.network`: {error}") from None

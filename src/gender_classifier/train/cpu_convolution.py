@@ -26,7 +26,6 @@ class CpuConv2d(nn.Conv2d):
             return super().forward(input)
         if torch.is_autocast_enabled(input.device.type):
             input = input.to(torch.get_autocast_dtype(input.device.type))
-        assert self.bias is not None
         assert not isinstance(self.padding, str)
         height, width = self.padding
         if input.dtype is torch.bfloat16:
@@ -46,19 +45,25 @@ def use_cpu_convolutions(model: nn.Module) -> None:
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Conv2d and _is_replaceable(layer):
                 with torch.device("meta"):  # its own weights are dropped at once
-                    new = CpuConv2d(layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding)  # type: ignore[arg-type]
+                    new = CpuConv2d(
+                        layer.in_channels,
+                        layer.out_channels,
+                        layer.kernel_size,  # type: ignore[arg-type]
+                        padding=layer.padding,  # type: ignore[arg-type]
+                        bias=layer.bias is not None,
+                    )
                 new.weight, new.bias = layer.weight, layer.bias
                 setattr(parent, name, new.train(layer.training))
 
 
 def _is_replaceable(layer: nn.Conv2d) -> bool:
-    if layer.bias is None or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return False
     is_inside = all(padding < side for padding, side in zip(layer.padding, layer.kernel_size, strict=True))
     return is_inside and (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
 
 
-def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
     """Convolve as PyTorch does, with the gradient of the weights computed as a convolution too.
 
     That gradient correlates the images with the gradient of the output, summed over the batch: a convolution in which
@@ -71,15 +76,15 @@ def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor, padding: tu
 
 class _ByImages(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
         weight = weight.to(images.dtype)
         ctx.save_for_backward(images, weight)
-        ctx.padding = padding
-        return F.conv2d(images, weight, bias.to(images.dtype), padding=padding)
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        return F.conv2d(images, weight, None if bias is None else bias.to(images.dtype), padding=padding)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         images, weight = ctx.saved_tensors
         by_images = None
         if ctx.needs_input_grad[0]:
@@ -92,7 +97,8 @@ class _ByImages(torch.autograd.Function):
             by_weight = F.conv2d(_swap(images), _swap(gradient), padding=ctx.padding).transpose(0, 1)
         exact = torch.promote_types(gradient.dtype, torch.float32)
         by_weight = by_weight.to(exact, memory_format=torch.channels_last)
-        return by_images, by_weight, gradient.sum(dim=(0, 2, 3), dtype=exact), None
+        by_bias = gradient.sum(dim=(0, 2, 3), dtype=exact) if ctx.has_bias else None
+        return by_images, by_weight, by_bias, None
 
 
 def _swap(images: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gender_classifier.common.files import write_bytes
-from gender_classifier.common.model_metadata import check_classes, check_image_size, check_metadata
 from gender_classifier.common.terminal import printable
 from gender_classifier.errors import ModelError
+from gender_classifier.model.metadata import check_classes, check_image_size, check_metadata
 from gender_classifier.model.network import build_model, check_choice
 
 FORMAT = "gender-classifier/1"

@@ -1,9 +1,8 @@
-"""``params.yaml`` as one typed, frozen object: every stage's section, checked as a whole."""
+"""``params.yaml`` as one typed, frozen object with a section per stage."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,19 +29,30 @@ class Params:
 def load_params(path: Path) -> Params:
     """Read and check ``params.yaml``.
 
-    The whole file is checked whichever stage asks, so that a slip in a late section does not wait for hours.
+    All sections are checked by every stage, so that a mistake in a late stage's section shows at once.
 
     Raises:
-        ParamsError: the file is missing or no YAML mapping; a key is unknown, missing, ill-typed or out of range; the
-            network is unknown, or cannot be what the other keys want.
+        ParamsError: the file is missing or not a YAML mapping; a key is unknown, missing, ill-typed or out of range;
+            the network is unknown, or does not support the other keys' values.
     """
-    params = build(Params, _read_yaml(path), path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in a checkout, or restore it: git checkout params.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: cannot be read ({error}); restore it: git checkout params.yaml") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct that line") from None
+    if not isinstance(raw, Mapping):
+        found = f"{type(raw).__name__} {raw!r}" if raw is not None else "empty"
+        raise ParamsError(f"{path}: holds {found}, not a mapping of keys; restore it: git checkout params.yaml")
+    params = build(Params, raw, path)
     _check_network(params, path)
     return params
 
 
 def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]:
-    """Return every key as ``section.key``, the top-level ones first."""
+    """Return all params by ``section.key``, top-level keys first."""
     flat = dict(flatten(params))
     return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
 
@@ -50,8 +60,8 @@ def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]
 def _check_network(params: Params, path: Path) -> None:
     train = params.train
     if (train.network, train.stem) == ("alexnet", "original") and params.preprocess.image_size >= 63:
-        return  # without the seconds that torch takes to import
-    # By name: DVC watches what a stage imports, and a network decides nothing but whether these stages stop here.
+        return  # importing PyTorch takes seconds
+    # Imported by name, since DVC watches imports and the network only decides whether these stages fail here.
     network = import_module("gender_classifier.model.network")
     try:
         network.check_choice(
@@ -63,20 +73,3 @@ def _check_network(params: Params, path: Path) -> None:
         )
     except ModelError as error:
         raise ParamsError(f"{path}: `train.network`: {error}") from None
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file; run from a checkout, or restore it: git checkout params.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: cannot be read ({error}); restore it: git checkout params.yaml") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct that line") from None
-    if not isinstance(raw, Mapping):
-        found = f"{type(raw).__name__} {raw!r}" if raw is not None else "empty"
-        raise ParamsError(f"{path}: holds {found}, not a mapping of keys; restore it: git checkout params.yaml")
-    return raw

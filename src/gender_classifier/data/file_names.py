@@ -64,6 +64,11 @@ def has_image_suffix(name: str) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in OTHER_FORMATS
 
 
+def may_be_image(name: str) -> bool:
+    """Return True for the name of an image, decoded or not, and for one without a suffix."""
+    return has_image_suffix(name) or not find_suffix(name)
+
+
 # JPEG, PNG, GIF, BMP, WebP. A TIFF named as of a camera's raw format is that, and holds little but a preview.
 _DECODED_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import describe_value, find_other_format, list_first
 from gender_classifier.data.images import to_array
-from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
+from gender_classifier.data.labelled_files import LabelledImage, LabelledSource, open_source
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
@@ -22,6 +23,27 @@ MAX_UNREADABLE = 0.05
 """Share of a set's images; with more unreadable its figures would be of what happened to survive."""
 
 _BATCH = 256  # images in memory at a time
+
+
+def open_labelled_set(name: str, path: str, classes: Sequence[str]) -> LabelledSource:
+    """Open the set ``evaluate.extra.<name>``, any labelled source: folder, zip or CSV.
+
+    Splits are optional. An image outside the class folders is refused, so that ``Male/`` is not overlooked. One that
+    cannot be read, such as a link to nothing, is counted with the reason when it is read.
+
+    Raises:
+        SourceError: there is no such set, a folder in it cannot be listed, or it is laid out otherwise.
+        ArchiveError: it is no whole zip.
+    """
+    rules = Rules(
+        name=f"evaluate.extra.{name}",
+        classes=classes,
+        needs_splits=False,
+        refuses_strays=True,
+        refuses_unreadable=False,
+        if_missing="check the path in params.yaml, or take the set out",
+    )
+    return open_source(path, rules)
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class Reading:
 
 
 def read_batches(
-    labelled: LabelledSet, reading: Reading, *, size: int, max_pixels: int, seen: Mapping[str, str]
+    labelled: LabelledSource, reading: Reading, *, size: int, max_pixels: int, seen: Mapping[str, str]
 ) -> Iterator[Batch]:
     """Decode a set, a batch in memory at a time; fill ``reading`` on the way.
 
@@ -96,7 +118,7 @@ def read_batches(
     reading.digest = digest.hexdigest()
 
 
-def check_reading(labelled: LabelledSet, reading: Reading) -> None:
+def check_reading(labelled: LabelledSource, reading: Reading) -> None:
     """Refuse a set of which too little could be read, or nothing is left to score.
 
     Raises:
@@ -107,13 +129,13 @@ def check_reading(labelled: LabelledSet, reading: Reading) -> None:
     listed = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok")
     if unreadable > MAX_UNREADABLE * total:
         raise DataError(
-            f"evaluate.extra.{labelled.name}: {unreadable} of {total} images cannot be read "
+            f"{labelled.name}: {unreadable} of {total} images cannot be read "
             f"({unreadable / total:.2%}), more than the tolerated {MAX_UNREADABLE:.0%}: {listed} ("
             f"{list_unreadable(labelled, reading)}); replace or remove them"
         )
     if not counts.get("ok"):
         raise DataError(
-            f"evaluate.extra.{labelled.name}: none of its {total} images is left to score: {listed}; give images "
+            f"{labelled.name}: none of its {total} images is left to score: {listed}; give images "
             "that the model was not trained on"
         )
 
@@ -123,7 +145,7 @@ def count_unreadable(reading: Reading) -> int:
     return sum(map(_is_unreadable, reading.status))
 
 
-def list_unreadable(labelled: LabelledSet, reading: Reading) -> str:
+def list_unreadable(labelled: LabelledSource, reading: Reading) -> str:
     """Return the names of the first images that could not be read, on one line; empty if there are none."""
     pairs = zip(labelled.images, reading.status, strict=True)
     return list_first(image.name for image, status in pairs if _is_unreadable(status))
@@ -137,7 +159,7 @@ def _is_unreadable(status: str) -> bool:
 class ScoredSet:
     """What a model makes of a set: ``report`` on the places ``rows`` int64 (N,), whose labels are int64 (N,)."""
 
-    labelled: LabelledSet
+    labelled: LabelledSource
     reading: Reading
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -145,7 +167,7 @@ class ScoredSet:
 
 
 def score_set(
-    labelled: LabelledSet,
+    labelled: LabelledSource,
     predict: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
     classes: Sequence[str],
     *,
@@ -183,7 +205,7 @@ def score_set(
     try:
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins)
     except DataError as error:
-        raise DataError(f"evaluate.extra.{labelled.name}: {error}") from None
+        raise DataError(f"{labelled.name}: {error}") from None
     return ScoredSet(labelled, reading, scored, labels, report)
 
 
@@ -205,7 +227,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
 
 def extra_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of :func:`list_predictions`."""
-    return ["set", "path", "status", *prediction_columns(classes)]
+    return ["path", "status", *prediction_columns(classes)]
 
 
 def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list[object]]:
@@ -216,7 +238,7 @@ def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list
         if row in places:
             place = places[row]
             cells = format_prediction(image.label, int(scored.report.preds[place]), scored.report.probs[place], classes)
-        yield [scored.labelled.name, image.name, status, classes[image.label], *cells]
+        yield [image.name, status, classes[image.label], *cells]
 
 
 @dataclass(frozen=True)

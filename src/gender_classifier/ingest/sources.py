@@ -1,14 +1,13 @@
 """Take a snapshot of a source as one archive: the drawn sample, Kaggle, a folder or a zip."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
+from gender_classifier.common.files import hash_file
+from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import write_archive
 from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import list_first
@@ -121,11 +120,10 @@ def _store(snapshot: Snapshot, members: Iterable[tuple[str, bytes]], total: int,
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[tuple[str, bytes]]:
-        for name, data in tqdm(members, total=total, desc="ingest", unit="img", disable=None, dynamic_ncols=True):
+        for name, data in show_progress(members, total=total, name="ingest"):
             counts[name.rpartition("/")[0]] += 1
             yield name, data
 
     num_images = write_archive(archive_path, counted())
-    with archive_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hash_file(archive_path)
     return replace(snapshot, num_images=num_images, counts=dict(sorted(counts.items())), sha256=digest)

@@ -55,7 +55,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files in ``folder`` whose writers are dead; keep them where this is unknown."""
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [Path(entry.path) for entry in entries if _LEFTOVER.search(entry.name)]:
-            with suppress(OSError), open(path, opener=_open_regular) as file:  # noqa: PTH123
+            with suppress(OSError), open(path, opener=_open_regular) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 

@@ -30,8 +30,8 @@ from gender_classifier.metrics.histograms import measure_pixels
 
 _AHEAD = 192 * 2**20  # bytes of decoded images that may wait to be written
 
-Packed = tuple[NDArray[np.uint8], tuple[int, list[int], list[int]], dict[str, float]]
-"""What a worker returns: uint8 (S, S, 3), its channels' sums, and the statistics that ``monitor`` compares."""
+Packed = tuple[NDArray[np.uint8], NDArray[np.int64], dict[str, float]]
+"""Result of a worker: image uint8 (S, S, 3), sums of its channels, and the statistics that ``monitor`` compares."""
 
 Splits = Mapping[str, Sequence[Record]]
 
@@ -65,7 +65,7 @@ def write_splits(
     def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
         for image, channels, measured in found:
             if name == "train":
-                sums.add(*channels)
+                sums.add(channels)
                 for statistic, value in measured.items():
                     statistics[statistic].append(value)
             yield image

@@ -365,7 +365,7 @@ def test_a_set_of_one_class_is_refused(tmp_path: Path) -> None:
 def read(path: Path) -> tuple[str, int]:
     reading = Reading()
     with open_labelled_set("new", str(path), CLASSES) as labelled:
-        largest = max(len(one.rows) for one in read_batches(labelled, reading, size=64, max_pixels=10**6, seen={}))
+        largest = max(len(rows) for rows, _ in read_batches(labelled, reading, size=64, max_pixels=10**6, seen={}))
     return reading.digest, largest
 
 

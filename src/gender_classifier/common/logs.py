@@ -26,15 +26,14 @@ def wants_traceback(options: argparse.Namespace | None) -> bool:
 
 
 def show_logs(name: str, *, verbose: bool = False) -> None:
-    """Print this package's log messages, with ``name`` before each.
+    """Print this package's log messages, prefixed with ``name``.
 
     Args:
         name: of the stage or command.
-        verbose: debug messages too; else the level is that of ``GENDER_CLASSIFIER_LOG_LEVEL``, INFO by default.
+        verbose: include debug messages. Otherwise ``GENDER_CLASSIFIER_LOG_LEVEL`` sets the level, INFO by default.
     """
     logger = logging.getLogger(PACKAGE)
-    for handler in [one for one in logger.handlers if isinstance(one, _Handler)]:
-        logger.removeHandler(handler)
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Handler)]
     handler = _Handler()
     handler.setFormatter(_Formatter(name))
     logger.addHandler(handler)
@@ -44,7 +43,7 @@ def show_logs(name: str, *, verbose: bool = False) -> None:
 
 @contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Let loggers of libraries say nothing below ``level`` until the block ends."""
+    """Raise the level of the named loggers to ``level`` within the block."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -52,12 +51,12 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
     try:
         yield
     finally:
-        for logger, own in zip(loggers, before, strict=True):
-            logger.setLevel(own)
+        for logger, level_before in zip(loggers, before, strict=True):
+            logger.setLevel(level_before)
 
 
 class _Handler(logging.Handler):
-    """Writes to what ``sys.stderr`` is at that time."""
+    """Writes to the current ``sys.stderr``, which may be replaced after the handler is made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)

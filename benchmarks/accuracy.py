@@ -7,8 +7,6 @@
 The epoch is chosen on val, the test images are scored once, as in the pipeline.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -8,8 +8,6 @@ lie about their length, posts of other origins' pages, foreign host names. With 
 images that are slow or large to decode; these take the honest client's share of the two decoders.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import io

@@ -7,8 +7,6 @@ the pages of the arrays that it has read among it; those it drops and reads agai
 ``train.shuffle_window: 4096``, and the same epoch over a tenth of the images without a limit, for the speed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

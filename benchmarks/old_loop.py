@@ -1,7 +1,5 @@
 """How the notebook that this project replaces gets its images: written anew from its description."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 

@@ -7,8 +7,6 @@ The old loop decodes and resizes every image in every epoch, in one thread; the 
 DVC runs them, in a folder of their own with a store of their own.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

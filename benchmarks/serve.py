@@ -7,8 +7,6 @@ plain sockets. Each connection sends its next image as soon as the last is answe
 the drawn portraits of the built-in sample.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -10,8 +10,6 @@ Each row has all changes above it, and is the median of rounds in which all take
 step, and what compiling takes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

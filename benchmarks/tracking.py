@@ -6,8 +6,6 @@ It works in a clone of the last commit, on a store of its own. Every call into t
 the import of MLflow; what the training itself takes is the rest of the stage.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -11,8 +11,6 @@ each epoch, outside the clock: neither is chosen by them here, both are only tim
 minute than in the next, so that the ratio of the images/s is the median over the rounds in which both trained.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: measure the model on the test set, export it, register it.
+"""Stage `evaluate`: measure the model on the test set, export and register it.
 
     dvc repro evaluate                                 seconds
     dvc metrics show; dvc plots show
@@ -6,11 +6,9 @@
 Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
 metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
 data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, models/model.onnx and
-models/model_card.md; of the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv
+models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv
 and data/predictions/extra.csv.
 """
-
-from __future__ import annotations
 
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.paths import Layout, find_main_root
@@ -29,7 +27,7 @@ from gender_classifier.train.checkpoints import discard_checkpoints
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Write the report, mirror it to the run that trained the model, and register the model."""
+    """Write the report, log it to the run that trained the model, and register the model."""
     settings, source = params.evaluate, params.ingest.source
     made_with = dict(flatten({"preprocess": params.preprocess, "train": params.train}))
     inputs = load_inputs(layout, source, made_with)

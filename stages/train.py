@@ -1,14 +1,12 @@
-"""Stage `train`: fit the network on train, keep the epoch that is best on val.
+"""Stage `train`: fit the network on train and keep the best epoch on val.
 
-    dvc repro train                                    half a minute on the built-in sample, 2 cores
+    dvc repro train                                    30 s on the built-in sample, 2 cores
     dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
 
 Reads the train and val arrays; the test set is no dependency. Writes models/model.safetensors,
 models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_confusion.json,
 data/predictions/val.csv and metrics/figures/train/.
 """
-
-from __future__ import annotations
 
 import sys
 
@@ -26,7 +24,7 @@ from gender_classifier.train.session import open_session
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Train, mirror each epoch to MLflow, and write the best epoch's model; in several processes if told so."""
+    """Train, log each epoch to MLflow, and write the best epoch's model; in several processes if configured."""
     if params.train.processes > 1 and not is_launched():
         sys.exit(launch(__file__, params.train.processes))
     keep_freed_memory()
@@ -38,7 +36,7 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     session = open_session(
         layout, params.train, find_watched("train"), find_main_root(layout.root), world, share_threads(layout.root)
     )
-    if world.rank:  # the first process writes, logs and reports; the others only compute
+    if world.rank:  # only the first process writes, logs and prints
         session.follow()
         return
     with (

@@ -1,7 +1,5 @@
 """A clone of the working tree to run real commands in, and small params for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

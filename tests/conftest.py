@@ -1,7 +1,5 @@
 """What several test modules need: images, a small data set, a clean environment."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

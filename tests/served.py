@@ -1,7 +1,5 @@
 """A small model with a known answer, and the service as a process of its own."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """Real servers on loopback, each in a folder of its own: MLflow's, and PostgreSQL."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

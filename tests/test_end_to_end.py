@@ -4,8 +4,6 @@ The clone is one folder of a larger repository, under a name that no address hol
 equal bytes is a repository of its own.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """DVC's experiments, in the workspace and in a folder that vanishes, with good params and bad ones."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands that README shows and no other test runs work as they are written."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The same results elsewhere: in another clone from scratch, in one that pulls, and with real faces."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Trainings that are killed, stopped or run out of disk: they go on and end in the same bits, in one MLflow run."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

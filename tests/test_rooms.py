@@ -1,7 +1,5 @@
 """The rule of imports between rooms, and what each room may import from outside."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Real servers: MLflow's with and without a password, one that goes away, PostgreSQL, and a model that is served."""
 
-from __future__ import annotations
-
 import csv
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """A week's work on a fresh clone: a sweep through DVC's queue, read in the terminal and in MLflow's UI."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -1,7 +1,5 @@
 """The program as a process: whatever its output is, an error is one line."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

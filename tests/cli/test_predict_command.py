@@ -1,7 +1,5 @@
 """``gender-classifier predict`` as its users meet it: a process with arguments, streams and an exit status."""
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import io

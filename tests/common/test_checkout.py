@@ -1,7 +1,5 @@
 """Where the project is: from a folder in it, in a larger repository, and in DVC's copies."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Processors are counted as the scheduler and the control groups allow, from files as Linux writes them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -20,7 +18,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the root of the control groups of a machine whose scheduler allows 16 processors, without any limit."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(cores, "_CGROUPS_OF_PROCESS", tmp_path / "own")
     return tmp_path
 
 

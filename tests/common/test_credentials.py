@@ -1,7 +1,5 @@
 """A password in an address or in the environment is shown nowhere: not in messages, errors of libraries, tracebacks."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """Images hold the data they are given, and the same data give the same bytes."""
 
-from __future__ import annotations
-
 import ast
 import logging
 import os

@@ -1,7 +1,5 @@
 """Which process a run belongs to, who started it, and how many share the machine: with real processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

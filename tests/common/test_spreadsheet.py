@@ -1,7 +1,5 @@
 """No cell is a formula, numbers stay numbers, and any text comes back."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Output in any encoding: escapes, never an error after the work is done."""
 
-from __future__ import annotations
-
 import io
 import sys
 

@@ -5,8 +5,6 @@
 Prints one JSON object. Memory is that of this process, so it imports nothing but NumPy, Pillow and the decoder.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 import time

@@ -6,8 +6,6 @@
 Prints one JSON object. It imports nothing but NumPy, Pillow and the decoder, so that its memory is the decoder's.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -1,7 +1,5 @@
 """The raw archive: equal members, equal bytes; nothing dangerous is read."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -54,7 +52,7 @@ def test_members_are_stored_with_one_date(raw: Path) -> None:
 
 @pytest.mark.parametrize("names", [["b", "a"], ["a", "a"]])
 def test_unsorted_and_double_names_are_refused_and_leave_nothing(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(ArchiveError, match="must rise"):
+    with pytest.raises(ArchiveError, match="names must be unique and sorted"):
         write_archive(tmp_path / "raw.zip", [(name, b"") for name in names])
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,5 @@
 """What a file of a few bytes can make the decoder do is bounded: refused by name, or cut off, or the pixels' price."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

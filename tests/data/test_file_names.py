@@ -1,7 +1,5 @@
 """Names: what they say of a file, and their portable form."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Every file below a folder is listed, or named with what keeps it from being read."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Metadata keeps no sound pixels from being read, and formats that are not read are called by their names."""
 
-from __future__ import annotations
-
 import io
 import random
 import struct

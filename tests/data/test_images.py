@@ -1,7 +1,5 @@
 """One decoder: right pixels, and an ImageError for anything else."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """More than 8 bits become what a person would see, or are refused; an image never turns into a black square."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

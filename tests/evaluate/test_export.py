@@ -1,7 +1,5 @@
 """The ONNX file says the same as torch, for any batch, and is the same for the same model."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

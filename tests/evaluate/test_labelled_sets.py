@@ -1,7 +1,5 @@
 """Further labelled sets: every layout, what is left out and why, the table by attribute."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -20,8 +18,7 @@ from test_folders import refuse_folder
 
 from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
-from gender_classifier.data.labelled_files import open_labelled_set
-from gender_classifier.errors import ArchiveError, DataError
+from gender_classifier.errors import ArchiveError, DataError, SourceError
 from gender_classifier.evaluate.extra import (
     Reading,
     ScoredSet,
@@ -31,6 +28,7 @@ from gender_classifier.evaluate.extra import (
     flatten_row,
     list_predictions,
     list_unreadable,
+    open_labelled_set,
     prediction_columns,
     read_batches,
     score_set,
@@ -59,7 +57,7 @@ def write_zip(path: Path, *names: str) -> Path:
 
 
 def listed(path: Path) -> list[tuple[str, int]]:
-    with open_labelled_set("new", path, CLASSES) as labelled:
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         return [(image.name, image.label) for image in labelled.images]
 
 
@@ -86,26 +84,37 @@ def test_layouts(tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("female/a.jpg", "Male/b.jpg"), "Male/b.jpg lies in no class folder"),
-        (("female/a.jpg", "male/more/b.jpg"), "male/more/b.jpg lies in no class folder"),
+        (
+            ("female/a.jpg", "Male/b.jpg"),
+            "Male/b.jpg lies in a class folder 'Male'; the classes are female and male, rename it to 'male'",
+        ),
+        (
+            ("female/a.jpg", "male/more/b.jpg"),
+            "male/more/b.jpg lies in a folder below its class; put the images straight into it",
+        ),
         (("female/a.jpg", "b.jpg"), "b.jpg lies in no class folder; images must lie straight in female/ or male/"),
         (("Test/female/a.jpg", "Validation/male/b.jpg"), "Test/female/a.jpg lies in no class folder"),
-        (("a.jpg",), "a.jpg lies in no class folder"),
-        ((".hidden",), "holds no image"),
+        (("a/b/female/a.jpg", "a/b/male/b.jpg", "a/c.jpg"), "a/c.jpg lies outside a/b/, which has the class folders"),
+        (("one/male/a.jpg", "two/male/b.jpg"), "holds 2 data sets; give the path of one: "),
+        (
+            ("a.jpg",),
+            "it must hold female, male, with images, these at the top or in Training and Validation, and holds a.jpg",
+        ),
+        ((".hidden",), "is no data set of this layout"),
     ],
 )
 def test_other_layouts_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
+    with pytest.raises(SourceError, match=re.escape(message)) as caught:
         listed(write_files(tmp_path / "set", *names))
     assert str(caught.value).startswith("evaluate.extra.new: ")
     assert "\n" not in str(caught.value)
 
 
 def test_other_things_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder or file"):
+    with pytest.raises(SourceError, match="no such folder or file"):
         listed(tmp_path / "nowhere")
     (tmp_path / "set.txt").write_text("x")
-    with pytest.raises(DataError, match="is neither a folder nor a .zip nor a .csv"):
+    with pytest.raises(SourceError, match="is neither a folder nor a .zip nor a .csv"):
         listed(tmp_path / "set.txt")
     (tmp_path / "set.zip").write_text("x")
     with pytest.raises(ArchiveError, match="not a whole zip"):
@@ -122,7 +131,7 @@ def test_other_archives_are_refused_by_their_kind(tmp_path: Path, name: str) -> 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "set.csv")
-    with pytest.raises(DataError, match="neither a folder nor a regular file"):
+    with pytest.raises(SourceError, match="neither a folder nor a regular file"):
         listed(tmp_path / "set.csv")
 
 
@@ -139,7 +148,7 @@ def test_bystanders_are_ignored_and_counted(tmp_path: Path, kind: str) -> None:
     )
     path = write_files(tmp_path / "set", *names) if kind == "folder" else write_zip(tmp_path / "set.zip", *names)
     assert listed(path) == [("x/female/a.jpg", 0), ("x/male/b.jpg", 1)]
-    with open_labelled_set("new", path, CLASSES) as labelled:
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         assert labelled.ignored == 5
 
 
@@ -157,7 +166,7 @@ def test_links_that_lead_out_of_a_set_are_counted_and_not_read(tmp_path: Path) -
     scored = score(folder, wrong=set())
     assert scored.reading.count() == {"missing or damaged file": 1, "ok": 60}
     (folder / "female" / "more").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"female/more \(a link that leads out of the folder\)"):
+    with pytest.raises(SourceError, match=r"female/more \(a link that leads out of the folder\)"):
         score(folder, wrong=set())
 
 
@@ -170,7 +179,7 @@ def test_linked_folders_are_followed_and_odd_files_are_counted_when_read(tmp_pat
     scored = score(folder, wrong=set())
     assert describe_set(scored, "", CLASSES)["left_out"] == {"missing or damaged file": 2}
     rows = list(list_predictions(scored, CLASSES))
-    assert {row[1] for row in rows if row[2] != "ok"} == {"male/gone.jpg", "female/pipe.jpg"}
+    assert {row[0] for row in rows if row[1] != "ok"} == {"male/gone.jpg", "female/pipe.jpg"}
     assert list_unreadable(scored.labelled, scored.reading) == "female/pipe.jpg, male/gone.jpg"
 
 
@@ -187,7 +196,7 @@ def test_a_folder_that_cannot_be_entered_is_refused_by_name(tmp_path: Path, monk
     folder = write_files(tmp_path / "set", "female/a.jpg", "male/b.jpg")
     refuse_folder(monkeypatch, "male")
     with pytest.raises(
-        DataError, match=r"^evaluate.extra.new: .*1 of its folders cannot be read: male .Permission denied"
+        SourceError, match=r"^evaluate.extra.new: .*1 of its folders cannot be read: male .Permission denied"
     ):
         listed(folder)
 
@@ -202,14 +211,14 @@ def test_any_name_is_scored_and_written(tmp_path: Path) -> None:
     write_csv(tmp_path / "extra.csv", prediction_columns(CLASSES), list_predictions(scored, CLASSES))
     assert len(scored.rows) == len(expected)
     write_files(folder, "female/a%5Cb.jpg")
-    with pytest.raises(DataError, match=re.escape("would both become female/a%5Cb.jpg; rename one of them")):
+    with pytest.raises(SourceError, match=re.escape("would both become female/a%5Cb.jpg; rename one of them")):
         listed(folder)
 
 
 def test_a_table_of_windows_names_files_with_backslashes(tmp_path: Path) -> None:
     write_files(tmp_path, "x/a.jpg", "x\\b.jpg")
     path = write_table(tmp_path, "path,label\nx\\a.jpg,male\nx\\b.jpg,female\n")
-    with open_labelled_set("new", path, CLASSES) as labelled:
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         assert [(one.name, one.read()) for one in labelled.images] == [
             ("x\\a.jpg", PICTURES[0]),
             ("x\\b.jpg", PICTURES[1]),
@@ -228,7 +237,7 @@ def test_a_table_gives_paths_labels_and_attributes(tmp_path: Path) -> None:
     path = write_table(
         tmp_path, b"\xef\xbb\xbflabel,age_group,path,light\r\nmale,60+,x/a.jpg,\r\nfemale,0-9,b.jpg,dim\r\n"
     )
-    with open_labelled_set("new", path, CLASSES) as labelled:
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         assert labelled.attributes == ("age_group", "light")
         assert [(one.name, one.label, one.attributes) for one in labelled.images] == [
             ("x/a.jpg", 1, ("60+", "(empty)")),
@@ -239,7 +248,8 @@ def test_a_table_gives_paths_labels_and_attributes(tmp_path: Path) -> None:
 
 def test_a_column_with_too_many_values_is_no_attribute(tmp_path: Path) -> None:
     rows = "".join(f"{number}.jpg,male,{number},{number % 3}\n" for number in range(60))
-    with open_labelled_set("new", write_table(tmp_path, "path,label,person,light\n" + rows), CLASSES) as labelled:
+    path = write_table(tmp_path, "path,label,person,light\n" + rows)
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         assert (labelled.attributes, labelled.left_out) == (("light",), ("person",))
 
 
@@ -261,7 +271,7 @@ def test_a_column_with_too_many_values_is_no_attribute(tmp_path: Path) -> None:
     ],
 )
 def test_bad_tables_are_refused_by_line(tmp_path: Path, text: str | bytes, message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
+    with pytest.raises(SourceError, match=re.escape(message)) as caught:
         listed(write_table(tmp_path, text))
     assert "\n" not in str(caught.value)
 
@@ -280,7 +290,7 @@ def oracle(wrong: set[int] = frozenset()):  # type: ignore[no-untyped-def]
 
 
 def score(path: Path, wrong: set[int] = frozenset(), seen: dict[str, str] | None = None) -> ScoredSet:  # type: ignore[assignment]
-    with open_labelled_set("new", path, CLASSES) as labelled:
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
         return score_set(
             labelled, oracle(wrong), CLASSES, size=64, max_pixels=10**6, seen=seen or {}, num_bins=15
         )  # fmt: skip
@@ -330,7 +340,7 @@ def test_seen_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
     assert describe_set(scored, "", CLASSES)["left_out"] == {"seen in train": 1, "seen in val": 1}
     assert set(range(40)) - set(scored.rows.tolist()) == {3, 6}
     row = list(list_predictions(scored, CLASSES))[3]
-    assert row == ["new", "003.jpg", "seen in train", "male", "", "", "", ""]
+    assert row == ["003.jpg", "seen in train", "male", "", "", "", ""]
     every = {hashlib.sha256((tmp_path / f"{number:03}.jpg").read_bytes()).hexdigest(): "train" for number in range(40)}
     with pytest.raises(DataError, match="none of its 40 images is left to score: 40 seen in train"):
         score(path, seen=every)
@@ -354,8 +364,8 @@ def test_a_set_of_one_class_is_refused(tmp_path: Path) -> None:
 
 def read(path: Path) -> tuple[str, int]:
     reading = Reading()
-    with open_labelled_set("new", path, CLASSES) as labelled:
-        largest = max(len(one.rows) for one in read_batches(labelled, reading, size=64, max_pixels=10**6, seen={}))
+    with open_labelled_set("new", str(path), CLASSES) as labelled:
+        largest = max(len(rows) for rows, _ in read_batches(labelled, reading, size=64, max_pixels=10**6, seen={}))
     return reading.digest, largest
 
 

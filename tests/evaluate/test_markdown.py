@@ -1,7 +1,5 @@
 """Text of others is text in Markdown, whatever it holds."""
 
-from __future__ import annotations
-
 import re
 from html import unescape
 

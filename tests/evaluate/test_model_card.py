@@ -1,7 +1,5 @@
 """The card says where the figures come from, how sure they are, and what not to do with the model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

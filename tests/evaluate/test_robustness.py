@@ -1,7 +1,5 @@
 """Corruptions: each does what it says, more at each strength, and the table adds up."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from conftest import draw_pixels

@@ -1,7 +1,5 @@
 """The drawn data set: the same everywhere, with its faults."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

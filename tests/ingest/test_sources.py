@@ -1,7 +1,5 @@
 """Sources become one archive, or one line that says what is wrong with them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """A model file that loads but says what cannot be is refused in one line, by whatever loads it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -159,8 +157,8 @@ GRAPHS: dict[str, tuple[Callable[[Any], object], str]] = {
     "two inputs": (add_input, "has the inputs .*; this needs images"),
     "floats": (take_floats, r"has the inputs .*tensor\(float\).*; this needs images, tensor\(uint8\)"),
     "doubles": (give_doubles, r"has the outputs .*double.*; this needs probs, tensor\(float\)"),
-    "logits": (give_logits, "gives no probabilities but"),
-    "NaN": (give_nan, "gives no probabilities but"),
+    "logits": (give_logits, "which are not probabilities"),
+    "NaN": (give_nan, "which are not probabilities"),
     "another number of classes": (give_three, r"has the outputs .*\['n', 3\].*; this needs"),
     "another number of rows": (lambda graph: reshape(graph, 2, 0.5), r"gives \[6, 1\] numbers for 3 images"),
     "fails": (lambda graph: reshape(graph, 5, 7), "cannot be run"),
@@ -205,7 +203,7 @@ FIELDS: list[tuple[str, object]] = [
     ("channel_mean", [0.5, 0.5, float("nan")]), ("channel_mean", 0.5), ("channel_mean", ["0", "0", "0"]),
     ("channel_std", [1, 1, 0]), ("channel_std", [1, 1, -1]), ("channel_std", [1, 1, float("inf")]), ("channel_std", None),
     ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("temperature", -1), ("tta_margin", -1),
-    ("tta_margin", float("inf")), ("tta_margin", [0]), ("head", "round"), ("head", ["linear"]), ("architecture", "vgg"),
+    ("tta_margin", float("inf")), ("tta_margin", [0]), ("head", "round"), ("head", ["linear"]), ("architecture", "vgg"), ("architecture", ["alexnet"]), ("stem", "small"),
 ]  # fmt: skip
 
 

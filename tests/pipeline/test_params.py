@@ -1,7 +1,5 @@
 """params.yaml: every slip is refused by name."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """dvc.yaml against the code: what a stage uses is what DVC watches."""
 
-from __future__ import annotations
-
 import ast
 from fnmatch import fnmatch
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every stage in a temporary folder, without DVC: what it writes, what it mirrors, how it fails."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import importlib.util
@@ -26,7 +24,7 @@ from mlflow import MlflowClient
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import to_array
-from gender_classifier.errors import DataError, ModelError
+from gender_classifier.errors import DataError, ModelError, SourceError
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
 from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
@@ -240,7 +238,7 @@ def test_a_further_set_that_is_not_there_stops_the_stage_before_it_measures(copy
     params = yaml.safe_load((copy / "params.yaml").read_text())
     params["evaluate"]["extra"] = {"foreign": "nowhere.zip"}
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(DataError, match="evaluate.extra.foreign: .*nowhere.zip: no such folder or file"):
+    with pytest.raises(SourceError, match="evaluate.extra.foreign: .*nowhere.zip: no such folder or file"):
         run("evaluate", copy)
     assert not (copy / "metrics/evaluate.json").exists()
 

@@ -1,7 +1,5 @@
 """Patterns match as glob's do, and come back from every loop."""
 
-from __future__ import annotations
-
 import glob
 from pathlib import Path
 

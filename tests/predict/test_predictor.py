@@ -1,7 +1,5 @@
 """The model in use: the pixels and probabilities of the pipeline, streamed, and what is wrong said in one line."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

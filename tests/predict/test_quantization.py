@@ -1,7 +1,5 @@
 """The int8 variant is a model of this project, says nearly the same, and needs enough images to be made."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The one place that decides which images validate."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

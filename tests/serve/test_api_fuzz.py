@@ -1,7 +1,5 @@
 """Whatever is sent, the service answers as its OpenAPI document says, and never with a defect."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

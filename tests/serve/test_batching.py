@@ -1,7 +1,5 @@
 """What arrives while the model runs is its next batch; everybody gets their own answer."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine

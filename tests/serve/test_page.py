@@ -1,7 +1,5 @@
 """The page in a real browser: by mouse, by keyboard, on a phone, with a key; and with no other host."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,7 +1,5 @@
 """What strangers can do to the service with bare sockets: heads, framing, silence, numbers; and that it ends in time."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

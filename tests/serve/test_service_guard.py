@@ -1,7 +1,5 @@
 """Which host names the service answers to, and which pages may post to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import httpx

@@ -1,7 +1,5 @@
 """Names of models: paths stand as they are, names of the registry are looked up and downloaded."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

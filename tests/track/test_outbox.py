@@ -1,7 +1,5 @@
 """What the store has not received: in order, whole or not at all, for one store only."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The rule that moves `champion`: better, good enough, and measured on the very same images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import mlflow.pyfunc

@@ -1,7 +1,5 @@
 """The store lies in the main checkout whatever its path, its experiments' names, and where a process runs; it may move."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

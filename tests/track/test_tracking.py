@@ -1,7 +1,5 @@
 """Runs on a real SQLite store: named, tagged, closed as they ended; data and models in their own experiments."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Checkpoints: whole or absent, named after what decides the result, and enough to go on bit for bit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Where training computes, and in which precision; no answer here depends on the processor that runs the tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType

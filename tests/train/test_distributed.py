@@ -1,7 +1,5 @@
 """Several processes that train together: the same figures as one, one run, and nothing left behind."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The loop: repeatable bit for bit, it learns, it keeps the best epoch, it stops when told."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

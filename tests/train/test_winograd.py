@@ -1,7 +1,5 @@
 """Convolutions in fewer multiplications: torch's results and gradients, and no more rounding error than float32 allows."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Verdicts over images: each fault found, each policy kept, nothing depends on the order."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import replace
@@ -224,9 +222,9 @@ def test_the_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
     [
         (lambda text: "", "line 1 does not name the columns"),
         (lambda text: text.replace("member", "name", 1), "line 1 does not name the columns"),
-        (lambda text: text.replace(",80,", ",eighty,"), "line 2 is no record"),
-        (lambda text: text.replace(",ok,", ",fine,"), "line 2 is no record"),
-        (lambda text: text[:-40], "line 2 is no record"),
+        (lambda text: text.replace(",80,", ",eighty,"), "line 2 is not a record"),
+        (lambda text: text.replace(",ok,", ",fine,"), "line 2 is not a record"),
+        (lambda text: text[:-40], "line 2 is not a record"),
     ],
 )
 def test_damaged_manifests_are_refused(tmp_path: Path, change: object, message: str) -> None:

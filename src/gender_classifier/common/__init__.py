@@ -1,1 +1,1 @@
-"""Files, paths, params checks, figures' style, processes and messages: what every room may use."""
+"""Files, paths, params checks, figure style, processes and messages, for use in every room."""

@@ -1,4 +1,4 @@
-"""What a stage's room returns: the content of a file, where it goes, and where MLflow shows it."""
+"""Artifacts: the files that a stage's room returns, with their content, path and place in the MLflow run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file's header and rows."""
+    """Header and rows of a CSV file."""
 
     header: Sequence[str]
     rows: Iterable[Sequence[object]]
@@ -23,12 +23,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of a stage: ``path`` relative to the project's root, and ``mirror``, its folder in the MLflow run.
+    """A file of a stage.
 
-    Of the content, a mapping becomes JSON, a table CSV and a figure PNG; text and bytes are written as they are.
-
-    An empty ``mirror`` is the run's top folder, whose images MLflow previews beside those of other runs; None keeps
-    the file out of MLflow.
+    Attributes:
+        path: relative to the project's root.
+        content: a mapping is written as JSON, a table as CSV, a figure as PNG; text and bytes as they are.
+        mirror: folder in the MLflow run, or None to keep the file out of it. The top folder, an empty text, is where
+            MLflow previews images beside those of other runs.
     """
 
     path: str
@@ -37,7 +38,7 @@ class Artifact:
 
 
 class Run(Protocol):
-    """A tracked run as the rooms see it; they know nothing of MLflow."""
+    """Interface of a tracked run, so that rooms need not import MLflow."""
 
     run_id: str
     experiment: str

@@ -1,6 +1,4 @@
-"""Matplotlib as this project uses it: its own defaults, whatever the user's settings, and text that is only text."""
-
-from __future__ import annotations
+"""Matplotlib with its default style whatever the user's settings, text without formulas, and figures of two rooms."""
 
 import os
 import sys
@@ -13,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.common.colors import CLASS_COLORS as CLASS_COLORS
 from gender_classifier.common.files import replacing
 from gender_classifier.common.logs import quiet_loggers
 
 
 @contextmanager
 def _importing_matplotlib() -> Iterator[None]:
-    """Hide ``MPLBACKEND`` meanwhile: the import fails on a backend that is not installed.
+    """Import without ``MPLBACKEND``, which a notebook exports to its commands and may name a missing package.
 
-    A notebook exports its own backend to every command that it starts. Matplotlib's remarks on settings and folders
-    are kept back as well: no figure depends on them.
+    Matplotlib's warnings about settings and folders are hidden as well: no figure depends on them.
     """
     backend, is_first = os.environ.pop("MPLBACKEND", None), "matplotlib" not in sys.modules
     try:
@@ -32,7 +30,7 @@ def _importing_matplotlib() -> Iterator[None]:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend and is_first:
-        with suppress(ValueError):  # for those who go on with pyplot
+        with suppress(ValueError):  # restored for pyplot
             mpl.rcParams["backend"] = backend
 
 
@@ -46,18 +44,18 @@ with _importing_matplotlib():
     from matplotlib.ticker import NullFormatter as NullFormatter
     from matplotlib.ticker import PercentFormatter as PercentFormatter
 
-# Other modules import Matplotlib's classes from here, so that the guard above comes first.
+# Other modules import Matplotlib's classes from here, so that the guard above runs first.
 
-# rcParams belong to the whole process.
+# rcParams are global.
 _DRAWING = threading.RLock()
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw with Matplotlib's defaults, and put the user's settings back afterwards; usable as a decorator.
+    """Draw with Matplotlib's defaults and restore the user's settings afterwards; also a decorator.
 
-    Some settings are read when an artist is made, others when it is drawn: both must happen inside. Text is never
-    parsed as a formula, as ``$`` is an ordinary character of a file's name.
+    Some settings are read when an artist is created, others when it is drawn: do both inside. Text is never parsed as
+    a formula, since file names may contain ``$``.
     """
     with _DRAWING, mpl.rc_context():
         mpl.style.use("default")
@@ -66,7 +64,7 @@ def own_style() -> Iterator[None]:
 
 
 def one_line(text: str, most: int = 80) -> str:
-    r"""Return ``text`` as a figure can show it: one line of at most ``most`` characters, shortened in the middle.
+    r"""Return ``text`` as one line of at most ``most`` characters, shortened in the middle.
 
     Control characters, and characters that the font lacks, are written as ``\x``, ``\u`` or ``\U`` escapes.
     """
@@ -80,32 +78,24 @@ def one_line(text: str, most: int = 80) -> str:
 
 @cache
 def _read_glyphs() -> frozenset[int]:
-    """Return the code points of Matplotlib's default font, which comes with it."""
+    """Return the code points of Matplotlib's bundled default font."""
     return frozenset(FT2Font(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")).get_charmap())
 
 
-# Okabe & Ito's colours, told apart by the colour-blind.
+# Okabe & Ito's palette, which colour-blind readers can distinguish.
 TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#0072B2", "#D55E00", "#555555"
-
-
 OK_COLOR, REJECTED_COLOR = "#009E73", "#D55E00"
-
-
-CLASS_COLORS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # a colour a class
 
 
 SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 
-
 _DPI = 120
-
-
-MAX_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 28, 4  # most characters that have room, and most lines
+MAX_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 28, 4  # characters, characters per line, lines
 
 
 @own_style()
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG, whole or not at all; equal figures give equal bytes."""
+    """Write ``figure`` as PNG, atomically; equal figures give equal bytes."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None}, backend="agg")
 
@@ -114,11 +104,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 def contact_sheet(
     images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
 ) -> Figure:
-    """Lay out images, uint8 (H, W, 3) of any size or None for what cannot be decoded, with a caption below each."""
+    """Lay out images, uint8 (H, W, 3) of any size or None where decoding failed, with a caption below each."""
     columns = min(columns, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
     width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6
-    # A layout of our own: to find one for dozens of panels takes Matplotlib longer than to draw them.
+    # A fixed layout: for dozens of panels Matplotlib's engine takes longer than drawing.
     figure = Figure(figsize=(width, height))
     figure.suptitle(one_line(title), fontsize=11, y=1 - 0.1 / height, va="top")
     edges = {"left": 0.01, "right": 0.99, "bottom": 0.55 / height, "top": 1 - 0.45 / height}
@@ -140,7 +130,7 @@ def contact_sheet(
 
 @own_style()
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
-    """Draw counts, and beside them the share of each actual class; confusion (C, C), rows actual."""
+    """Draw counts and, beside them, shares of each actual class; ``confusion`` is int64 (C, C), rows actual."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     figure.suptitle(f"{one_line(title)}: {confusion.sum():,} images")
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -152,6 +142,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title
 
 
 def start_figure(title: str, width: float, height: float = 4.2) -> tuple[Figure, Axes]:
+    """Return a figure with one axes, size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
@@ -160,15 +151,17 @@ def start_figure(title: str, width: float, height: float = 4.2) -> tuple[Figure,
 
 
 def shorten_names(names: Iterable[str]) -> list[str]:
+    """Shorten class names for tick labels."""
     return [one_line(name, MAX_CLASS_NAME) for name in names]
 
 
 def legend_name(name: str) -> str:
-    """Keep Matplotlib from hiding a label that begins with an underscore."""
+    """Return a class name for a legend, where Matplotlib hides labels that begin with an underscore."""
     return (" " if name.startswith("_") else "") + one_line(name, MAX_CLASS_NAME)
 
 
 def tidy_axes(axes: Axes) -> None:
+    """Remove the frame's top and right, and draw a faint horizontal grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)

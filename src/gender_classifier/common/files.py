@@ -1,6 +1,4 @@
-"""Writing files whole or not at all: a temporary name for each writer, fsync, rename."""
-
-from __future__ import annotations
+"""Atomic writes (temporary file, fsync, rename), and reading and writing of JSON and CSV."""
 
 import csv
 import fcntl
@@ -22,15 +20,15 @@ _LEFTOVER = re.compile(r"^\..*-[0-9a-f]{16}\.tmp$", re.DOTALL)
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, of this writer alone; on success move it to ``path``, else remove it.
+    """Yield a temporary path beside ``path``; on success move it to ``path``, otherwise remove it.
 
-    Whoever looks at ``path`` sees the old file, or a new one complete and on disk, and nothing between; of several
-    writers at once, the last one's. The temporary file is made here, under a name that nobody can foresee, so that no
-    link is followed. What killed writers have left in the folder is removed.
+    Readers of ``path`` see either the old file or the new one, complete and on disk; of several writers at once, the
+    last one wins. The temporary file is created here under an unpredictable name, so no link is followed. Temporary
+    files of killed writers are removed.
 
     Args:
-        path: its folder is made where it is missing; a link there is replaced, not followed.
-        private: readable and writable by the user alone; otherwise as the umask says.
+        path: its folder is created if missing; a link is replaced, not followed.
+        private: readable and writable by the user only; otherwise the umask decides.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
@@ -46,75 +44,65 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
             flush_to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-            os.close(descriptor)  # and with it the lock that says that this writer lives
+            os.close(descriptor)  # also releases the lock
     except OSError as error:
-        if error.filename is None:  # the error of a write knows no name
+        if error.filename is None:  # errors of write() name no file
             error.filename = str(path)
         raise
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in ``folder`` whose writers are dead; where that cannot be told, they stay."""
+    """Remove the temporary files in ``folder`` whose writers are dead; keep them where this is unknown."""
     with suppress(OSError), os.scandir(folder) as entries:
-        for path in [Path(one.path) for one in entries if _LEFTOVER.search(one.name)]:
-            with suppress(OSError), _open_regular(path) as descriptor:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for path in [Path(entry.path) for entry in entries if _LEFTOVER.search(entry.name)]:
+            with suppress(OSError), open(path, opener=_open_regular) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 
 
-# Once a process: a folder may hold many files, and be written to as many times.
+def _open_regular(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+# Once per process and folder, as listing a folder for each of many files is slow.
 _remove_leftovers_once = lru_cache(1024)(remove_leftovers)
 
 
 def _make_temporary(path: Path, mode: int) -> tuple[Path, int]:
-    """Make an empty file beside ``path`` and lock it; return it, and the descriptor that holds the lock."""
+    """Create and lock an empty file beside ``path``; return its path and the descriptor that holds the lock."""
     while True:
-        temporary = path.with_name(f".{_shorten(path.name)}-{secrets.token_hex(8)}.tmp")
+        shortened = os.fsdecode(os.fsencode(path.name)[:200])  # a file name has at most 255 bytes
+        temporary = path.with_name(f".{shortened}-{secrets.token_hex(8)}.tmp")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        # Not every file system has locks. There, nothing is taken for a leftover either.
+        # A file system without locks: remove_leftovers then removes nothing either.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
-        os.close(descriptor)  # before the lock was held, another writer took the file for a leftover
-
-
-@contextmanager
-def _open_regular(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _shorten(name: str) -> str:
-    """Return a part of ``name`` that leaves room, in the 255 bytes of a file's name, for what makes it unique."""
-    return os.fsdecode(os.fsencode(name)[:200])
+        os.close(descriptor)  # another writer removed the file before it was locked
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Write ``text`` as UTF-8; a surrogate, as of a name that is not UTF-8, as its ``\u`` escape."""
+    r"""Write ``text`` as UTF-8; surrogates, from file names that are not UTF-8, become ``\u`` escapes."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` as it is."""
+    """Write ``data``."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as indented JSON with its keys in the given order; NaN and infinity are refused."""
+    """Write ``value`` as indented JSON, keys in the given order; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    r"""Write a header and ``rows``, comma-separated, a line each.
+    r"""Write a header and ``rows`` as CSV in UTF-8.
 
-    Any text survives reading with ``csv`` and ``newline=""``, except surrogates: they become ``\u`` escapes, so that
-    the file is UTF-8.
+    Any text survives reading with ``csv`` and ``newline=""``, except surrogates: they become ``\u`` escapes.
     """
     with (
         replacing(path) as temporary,
@@ -126,7 +114,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 class CsvWriter(Protocol):
-    """What ``csv.writer`` returns, which has no public type."""
+    """Interface of ``csv.writer``, whose type is private."""
 
     def writerow(self, row: Iterable[object], /) -> object:
         """Write one row."""
@@ -136,10 +124,10 @@ class CsvWriter(Protocol):
 
 
 def build_csv_writer(file: TextIO) -> CsvWriter:
-    """Return a ``csv.writer`` of lines that end with a line feed, and quote any field with a line break.
+    """Return a ``csv.writer`` that ends lines with a line feed and quotes fields with any line break.
 
     Args:
-        file: open for text, with ``newline=""``.
+        file: open for text with ``newline=""``.
     """
     return csv.writer(_UnixLines(file), lineterminator="\r\n")
 
@@ -147,7 +135,7 @@ def build_csv_writer(file: TextIO) -> CsvWriter:
 class _UnixLines:
     """Ends each row with a line feed.
 
-    Told to do that itself, ``csv.writer`` leaves a carriage return unquoted before Python 3.13.
+    With that as ``lineterminator``, ``csv.writer`` leaves carriage returns unquoted before Python 3.13.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -161,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read the JSON object in ``path``.
 
     Raises:
-        DataError: there is no such file, or it holds no JSON object.
+        DataError: there is no such file, or it is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the system write a file's content, or a folder's names, to the disk before going on."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -185,9 +173,10 @@ def flush_to_disk(path: Path) -> None:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, as hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_digest(digest: str) -> str:
-    """Return the part of a SHA-256 that is shown to people, in MLflow too."""
+    """Return the first part of a SHA-256, as shown to people and in MLflow."""
     return digest[:16]

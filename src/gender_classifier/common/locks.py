@@ -1,6 +1,4 @@
-"""Locks between processes, as files."""
-
-from __future__ import annotations
+"""File locks between processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +14,13 @@ def hold_lock(path: Path, *, on_wait: Callable[[], object] = lambda: None, timeo
     """Hold the lock file ``path`` until the block ends; wait for a process that holds it.
 
     Args:
-        path: the lock file; it is made, and stays.
+        path: the lock file; created if missing, and kept.
         on_wait: called once if another process holds the lock.
-        timeout: seconds to wait for it at most; negative for as long as it takes.
+        timeout: most seconds to wait; negative for no limit.
 
     Raises:
         filelock.Timeout: another process still holds it after ``timeout``.
-        LockError: the file cannot be made, or its file system has no locks.
+        LockError: the file cannot be created, or its file system has no locks.
     """
     lock = FileLock(path)
     try:

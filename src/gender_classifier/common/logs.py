@@ -1,7 +1,6 @@
-"""Log messages of this package on standard error, and other libraries' loggers kept quiet."""
+"""Log messages and tracebacks on standard error, the options that control them, and quiet third-party loggers."""
 
-from __future__ import annotations
-
+import argparse
 import logging
 import os
 import sys
@@ -11,20 +10,30 @@ from contextlib import contextmanager
 from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.common.terminal import printable
 
-LEVEL_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL"
+LEVEL_VARIABLE, DEBUG_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL", "GENDER_CLASSIFIER_DEBUG"
 PACKAGE = "gender_classifier"
 
 
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--debug`` and ``--verbose``, which stages and subcommands share."""
+    parser.add_argument("--debug", action="store_true", help=f"show tracebacks of errors (or set {DEBUG_VARIABLE}=1)")
+    parser.add_argument("--verbose", action="store_true", help=f"log more (or set {LEVEL_VARIABLE}=DEBUG)")
+
+
+def wants_traceback(options: argparse.Namespace | None) -> bool:
+    """Return True if ``--debug`` or the environment asks for tracebacks."""
+    return bool(options is not None and options.debug) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
 def show_logs(name: str, *, verbose: bool = False) -> None:
-    """Print this package's log messages, with ``name`` before each.
+    """Print this package's log messages, prefixed with ``name``.
 
     Args:
         name: of the stage or command.
-        verbose: debug messages too; else the level is that of ``GENDER_CLASSIFIER_LOG_LEVEL``, INFO by default.
+        verbose: include debug messages. Otherwise ``GENDER_CLASSIFIER_LOG_LEVEL`` sets the level, INFO by default.
     """
     logger = logging.getLogger(PACKAGE)
-    for handler in [one for one in logger.handlers if isinstance(one, _Handler)]:
-        logger.removeHandler(handler)
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Handler)]
     handler = _Handler()
     handler.setFormatter(_Formatter(name))
     logger.addHandler(handler)
@@ -34,7 +43,7 @@ def show_logs(name: str, *, verbose: bool = False) -> None:
 
 @contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Let loggers of libraries say nothing below ``level`` until the block ends."""
+    """Raise the level of the named loggers to ``level`` within the block."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -42,12 +51,12 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
     try:
         yield
     finally:
-        for logger, own in zip(loggers, before, strict=True):
-            logger.setLevel(own)
+        for logger, level_before in zip(loggers, before, strict=True):
+            logger.setLevel(level_before)
 
 
 class _Handler(logging.Handler):
-    """Writes to what ``sys.stderr`` is at that time."""
+    """Writes to the current ``sys.stderr``, which may be replaced after the handler is made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)

@@ -1,6 +1,4 @@
-"""Processes: which one a run belongs to, whether it lives, who started it, how many share the machine."""
-
-from __future__ import annotations
+"""Processes: identity, liveness, parent, and the share of the machine's processors."""
 
 import ctypes
 import os
@@ -19,7 +17,7 @@ from gender_classifier.common.threads import count_cores, count_scheduled
 
 _HOST, _PID, _STARTED = "process.host", "process.pid", "process.started"
 
-# Of <malloc.h>: mallopt(3).
+# From <malloc.h>; see mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BYTES = 2**30
 
@@ -27,13 +25,13 @@ _SHELLS = {"sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh",
 
 
 def identify_process() -> dict[str, str]:
-    """Return tags that tell this process from every other: host, number, and when it started (s since 1970)."""
-    own = psutil.Process()
-    return {_HOST: socket.gethostname(), _PID: str(own.pid), _STARTED: f"{own.create_time():.2f}"}
+    """Return tags that identify this process: host, PID, and when it started (s since 1970)."""
+    process = psutil.Process()
+    return {_HOST: socket.gethostname(), _PID: str(process.pid), _STARTED: f"{process.create_time():.2f}"}
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Whether ``tags`` name a process of this host that has ended. What cannot be known is taken to live."""
+    """Return True if ``tags`` name a process of this host that has ended; False where this cannot be known."""
     if tags.get(_HOST) != socket.gethostname():
         return False
     try:
@@ -50,23 +48,23 @@ _stopped = threading.Event()
 
 
 def note_stop() -> None:
-    """Remember that a signal told this process to end; for signal handlers."""
+    """Record that a stop signal was received; called by signal handlers."""
     _stopped.set()
 
 
 def is_stopped() -> bool:
-    """Whether a signal has told this process to end: what a library makes of that exception is no failure then."""
+    """Return True once a stop signal was received; exceptions raised afterwards are not failures."""
     return _stopped.is_set()
 
 
 def stop_with_dvc(period: float = 0.5) -> None:
     """Send this process SIGTERM once the DVC command that started it is gone.
 
-    SIGTERM and SIGKILL end ``dvc`` and leave its stage running; a second ``dvc repro`` would then work beside it
-    on the same files. Started by hand (no ``DVC_STAGE``), a stage has nobody to follow.
+    SIGTERM and SIGKILL end ``dvc`` but not its stage, and a second ``dvc repro`` would then write the same files.
+    Nothing happens in a stage started by hand (no ``DVC_STAGE``).
 
     Args:
-        period: seconds between two looks.
+        period: seconds between checks.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -97,32 +95,31 @@ def _is_queue_worker(path: Path) -> bool:
 
 
 def share_threads(root: Path) -> int | None:
-    """Return how many threads this stage may use; None where PyTorch's own choice is right, or OpenMP is told.
+    """Return how many threads this stage may use; None where PyTorch's default is right or ``OMP_NUM_THREADS`` is set.
 
-    A job of ``dvc queue start -j N`` gets its part of the processors, and a container with a quota as many as that
-    pays for.
+    The jobs of ``dvc queue start -j N`` share the processors, and a container with a quota gets no more than that.
 
     Args:
-        root: the folder the stage runs in.
+        root: folder in which the stage runs.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return None
     cores, workers = count_cores(), 1
-    if find_main_root(root) != root.resolve():  # in a copy: the repository that was copied owns the queue
+    if find_main_root(root) != root.resolve():  # the queue belongs to the repository that was copied
         workers = max(count_queue_workers(Path(os.environ["DVC_ROOT"])), 1)
     threads = max(1, cores // workers)
     return threads if threads < count_scheduled() else None
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep what this process frees for its next use; with any other C library, nothing happens.
+    """Make glibc keep freed memory for reuse; with any other C library, do nothing.
 
-    A training step frees and asks for the same megabytes again and again. glibc by itself hands them back to the
-    kernel, which clears them again, page by page: 7 % of a step of 128 images. Who sets ``MALLOC_*`` or
-    ``GLIBC_TUNABLES`` in the environment has decided already.
+    Each training step frees and allocates the same megabytes. By default glibc returns them to the kernel, which
+    clears every page again: 7 % of a step of 128 images. ``MALLOC_*`` and ``GLIBC_TUNABLES`` in the environment take
+    precedence.
 
     Returns:
-        Whether it was done.
+        True if it was done.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
@@ -131,7 +128,7 @@ def keep_freed_memory() -> bool:
 
 
 def _find_starter() -> psutil.Process | None:
-    """Return the first ancestor that is no shell; None if the starter is gone and init has taken its place."""
+    """Return the first ancestor that is not a shell; None if the starter is gone and init has taken its place."""
     for ancestor in psutil.Process().parents():
         try:
             if ancestor.name() in _SHELLS and ancestor.pid != 1:
@@ -144,7 +141,7 @@ def _find_starter() -> psutil.Process | None:
 
 
 def _may_be_dvc(process: psutil.Process) -> bool:
-    """Tell DVC, or a Python program that uses it, as the first process of a container from an init."""
+    """Return True for DVC, or a Python program that may use it, as opposed to the init of a container."""
     command = process.cmdline()
     return "dvc" in " ".join(command) or Path(command[0] if command else "").name.startswith("python")
 

@@ -1,6 +1,4 @@
-"""Types and checks for the sections of ``params.yaml``, built on pydantic: strict types, bounds, no unknown keys."""
-
-from __future__ import annotations
+"""Types and checks of ``params.yaml``, built on pydantic: strict types, bounds, no unknown keys."""
 
 import difflib
 import re
@@ -19,13 +17,13 @@ from gender_classifier.errors import ParamsError
 Section = TypeVar("Section")
 
 TOP_LEVEL = "top level"
-"""Marks a key that stands at the top of the file instead of in its section, for ``dvc exp run -S epochs=20``."""
+"""Marks a key that is at the top of the file instead of in its section, for ``dvc exp run -S epochs=20``."""
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def _to_text(value: object) -> object:
-    # `weights: none` and `source: 2024` are text whatever YAML takes them for.
+    # `source: 2024` is text, although YAML reads a number.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -46,13 +44,13 @@ Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}\
 
 @dataclass_transform(frozen_default=True)
 def section(cls: type[Section]) -> type[Section]:
-    """Make ``cls`` a frozen dataclass that checks its values and refuses other keys."""
+    """Turn ``cls`` into a frozen dataclass that checks its values and refuses unknown keys."""
     checked: type[Section] = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)  # type: ignore[assignment]
     return checked
 
 
 def build(kind: type[Section], raw: Mapping[str, Any], origin: Path) -> Section:
-    """Build a section of sections from what YAML read.
+    """Build a section of sections from the content of a YAML file.
 
     Args:
         kind: a :func:`section` whose fields are sections.
@@ -60,10 +58,10 @@ def build(kind: type[Section], raw: Mapping[str, Any], origin: Path) -> Section:
         origin: the file, for messages.
 
     Raises:
-        ParamsError: a key is unknown, missing, of the wrong type or out of range; one line, with the key and its value.
+        ParamsError: a key is unknown, missing, of the wrong type or out of range; names the key and its value.
     """
     kinds = get_type_hints(kind)
-    top = {key: name for name, one in kinds.items() for key in list_top_level(one)}
+    top = {key: name for name, subsection in kinds.items() for key in _list_top_level(subsection)}
     _refuse_unknown([str(key) for key in raw], [*top, *kinds], origin, "")
     tree = {name: value for name, value in raw.items() if name in kinds and value is not None}
     for name, value in tree.items():
@@ -75,18 +73,18 @@ def build(kind: type[Section], raw: Mapping[str, Any], origin: Path) -> Section:
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        first = min(details, key=lambda one: one["type"] != "unexpected_keyword_argument")
+        first = min(details, key=lambda detail: detail["type"] != "unexpected_keyword_argument")
         raise ParamsError(f"{origin}: {_describe(first, kind, top)}") from None
 
 
-def list_top_level(kind: type[Any]) -> list[str]:
-    """Return the keys of a section that stand at the top of the file."""
+def _list_top_level(kind: type[Any]) -> list[str]:
+    """Return the keys of a section that are at the top of the file."""
     return [name for name, hint in get_type_hints(kind, include_extras=True).items() if TOP_LEVEL in get_args(hint)]
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``section.key`` and value of every key below a section."""
-    top = list_top_level(type(value)) if is_dataclass(value) else ()
+    """Yield name, as ``section.key``, and value of every key below a section."""
+    top = _list_top_level(type(value)) if is_dataclass(value) else ()
     entries = {item.name: getattr(value, item.name) for item in fields(value)} if is_dataclass(value) else value
     for key, child in entries.items():
         if is_dataclass(child) or isinstance(child, Mapping):
@@ -127,7 +125,7 @@ def _explain(error: ErrorDetails, hint: Any, annotations: tuple[Any, ...]) -> st
 
 
 def _find_hint(kind: Any, place: list[str]) -> tuple[Any, tuple[Any, ...]]:
-    """Return the plain type at ``place`` and what annotates it."""
+    """Return the plain type at ``place`` and its annotations."""
     hint: Any = kind
     for part in place:
         hint = get_type_hints(hint, include_extras=True)[part] if is_dataclass(hint) else get_args(hint)[1]
@@ -138,13 +136,13 @@ def _find_hint(kind: Any, place: list[str]) -> tuple[Any, tuple[Any, ...]]:
 
 def _bound(annotations: tuple[Any, ...]) -> str:
     parts = []
-    for one in (inner for item in annotations for inner in (item if isinstance(item, Interval) else [item])):
-        if isinstance(one, Gt):
-            parts.append(f"above {one.gt:g}")
-        elif isinstance(one, Ge):
-            parts.append(f"at least {one.ge:g}")
-        elif isinstance(one, Le):
-            parts.append(f"at most {one.le:g}")
+    for bound in (inner for item in annotations for inner in (item if isinstance(item, Interval) else [item])):
+        if isinstance(bound, Gt):
+            parts.append(f"above {bound.gt:g}")
+        elif isinstance(bound, Ge):
+            parts.append(f"at least {bound.ge:g}")
+        elif isinstance(bound, Le):
+            parts.append(f"at most {bound.le:g}")
     return " and ".join(parts)
 
 

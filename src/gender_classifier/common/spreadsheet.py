@@ -1,11 +1,9 @@
-"""Tables for people: a spreadsheet that opens them runs nothing. One rule for every CSV file with names in it.
+"""CSV files that are safe to open in a spreadsheet.
 
-A cell that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises ("CSV Injection");
-numbers such as -0.5 stay numbers. :func:`restore_cell` undoes it, so that any text survives. Tables for machines, the
-manifest and the index, are written as they are: each name in them begins with the folder of its split.
+A cell that a spreadsheet would run as a formula gets an apostrophe in front, as OWASP advises ("CSV Injection");
+numbers such as -0.5 stay numbers. :func:`restore_cell` undoes it. The manifest and the index are not escaped: each
+name in them begins with the folder of its split.
 """
-
-from __future__ import annotations
 
 import re
 import unicodedata
@@ -18,29 +16,29 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORE
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file as :func:`~gender_classifier.common.files.write_csv` does, its cells safe for a spreadsheet."""
+    """Write a CSV file with escaped cells; see :func:`~gender_classifier.common.files.write_csv`."""
     write_csv(path, list(map(str, escape_row(header))), (escape_row(row) for row in rows))
 
 
 def escape_row(cells: Iterable[object]) -> list[object]:
-    """Return a row's cells, each text that would be a formula with an apostrophe in front."""
+    """Return a row with :func:`escape_cell` applied to its texts."""
     return [escape_cell(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
 def escape_cell(text: str) -> str:
-    """Return ``text`` with an apostrophe in front, if a spreadsheet would take it for a formula."""
+    """Return ``text`` with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if _is_formula(text.lstrip("'")) else text
 
 
 def restore_cell(text: str) -> str:
-    """Return what :func:`escape_cell` made ``text`` of."""
+    """Undo :func:`escape_cell`."""
     return text[1:] if text.startswith("'") and _is_formula(text.lstrip("'")) else text
 
 
 def _is_formula(text: str) -> bool:
-    # A lone hyphen is the name of standard input.
+    # A single hyphen is the name of standard input.
     if text in ("", "-") or _NUMBER.fullmatch(text):
         return False
-    # Full-width signs count as well, and so do blanks and invisible characters before a sign.
+    # Spreadsheets also accept full-width signs, and blanks or invisible characters before a sign.
     first = next((char for char in text if char.isprintable() and not char.isspace()), " ")
     return text[0] in "\t\r\n" or unicodedata.normalize("NFKC", first)[0] in "=+-@\u2212"

@@ -1,6 +1,4 @@
-"""Text on standard output and standard error, whatever their encoding can show."""
-
-from __future__ import annotations
+"""Safe text output: characters the encoding lacks, control characters and secrets."""
 
 import codecs
 import os
@@ -9,14 +7,14 @@ import sys
 from gender_classifier.common.credentials import hide_secrets, protect_stderr
 
 BYTES_OR_ESCAPES = "gender_classifier.bytes_or_escapes"
-"""Name of the encoding error handler that gives undecodable bytes back and escapes what the encoding lacks."""
+"""Name of the encoding error handler that restores undecodable bytes and escapes characters the encoding lacks."""
 
 
 def make_output_safe(*, errors: str = "backslashreplace") -> None:
-    r"""Write characters that the terminal's or pipe's encoding lacks as ``\u`` escapes, instead of failing on them.
+    r"""Write characters that the output's encoding lacks as ``\u`` escapes instead of failing on them.
 
-    A stream that was replaced by one without ``reconfigure`` is left as it is. One that the caller has closed, as
-    ``>&-`` does, takes everything and shows nothing. Standard error shows no secret of the environment from now on.
+    A replaced stream without ``reconfigure`` is left as it is, and a closed one (``>&-``) discards what is written.
+    Standard error hides the environment's secrets from now on.
 
     Args:
         errors: handler of standard output's encoding errors; standard error always escapes.
@@ -32,12 +30,12 @@ def make_output_safe(*, errors: str = "backslashreplace") -> None:
 
 
 def complain(name: str, message: object, *, kind: str = "error") -> None:
-    """Tell on standard error, in one line, what is wrong; nothing in it controls the terminal or is secret."""
+    """Print one line on standard error, without control characters and secrets."""
     print(printable(hide_secrets(f"{name}: {kind}: {message}")), file=sys.stderr)
 
 
 def drop_output() -> None:
-    """Send what is still to be written to standard output nowhere: it cannot be written, and this was reported."""
+    """Discard the rest of standard output, which cannot be written; call this after reporting the error."""
     try:
         target = sys.stdout.fileno()
     except (OSError, ValueError):  # not a file
@@ -48,18 +46,18 @@ def drop_output() -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return an error of the operating system in one line: the file, where it is known, and the reason."""
+    """Return an operating system error in one line: the file, if known, and the reason."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def printable(text: str) -> str:
-    """Escape what would break a line or control the terminal."""
+    """Escape line breaks and control characters."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _give_bytes_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode one character: a surrogate that stands for a byte as this byte, any other as its escape."""
+    """Encode one character: a surrogate of a byte as that byte, any other as its escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     char = error.object[error.start]

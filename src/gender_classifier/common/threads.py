@@ -1,22 +1,26 @@
-"""How many processors this process may use."""
-
-from __future__ import annotations
+"""Processors that this process may use, and work cut into batches for them."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
+_CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 
 
 def count_cores() -> int:
-    """Return the number of processors that the scheduler and the control groups of this process allow, at least 1.
+    """Return the number of processors that the scheduler and the control groups allow, at least 1.
 
-    A container started with ``--cpus 2`` sees all processors of its host, and gets the time of two.
+    A container started with ``--cpus 2`` sees all processors of its host, but gets the time of two.
     """
-    return max(1, min([count_scheduled(), *(math.ceil(quota) for quota in _read_quotas(_CGROUPS, _OWN_CGROUPS))]))
+    return max(
+        1, min([count_scheduled(), *(math.ceil(quota) for quota in _read_quotas(_CGROUPS, _CGROUPS_OF_PROCESS))])
+    )
 
 
 def count_scheduled() -> int:
@@ -25,13 +29,30 @@ def count_scheduled() -> int:
 
 
 def find_thread_limit() -> int | None:
-    """Return how many threads to ask of a library that counts processors by itself; None where it counts right."""
+    """Return the thread limit for a library that counts processors itself; None where its count is right."""
     cores = count_cores()
     return cores if cores < count_scheduled() else None
 
 
+def chunk(items: Iterable[T], size: int, *, first: int | None = None) -> Iterator[list[T]]:
+    """Yield ``items`` in lists of ``size``; the last one may be shorter.
+
+    Args:
+        items: consumed as the lists are.
+        size: items a list.
+        first: items in each of the first four lists; this doubles after every four lists, up to ``size``, so that the
+            first results come soon and few items are spread over all workers. None starts with ``size``.
+    """
+    remaining, current, count = iter(items), first or size, 0
+    while batch := list(islice(remaining, current)):
+        yield batch
+        count += 1
+        if count % 4 == 0:
+            current = min(2 * current, size)
+
+
 def _read_quotas(root: Path, own: Path) -> Iterator[float]:
-    """Yield each limit, in processors, of the groups of this process and those around them; version 1 and 2."""
+    """Yield the quota, in processors, of each control group of this process and their parents; version 1 and 2."""
     for folder in _find_groups(root, own):
         quota, period = [*_read(folder / "cpu.max").split(), "", ""][:2]
         if not quota:
@@ -47,7 +68,7 @@ def _find_groups(root: Path, own: Path) -> Iterator[Path]:
             continue
         base = root / controllers if controllers else root
         path = PurePosixPath(name.lstrip("/"))
-        # Inside a container the names are often those of the host: what is not there is passed over.
+        # In a container these are often the host's names; missing folders read as no limit.
         yield from (base / place for place in (path, *path.parents))
 
 

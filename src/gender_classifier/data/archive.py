@@ -1,6 +1,4 @@
-"""Zip archives: the raw one, whose bytes depend on its members alone, and those that people give."""
-
-from __future__ import annotations
+"""Zip archives: writing the raw archive reproducibly, and reading untrusted ones."""
 
 import copy
 import os
@@ -22,7 +20,7 @@ from gender_classifier.data.formats.zip_ranges import MAX_DIRECTORY_BYTES, find_
 from gender_classifier.errors import ArchiveError
 
 MAX_MEMBER_BYTES = MAX_FILE_BYTES
-"""What would unpack to more is a decompression bomb."""
+"""A larger member is refused as a decompression bomb."""
 
 MAX_TOTAL_BYTES = 64 * 2**30
 
@@ -35,7 +33,7 @@ _FILE_TYPES = {
     stat.S_IFSOCK: "a socket",
 }  # fmt: skip
 
-# zipfile unpacks the others without a limit: 574 bytes of bzip2 become 1.2 GB before their size is known.
+# zipfile unpacks other methods without a limit: 574 bytes of bzip2 become 1.2 GB before the size is checked.
 _READABLE_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, deflate64.METHOD})
 _METHODS = {
     1: "Shrink", 6: "Implode", 8: "Deflate", 9: "Deflate64", 10: "PKWARE Implode", 12: "bzip2", 14: "LZMA",
@@ -46,22 +44,22 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Val
 
 
 def write_archive(path: Path, members: Iterable[tuple[str, bytes]]) -> int:
-    """Write (name, content) pairs, in strictly rising order of names, into one stored zip.
+    """Write (name, content) pairs, sorted by name, into an uncompressed zip.
 
     Members are written as they come, so memory does not grow with their number. Equal members give equal bytes.
-    What is written is what :class:`Archive` reads, under the same names.
+    :class:`Archive` reads the same members under the same names.
 
     Returns:
         The number of members.
 
     Raises:
-        ArchiveError: the names are not in order, one occurs twice, or a member is one that Archive refuses.
+        ArchiveError: names are not sorted or not unique, or Archive would refuse a member.
     """
     last, count, total = "", 0, 0
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, data in members:
             if name <= last:
-                raise ArchiveError(f"{path}: member {name!r} comes after {last!r}; names must rise and differ")
+                raise ArchiveError(f"{path}: member {name!r} comes after {last!r}; names must be unique and sorted")
             info = _build_info(path, name, len(data))
             total += len(data)
             _check_total(path, total)
@@ -73,23 +71,23 @@ def write_archive(path: Path, members: Iterable[tuple[str, bytes]]) -> int:
 class Archive:
     """A zip file opened for reading.
 
-    A member has a name with ``/`` between its parts, without empty ones, escaped by
-    :func:`~gender_classifier.data.file_names.escape_name`. One that must not be read harms none of the others: only
-    reading it, or checking it, fails.
+    Member names are normalized: ``/`` between non-empty parts, escaped by
+    :func:`~gender_classifier.data.file_names.escape_name`. A member that must not be read fails when it is read or
+    checked; the others remain readable.
 
     Attributes:
         members: names of all files in it, sorted.
 
     Raises:
-        ArchiveError: on opening, when it is no whole zip file.
+        ArchiveError: on opening, if it is not a complete zip file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open ``path`` and read its directory; no member is read yet."""
+        """Open ``path`` and read its directory, but no member."""
         self.path = path
         self._zip = _open_zip(path)
         self._infos: dict[str, zipfile.ZipInfo] = {}
-        self._others: dict[str, list[zipfile.ZipInfo]] = {}  # of the same name
+        self._others: dict[str, list[zipfile.ZipInfo]] = {}  # with the same name
         infos = self._zip.infolist()
         self._shared = find_shared(infos, self._zip.start_dir)
         for info in infos:
@@ -100,7 +98,7 @@ class Archive:
                 self._others.setdefault(name, []).append(info)
         self.members = tuple(sorted(self._infos))
 
-    def __enter__(self) -> Archive:
+    def __enter__(self) -> "Archive":
         """Return itself."""
         return self
 
@@ -109,10 +107,10 @@ class Archive:
         self._zip.close()
 
     def list_below(self, folder: str) -> dict[str, str]:
-        """Return the members below ``folder``, all for an empty one: the name from there to the member's.
+        """Return the members below ``folder``, or all for an empty one: relative name to member name.
 
         Raises:
-            ArchiveError: nothing lies below it.
+            ArchiveError: there is no such folder.
         """
         prefix = escape_name(folder).strip("/") + "/" if folder else ""
         found = {name[len(prefix) :]: name for name in self.members if name.startswith(prefix)}
@@ -124,7 +122,7 @@ class Archive:
         return found
 
     def find_problem(self, name: str) -> str:
-        """Return why a member must not be read, to follow its name in a sentence; an empty text if it may be."""
+        """Return why a member must not be read, to follow its name in a sentence; an empty text if it may."""
         info = self._infos[name]
         for other in self._others.get(name, ()):
             if other.orig_filename != info.orig_filename:
@@ -135,20 +133,20 @@ class Archive:
         if id(info) in self._shared:
             with_what = repr(self._shared[id(info)]) if self._shared[id(info)] else "the archive's directory"
             return f"shares bytes with {with_what}; get the archive from a source you trust"
-        return _find_problem(info)
+        return next(_find_problems(info), "")
 
     def is_regular(self, name: str) -> bool:
-        """Return True if a member is a file, not a link or device."""
+        """Return True for a file, False for a link or device."""
         return _find_type(self._infos[name]) not in _FILE_TYPES
 
     def check(self, names: Iterable[str] | None = None) -> None:
         """Refuse members that must not be read, alone or together.
 
         Args:
-            names: of members that will be read; all by default.
+            names: members to be read; all by default.
 
         Raises:
-            ArchiveError: names the first that must not be read, or gives the total that is too large.
+            ArchiveError: names the first such member, or the total that is too large.
         """
         checked = list(self.members if names is None else names)
         for name in checked:
@@ -156,10 +154,10 @@ class Archive:
         self.check_total(checked)
 
     def check_total(self, names: Iterable[str]) -> None:
-        """Refuse members that unpack to too much together.
+        """Refuse members whose total unpacked size is too large.
 
         Raises:
-            ArchiveError: gives the total.
+            ArchiveError: names the total.
         """
         _check_total(self.path, sum(self._infos[name].file_size for name in names))
 
@@ -167,11 +165,11 @@ class Archive:
         """Return the content of one member.
 
         Raises:
-            ArchiveError: the member is absent or damaged, or must not be read.
+            ArchiveError: the member is missing or damaged, or must not be read.
         """
         info = self._infos.get(name)
         if info is None:
-            raise ArchiveError(f"{self.path}: has no member {name!r}; run `dvc repro` to bring both into step")
+            raise ArchiveError(f"{self.path}: has no member {name!r}; run `dvc repro` to update both")
         self._check(name)
         try:
             data = self._read(info)
@@ -181,7 +179,7 @@ class Archive:
             raise
         except NotImplementedError as error:
             raise ArchiveError(f"{self.path}: member {name!r} cannot be read ({error}); {_REPACK}") from None
-        except Exception as error:  # each decompressor raises its own, such as lzma.LZMAError
+        except Exception as error:  # each decompressor raises its own type
             raise ArchiveError(f"{self.path}: member {name!r} is damaged ({error}); get the archive again") from None
         if len(data) != info.file_size:
             raise ArchiveError(
@@ -198,9 +196,9 @@ class Archive:
         if info.compress_type != deflate64.METHOD:
             with self._zip.open(info) as file:
                 return file.read(info.file_size + 1)
-        packed = copy.copy(info)  # as if it were stored, to get at what zipfile cannot unpack
+        packed = copy.copy(info)  # read as stored: zipfile does not know Deflate64
         packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-        del packed.CRC  # that of the unpacked content
+        del packed.CRC  # belongs to the unpacked content
         with self._zip.open(packed) as file:
             data = deflate64.inflate(file, info.file_size)
         if zlib.crc32(data) != info.CRC:
@@ -209,14 +207,14 @@ class Archive:
 
 
 def split_archive_path(path: Path) -> tuple[Path, str]:
-    """Split a path that goes on inside an archive, such as ``faces.zip/copy``, into the file and the folder in it.
+    """Split a path into an archive, such as ``faces.zip/copy``, into the file and the folder in it.
 
-    Any other path is returned as it is, with an empty folder.
+    Any other path is returned unchanged, with an empty folder.
     """
     if os.path.lexists(path):
         return path, ""
     for parent in path.parents:
-        if os.path.isfile(parent):  # noqa: PTH113  False also where it cannot be asked
+        if os.path.isfile(parent):  # noqa: PTH113  False also without permission
             return parent, path.relative_to(parent).as_posix()
     return path, ""
 
@@ -244,10 +242,10 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 def _build_info(path: Path, name: str, size: int) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, _DATE)
-    info.create_system = _UNIX  # on every system
+    info.create_system = _UNIX  # not the current system, for equal bytes
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     info.file_size = size
-    problem = _find_problem(info)
+    problem = next(_find_problems(info), "")
     if not problem and _name_member(info) != name:
         problem = f"would be read as {_name_member(info)!r}; give it that name"
     if problem:
@@ -263,11 +261,11 @@ def _check_total(path: Path, total: int) -> None:
 
 
 def _normalize_separators(info: zipfile.ZipInfo) -> str:
-    """Return a member's name with the backslashes that separate folders as slashes.
+    """Return a member's name with ``/`` as the only separator.
 
-    Windows programs write them in place of slashes; on Unix a name with both has a backslash in a file's name.
+    Windows programs may write backslashes instead. In a name from Unix that has both, they belong to file names.
     """
-    # What the file really says: zipfile cuts names at a NUL and turns the local separator into '/'.
+    # The name as stored: zipfile cuts names at a NUL and replaces the local separator.
     name = info.orig_filename
     return name if info.create_system == _UNIX and "/" in name else name.replace("\\", "/")
 
@@ -282,10 +280,6 @@ def _name_member(info: zipfile.ZipInfo) -> str:
 
 def _find_type(info: zipfile.ZipInfo) -> int:
     return stat.S_IFMT(info.external_attr >> 16)
-
-
-def _find_problem(info: zipfile.ZipInfo) -> str:
-    return next(_find_problems(info), "")
 
 
 def _find_problems(info: zipfile.ZipInfo) -> Iterator[str]:

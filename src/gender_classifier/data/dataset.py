@@ -1,6 +1,4 @@
-"""The packed arrays: one uint8 array of images and one of labels a split, and an index back to the sources."""
-
-from __future__ import annotations
+"""Packed arrays of each split: images, labels, and an index that names each row's file."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +27,13 @@ class PackedSplit:
 class DatasetInfo:
     """What training must know besides the arrays.
 
-    ``channel_mean`` and ``channel_std`` are over all pixels of ``train``, RGB, on the scale 0 to 1;
-    ``manifest_sha256`` names the verified data that the arrays were made of, ``split_sha256`` each split's index:
-    which images, under which labels.
+    Attributes:
+        classes: names in label order.
+        image_size: S, px.
+        channel_mean: RGB mean over all pixels of ``train``, 0 to 1.
+        channel_std: RGB standard deviation of the same, 0 to 1.
+        manifest_sha256: of the manifest that the arrays were made from.
+        split_sha256: of each split's index: which images, with which labels.
     """
 
     classes: tuple[str, ...]
@@ -43,46 +45,43 @@ class DatasetInfo:
 
 
 class ChannelSums:
-    """Mean and deviation a channel, from exact sums: the order of the images does not matter."""
+    """Mean and standard deviation of each channel, from exact sums: the order of the images does not matter."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._pixels, self._totals, self._squares = 0, [0] * 3, [0] * 3
+        self._sums = np.zeros((3, 3), np.int64)  # of 1, values and squares, a column a channel
 
-    def add(self, pixels: int, totals: Sequence[int], squares: Sequence[int]) -> None:
-        """Add what :func:`sum_channels` found in one image."""
-        self._pixels += pixels
-        for channel in range(3):
-            self._totals[channel] += totals[channel]
-            self._squares[channel] += squares[channel]
+    def add(self, sums: NDArray[np.int64]) -> None:
+        """Add the result of :func:`sum_channels` for one image."""
+        self._sums += sums
 
     def mean(self) -> tuple[float, ...]:
         """Return the three means, 0 to 1."""
-        return tuple(total / self._pixels / 255 for total in self._totals)
+        return tuple(total / pixels / 255 for pixels, total, _ in self._sums.T.tolist())
 
     def std(self) -> tuple[float, ...]:
-        """Return the three population deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
-        sums = zip(self._totals, self._squares, strict=True)
-        variances = [(squares * self._pixels - total**2) / self._pixels**2 for total, squares in sums]
+        """Return the three population standard deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
+        channels = self._sums.T.tolist()  # Python's integers: products exceed 64 bits
+        variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in channels]
         return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
 
 
-def sum_channels(image: NDArray[np.uint8]) -> tuple[int, list[int], list[int]]:
-    """Return of uint8 (S, S, 3) the number of pixels, and a channel the sum of its values and of their squares."""
+def sum_channels(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return int64 (3, 3) of uint8 (S, S, 3): number, sum and sum of squares of the values, a column per channel."""
     values = image.reshape(-1, 3).astype(np.float64)  # whole numbers, exact below 2**53
-    totals, squares = (np.ones(len(values)) @ power for power in (values, values * values))
-    return len(values), [int(one) for one in totals], [int(one) for one in squares]
+    ones = np.ones(len(values))
+    return np.array([[len(values)] * 3, ones @ values, ones @ (values * values)], dtype=np.int64)
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:
-    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file, one after the other.
+    """Write ``count`` images, uint8 (size, size, 3) each, into one .npy file as they come.
 
     Raises:
         DataError: there were fewer or more images than ``count``.
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        # Not through a memory map: on a full disk a write to one kills the process without a word.
+        # Not through a memory map: on a full disk, writing to one kills the process.
         np.lib.format.write_array_header_1_0(file, header)
         written = 0
         for image in images:
@@ -101,7 +100,7 @@ def write_labels(path: Path, labels: Sequence[int]) -> None:
 
 
 def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Write (member, label, sha256) of each row of the arrays, numbered from 0."""
+    """Write (member, label, sha256) of each row of the arrays, with row numbers from 0."""
     write_csv(path, INDEX_COLUMNS, ([row, *columns] for row, columns in enumerate(rows)))
 
 
@@ -109,13 +108,13 @@ def read_index(path: Path) -> list[str]:
     """Return the member name of each row of the arrays.
 
     Raises:
-        DataError: the file is missing or not an index.
+        DataError: the file is missing or is not an index.
     """
     return _read_column(path, "member")
 
 
 def read_digests(path: Path) -> list[str]:
-    """Return the SHA-256 of each row's source file, as :func:`read_index` returns the names."""
+    """Return the SHA-256 of each row's source file; see :func:`read_index`."""
     return _read_column(path, "sha256")
 
 
@@ -133,7 +132,7 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
     """Memory-map one split.
 
     Raises:
-        DataError: a file is missing, torn, of another kind, or the two do not belong together.
+        DataError: a file is missing, incomplete or of the wrong kind, or the two do not match.
     """
     images, labels = _open_array(images_path), _open_array(labels_path)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -143,7 +142,7 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
             f"{labels_path}: holds {labels.dtype} {labels.shape} for {len(images)} images; preprocess again"
         )
     if not len(images):
-        raise DataError(f"{images_path}: holds no image; look at metrics/verify.json for what was rejected")
+        raise DataError(f"{images_path}: holds no image; check metrics/verify.json for what was rejected")
     return PackedSplit(images, labels)
 
 
@@ -153,7 +152,7 @@ def write_info(path: Path, info: DatasetInfo) -> None:
 
 
 def read_info(path: Path) -> DatasetInfo:
-    """Read what :func:`write_info` wrote.
+    """Read the file that :func:`write_info` writes.
 
     Raises:
         DataError: the file is missing or lacks a key.

@@ -1,6 +1,4 @@
-"""What a file's name says: an image, an image of another format, clutter; and the form in which names are kept."""
-
-from __future__ import annotations
+"""File names: image suffixes, clutter, escaping, and names in messages."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +9,7 @@ from gender_classifier.common.credentials import hide_in_addresses
 from gender_classifier.common.terminal import printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Suffixes, in lower case, of the formats that are decoded."""
+"""Suffixes of the formats that are decoded, in lower case."""
 
 _FORMATS = {
     "HEIC": ".heic .heics .heif .heifs .hif",
@@ -41,7 +39,7 @@ _FORMATS = {
 OTHER_FORMATS: Mapping[str, str] = {
     suffix: format_name for format_name, suffixes in _FORMATS.items() for suffix in suffixes.split()
 }
-"""Suffix, in lower case, to the name of an image format that is not decoded: reported, never passed over."""
+"""Suffix, in lower case, to the name of an image format that is not decoded but reported."""
 
 OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".7z", ".rar")
 """Suffixes of archives and compressed files that are not read."""
@@ -54,49 +52,54 @@ _UNPORTABLE = re.compile("[\ud800-\udfff\\\\\0]")
 
 
 def find_suffix(name: str) -> str:
-    """Return the suffix of ``name`` in lower case, with its dot; an empty one where there is none."""
+    """Return the suffix of ``name`` in lower case, with its dot; an empty text without one."""
     last = name.rpartition("/")[2]
     place = last.rfind(".")
     return last[place:].lower() if 0 < place < len(last) - 1 else ""
 
 
 def has_image_suffix(name: str) -> bool:
-    """Return True if ``name`` ends as an image's does, decoded or not."""
+    """Return True if ``name`` has the suffix of an image format, decoded or not."""
     suffix = find_suffix(name)
     return suffix in IMAGE_SUFFIXES or suffix in OTHER_FORMATS
 
 
-# JPEG, PNG, GIF, BMP, WebP. A TIFF named as of a camera's raw format is that, and holds little but a preview.
+def may_be_image(name: str) -> bool:
+    """Return True for the name of an image, decoded or not, and for one without a suffix."""
+    return has_image_suffix(name) or not find_suffix(name)
+
+
+# JPEG, PNG, GIF, BMP, WebP. Not TIFF: with the suffix of a camera raw format it holds little but a preview.
 _DECODED_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF")
 
 
 def find_other_format(name: str, data: bytes) -> str | None:
-    """Return the format that is not decoded of which the file is, by its name unless the content is another; or None.
+    """Return the name of a file's format if its suffix is one that is not decoded, and its content agrees; else None.
 
     Args:
-        name: of the file.
+        name: name of the file.
         data: its content, or the first 8 bytes.
     """
     return None if data.startswith(_DECODED_STARTS) else OTHER_FORMATS.get(find_suffix(name))
 
 
 def is_clutter(name: str) -> bool:
-    """Return True if a part of the path ``name`` is hidden, or what an operating system leaves beside files."""
+    """Return True if a part of the path ``name`` is hidden, or a file that operating systems leave in folders."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
 
 def escape_name(name: str) -> str:
-    r"""Return ``name`` with what no zip, CSV or JSON file holds portably as percent escapes.
+    r"""Percent-escape the characters of ``name`` that zip, CSV or JSON files do not store portably.
 
-    Bytes that are not UTF-8 (surrogates, as Python decodes them) become ``%FF``, a backslash ``%5C``, a NUL ``%00``.
-    Every other character, ``%`` too, stays: an escaped name is escaped no further.
+    Bytes that are not UTF-8 (surrogates in Python) become ``%FF``, a backslash ``%5C``, a NUL ``%00``. All other
+    characters stay, ``%`` too: escaping twice changes nothing.
     """
     return _UNPORTABLE.sub(_escape, name)
 
 
 def find_collision(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first two of ``names`` that :func:`escape_name` makes equal, or None."""
+    """Return the first two different names that :func:`escape_name` makes equal, or None."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(escape_name(name), name)
@@ -106,16 +109,16 @@ def find_collision(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def list_first(names: Iterable[str], most: int = 5) -> str:
-    """Return the first names of a list, and how many more there are, on one line."""
+    """Return the first ``most`` names and the number of others, on one line."""
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(map(printable, listed[:most])) + more
 
 
 def describe_value(value: object) -> str:
-    """Return ``value`` as text that may leave this machine: of a full path its last part, of an address no password.
+    """Return ``value`` as text without private parts: the last part of a full path, an address without its password.
 
-    A relative path stays as it is. Of a folder in a zip, ``/home/me/faces.zip/copy``, the zip's name stays as well.
+    Relative paths are kept. ``/home/me/faces.zip/copy``, a folder in a zip, becomes ``faces.zip/copy``.
     """
     text = str(value)
     if not isinstance(value, str):
@@ -139,6 +142,6 @@ def _as_full_path(text: str) -> PurePath | None:
 
 def _escape(match: re.Match[str]) -> str:
     char = match[0]
-    # Windows has surrogates that stand for no byte.
+    # On Windows, surrogates may not stand for bytes.
     data = char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")
     return "".join(f"%{byte:02X}" for byte in data)

@@ -1,6 +1,4 @@
-"""The files below a folder, with all that cannot be read, by name."""
-
-from __future__ import annotations
+"""List and read the files below a folder, with a reason for each that cannot be read."""
 
 import errno
 import os
@@ -9,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
-"""No image of a face is larger; a larger file is not read, in a zip neither."""
+"""Larger files, in a zip too, are not read: no image of a face is that large."""
 
 OUTSIDE = "a link that leads out of the folder"
-"""Why a link is not followed: a folder that somebody else made must not decide which files of this machine are read."""
+"""Reason for not following a link: an untrusted folder must not decide which files of this machine are read."""
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -26,13 +24,12 @@ _TYPES = (
 
 @dataclass
 class Listing:
-    """What lies below a folder, each under its path from there, with ``/`` between the parts.
+    """Content of a folder, as relative paths separated by ``/``.
 
     Attributes:
-        files: regular files, links to such within the folder included, and why one cannot be read; an empty text if it
-            can.
-        closed: folders that cannot be listed, links to folders elsewhere included, and why.
-        loops: links to a folder that contains them; what is there has been listed.
+        files: files, and links to files, to why they cannot be read; an empty text if they can.
+        closed: folders that cannot be listed, including links to folders elsewhere, to the reason.
+        loops: links to a folder that contains them; its files are listed once.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -41,7 +38,7 @@ class Listing:
 
 
 def list_files(folder: Path) -> Listing:
-    """List every file below ``folder``, to any depth; links are followed as long as they stay below it."""
+    """List every file below ``folder``; links are followed as long as they stay below it."""
     listing, root = Listing(), os.path.realpath(folder)
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
@@ -67,13 +64,13 @@ def list_files(folder: Path) -> Listing:
 
 
 def leads_out(path: str | Path, root: str) -> bool:
-    """Tell whether ``path``, all links followed, lies outside the folder ``root``, itself free of links."""
+    """Return True if ``path``, with links resolved, is outside ``root``, a path without links."""
     real = os.path.realpath(path)
     return real != root and not real.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return True for a folder or a link to one; False also for what cannot be asked."""
+    """Return True for a folder or a link to one; False also if this cannot be determined."""
     try:
         return entry.is_dir()
     except OSError:
@@ -81,13 +78,13 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def identify(path: str | Path) -> tuple[int, int]:
-    """Return what tells one folder from all others on this machine, whatever it is called."""
-    found = os.stat(path)  # noqa: PTH116  of a text too
+    """Return the device and inode of a folder, the same under all of its names."""
+    found = os.stat(path)  # noqa: PTH116  accepts text too
     return found.st_dev, found.st_ino
 
 
 def find_problem(path: str | Path) -> str:
-    """Return why ``path`` cannot be read as a file, or an empty text; it is not opened, so a pipe is not waited for."""
+    """Return why ``path`` cannot be read as a file, or an empty text. It is not opened: a pipe would block."""
     try:
         found = os.stat(path)  # noqa: PTH116
     except OSError as error:
@@ -105,11 +102,11 @@ def find_problem(path: str | Path) -> str:
 def read_file(path: Path, root: str | None = None) -> bytes:
     """Return the content of a file of at most :data:`MAX_FILE_BYTES`.
 
-    Checked again on the open file: it may have been replaced since it was listed.
+    The checks are repeated on the open file, which may have been replaced since.
 
     Args:
         path: of the file; links are followed.
-        root: folder, free of links, below which the file must lie; None for anywhere.
+        root: folder, without links in its path, that must contain the file; None for anywhere.
 
     Raises:
         OSError: it cannot be read; ``strerror`` says why.
@@ -118,7 +115,7 @@ def read_file(path: Path, root: str | None = None) -> bytes:
         raise OSError(errno.EIO, OUTSIDE, str(path))
     if problem := find_problem(path):
         raise OSError(errno.EIO, problem, str(path))
-    with open(os.open(path, _READ), "rb") as file:  # noqa: PTH123  flags keep a pipe from being waited for
+    with open(os.open(path, _READ), "rb") as file:  # noqa: PTH123  flags: do not block on a pipe
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EIO, "no regular file", str(path))
         if root is not None and leads_out(_find_real_path(file.fileno(), path), root):

@@ -1,10 +1,8 @@
-"""Bytes to pixels: the one way in which this project decodes and resizes an image, in training and in use."""
-
-from __future__ import annotations
+"""Decode and resize images: the only implementation, for training and prediction alike."""
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,11 +11,11 @@ from PIL import Image, UnidentifiedImageError
 
 from gender_classifier.data.formats.image_files import Container, check_size, open_container
 from gender_classifier.data.formats.pixel_range import (
-    BAND_PIXELS,
     check_visible,
     has_deep_channels,
     is_dark,
     is_deep,
+    split_bands,
     to_eight_bits,
 )
 from gender_classifier.errors import ImageError
@@ -31,34 +29,34 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what makes an image upright; 1 is upright, and needs no copy."""
+"""EXIF orientation to the transposition that makes an image upright; 1 needs none."""
 
 MAX_BYTES_PER_PIXEL = 20
-"""What decoding may take at its peak, its own copies included; ``tests/test_fuzz_images.py`` measures it."""
-
-_BAND_PIXELS = BAND_PIXELS
+"""Peak memory of decoding, including copies; ``tests/data/test_fuzz_images.py`` measures it."""
 
 # 256 bits: the 16 x 16 lowest frequencies of a 64 x 64 grey image.
 _HASH_SIDE, _GREY_SIDE = 16, 64
+_ANGLES = np.pi * np.arange(_HASH_SIDE)[:, None] * (2 * np.arange(_GREY_SIDE) + 1) / (2 * _GREY_SIDE)
+_COSINES = np.round(4096 * np.cos(_ANGLES))
 
 
 def decode(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Decode a whole image (of an animation, its first frame), upright as its EXIF orientation says.
+    """Decode an image completely (the first frame of an animation) and turn it upright by its EXIF orientation.
 
-    Metadata is no reason to refuse an image: text, colour profiles and other parts around the pixels are cut off
-    unread. What decodes slowly, or takes more memory than its pixels, is refused by name: see
+    Metadata never makes an image invalid: text, colour profiles and other parts around the pixels are cut off unread.
+    Features that decode slowly, or need more memory than the pixels, are refused; see
     :mod:`~gender_classifier.data.formats.image_files`.
 
     Args:
-        data: the file's content, in one of :data:`~gender_classifier.data.formats.image_files.FORMATS`.
+        data: content of a file in one of :data:`~gender_classifier.data.formats.image_files.FORMATS`.
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
-        The image in its own mode; in mode ``L``, if its one channel has more than 8 bits (see
-        :mod:`~gender_classifier.data.pixel_range`).
+        The image in its mode; in mode ``L`` if its only channel has more than 8 bits (see
+        :mod:`~gender_classifier.data.formats.pixel_range`).
 
     Raises:
-        ImageError: for any bytes that are not one whole image with something to see; no other error comes out.
+        ImageError: the bytes are not one complete image with visible content. No other error is raised.
     """
     if not data:
         raise ImageError("empty", "the file is empty")
@@ -71,10 +69,10 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: more than 8 bits are scaled to 8 bits, transparency is laid on black.
+    """Convert to RGB: deep samples are scaled to 8 bits, transparency is laid on black.
 
     Raises:
-        ImageError: there is no way from its mode to RGB, or nothing to see in the result.
+        ImageError: its mode cannot be converted, or the result has no visible content.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -83,23 +81,22 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Turn an image into what the model takes: uint8 (size, size, 3), RGB.
+    """Turn an image into the input of the model: uint8 (size, size, 3), RGB.
 
-    Resized with Pillow's antialiased bilinear filter, the aspect ratio let go, as torchvision's
-    ``Resize((size, size))`` does to an image.
+    The image is resized with Pillow's antialiased bilinear filter, without keeping its aspect ratio, like torchvision's
+    ``Resize((size, size))``.
 
-    Beside ``data`` and a copy of it, this needs at most :data:`MAX_BYTES_PER_PIXEL` for each pixel of the image, so
-    with ``max_pixels`` of 50 million no more than 1 GB; what the header promises is refused before anything of that
-    size is touched.
+    Besides ``data`` and a copy of it, this needs at most :data:`MAX_BYTES_PER_PIXEL` per pixel of the image: 1 GB for
+    ``max_pixels`` of 50 million. The size in the header is checked before that memory is allocated.
 
     Raises:
-        ImageError: as :func:`decode` and :func:`to_rgb`.
+        ImageError: see :func:`decode` and :func:`to_rgb`.
     """
     return to_square(to_rgb(decode(data, max_pixels=max_pixels)), size)
 
 
 def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Resize an RGB image as :func:`to_array` does: uint8 (size, size, 3)."""
+    """Resize an RGB image to uint8 (size, size, 3); see :func:`to_array`."""
     try:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except MemoryError:
@@ -107,28 +104,19 @@ def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Return 256 bits as 64 hex digits that stay nearly the same under rescaling and recompression.
+    """Return a 256-bit hash, as 64 hex digits, that rescaling and recompression barely change.
 
     The pHash of Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010): the lowest
-    16 x 16 coefficients of the DCT of the grey image at 64 x 64, each compared with their median. The cosines
-    are rounded to integers, so that every machine computes the same bits.
+    16 x 16 DCT coefficients of the grey image at 64 x 64, each compared with their median. The cosines are rounded
+    to integers, so that every machine computes the same bits.
     """
     grey = image.convert("L").resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR)
     pixels = np.asarray(grey, dtype=np.float64)
-    # Whole numbers below 2**53 are exact in float64 in any order of summation, and quicker than int64.
+    # Integers below 2**53 are exact in float64 in any order of summation, and faster than int64.
     low = (_COSINES @ pixels @ _COSINES.T).ravel()
     middle = low.size // 2
     median = np.partition(low, (middle - 1, middle))[middle - 1 : middle + 1].mean()
-    bits = low > median
-    return np.packbits(bits).tobytes().hex()
-
-
-def _integer_cosines() -> NDArray[np.float64]:
-    frequency, place = np.arange(_HASH_SIDE)[:, None], np.arange(_GREY_SIDE)[None, :]
-    return np.round(4096 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * _GREY_SIDE)))
-
-
-_COSINES = _integer_cosines()
+    return np.packbits(low > median).tobytes().hex()
 
 
 def _load(container: Container, max_pixels: int) -> Image.Image:
@@ -170,11 +158,11 @@ def _only_image_errors(image: Image.Image) -> Iterator[None]:
 
 
 def _limit_depth(image: Image.Image, data: bytes) -> Image.Image:
-    """Bring one channel of more than 8 bits to 8, and check colours that Pillow has brought there."""
+    """Reduce one deep channel to 8 bits, and check deep colours, which Pillow has reduced already."""
     if is_deep(image):
         return to_eight_bits(image)
     if has_deep_channels(image, data):
-        image.info.pop("transparency", None)  # in 16 bits: no 8-bit pixel compares with it
+        image.info.pop("transparency", None)  # a 16-bit value, which matches no 8-bit pixel
         check_visible(image, "16-bit samples")
     return image
 
@@ -183,7 +171,9 @@ def _convert(image: Image.Image) -> Image.Image:
     if is_deep(image):
         return to_eight_bits(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        result = _in_bands(image, _lay_on_black)
+        result = Image.new("RGB", image.size)
+        for top, band in split_bands(image):
+            result.paste(_lay_on_black(band), (0, top))
         if is_dark(result) and not _is_opaque(image):
             raise ImageError("unreadable", "transparent, with nothing to see on black; save it without transparency")
         return result
@@ -193,16 +183,6 @@ def _convert(image: Image.Image) -> Image.Image:
 def _is_opaque(image: Image.Image) -> bool:
     alpha = image.convert("RGBA").getchannel("A")
     return alpha.histogram()[255] == image.width * image.height
-
-
-def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert bands of whole rows: the result is that of the whole image, and what lies between stays small."""
-    width, height = image.size
-    rows = max(1, _BAND_PIXELS // width)
-    result = Image.new("RGB", image.size)
-    for top in range(0, height, rows):
-        result.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
-    return result
 
 
 def _lay_on_black(band: Image.Image) -> Image.Image:
@@ -220,5 +200,4 @@ def _is_truncation(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return next(iter(str(error).splitlines()), type(error).__name__)

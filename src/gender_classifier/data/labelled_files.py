@@ -1,198 +1,177 @@
-"""Labelled images in files: a folder, a zip or a CSV, listed before any of them is read."""
-
-from __future__ import annotations
+"""Labelled images in a folder, a zip or a CSV file: the one reader of ``source`` and ``evaluate.extra``."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from zipfile import is_zipfile
 
 from gender_classifier.data.archive import Archive, split_archive_path
-from gender_classifier.data.contents import Contents, list_archive, list_folder
-from gender_classifier.data.file_names import (
-    OTHER_ARCHIVES,
-    escape_name,
-    find_collision,
-    find_suffix,
-    has_image_suffix,
-    list_first,
-)
+from gender_classifier.data.class_folders import Rules, check_complete, find_images
+from gender_classifier.data.contents import list_archive, list_folder
+from gender_classifier.data.file_names import OTHER_ARCHIVES, escape_name, find_suffix
 from gender_classifier.data.folders import read_file
-from gender_classifier.data.names import RAW_SPLITS
-from gender_classifier.errors import DataError, SourceError
+from gender_classifier.errors import SourceError
 
 MOST_VALUES = 50
-"""Of an attribute; a column with more, such as a person's number, is no attribute to tabulate."""
+"""A column with more distinct values, such as a person's number, is no attribute to tabulate."""
 
 _REQUIRED = ("path", "label")
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image of a set, unread; ``attributes`` are in the order of the set's."""
+    """An image, not yet read.
+
+    Attributes:
+        name: path relative to the source, escaped.
+        label: index of its class.
+        split: folder of the split, such as ``Training``; an empty text without one.
+        attributes: values, in the order of the source's ``attributes``.
+        read: returns the file's bytes; raises OSError or ArchiveError.
+    """
 
     name: str
     label: int
+    split: str
     attributes: tuple[str, ...]
     read: Callable[[], bytes]
 
 
 @dataclass
-class LabelledSet:
-    """A set opened for reading.
+class LabelledSource:
+    """A source opened for reading.
 
-    ``left_out`` are columns with too many values to be attributes, ``ignored`` the files beside the images.
+    Attributes:
+        name: of the param that gives its path, for messages.
+        kind: ``folder``, ``zip`` or ``csv``.
+        images: sorted by name; those of a CSV in its order.
+        attributes: names of the columns that describe images.
+        left_out: columns with more than :data:`MOST_VALUES` values.
+        ignored: number of other files.
+        remarks: what a user should know of these, a line each.
     """
 
     name: str
+    kind: str
     images: Sequence[LabelledImage]
     attributes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     ignored: int = 0
-    _open: ExitStack = field(default_factory=ExitStack)
+    remarks: tuple[str, ...] = ()
+    _files: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> LabelledSet:
+    def __enter__(self) -> "LabelledSource":
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
         """Close the zip, if it is one."""
-        self._open.close()
+        self._files.close()
 
 
-def open_labelled_set(name: str, path: Path, classes: Sequence[str]) -> LabelledSet:
-    """List the images of a set; none is read yet.
+def open_source(path: str, rules: Rules) -> LabelledSource:
+    """List the images of a source; none is read yet.
 
-    A folder or zip holds a folder a class at its top, or in ``Training/`` and ``Validation/``, with images straight
-    in it; one folder around all that may be there. A CSV has the columns ``path``, relative to the CSV, and ``label``;
-    every further column is an attribute. A path may go on inside a zip: ``faces.zip/copy``.
+    A folder or zip holds class folders with images straight in them, in ``Training/`` and ``Validation/`` or, where
+    ``rules`` allow it, at the top; other folders may be around all that. Where several folders hold a data set, the
+    path must name one, also inside a zip (``faces.zip/copy``); ``faces.zip/.`` names the one at the top.
 
-    An image that cannot be read, such as a link to nothing, is listed all the same: it is counted, with the reason,
-    when it is read. Files outside the class folders that are no images are ignored and counted.
+    A CSV has the columns ``path``, relative to the CSV, and ``label``; every further column is an attribute. Its images
+    are in no split.
+
+    Other files are ignored and counted.
 
     Args:
-        name: what ``evaluate.extra`` calls it.
-        path: of the folder, .zip or .csv.
-        classes: names in label order.
+        path: of the folder, zip or CSV.
+        rules: what is refused.
 
     Raises:
-        DataError: there is no such set, a folder in it cannot be listed, or it is laid out otherwise.
-        ArchiveError: it is no whole zip, or one whose images together are too large.
+        SourceError: there is no such source, it cannot be listed, or ``rules`` refuse it.
+        ArchiveError: it is no whole zip, or one of its images must not be read and ``rules`` refuse that.
     """
-    where = f"evaluate.extra.{name}: {path}"
-    path, folder = split_archive_path(path)
-    if path.is_dir():
-        try:
-            return _place_all(where, name, list_folder(path), classes)
-        except SourceError as error:
-            raise DataError(f"evaluate.extra.{name}: {error}") from None
+    file_path, folder = split_archive_path(Path(path))
+    where = f"{rules.name}: {file_path / folder}"
     try:
-        path.stat()
+        file_path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{where}: no such folder or file; check the path in params.yaml, or take the set out"
-        ) from None
+        raise SourceError(f"{where}: no such folder or file; {rules.if_missing}") from None
     except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror}); check its permissions") from None
-    suffix = find_suffix(path.name)
-    if not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{where}: is neither a folder nor a regular file; give one of them")
-    if suffix == ".csv" and not folder:
-        return _read_table(where, name, path, classes)
-    if suffix != ".zip" and suffix not in OTHER_ARCHIVES:
-        raise DataError(f"{where}: is neither a folder nor a .zip nor a .csv; give one of them")
+        raise SourceError(f"{where}: cannot be read ({error.strerror}); check its permissions") from None
+    if not file_path.is_dir() and not file_path.is_file():  # a pipe would be waited for
+        raise SourceError(f"{where}: is neither a folder nor a regular file; give one of them")
+    if find_suffix(file_path.name) == ".csv" and not folder:
+        source = _read_table(where, file_path, rules)
+    else:
+        source = _open_folder(where, file_path, folder, rules, at_top=path.rstrip("/").endswith("/."))
+    if rules.needs_splits:
+        check_complete(((image.split, rules.classes[image.label]) for image in source.images), where, rules)
+    return source
+
+
+def _open_folder(where: str, path: Path, folder: str, rules: Rules, *, at_top: bool) -> LabelledSource:
     with ExitStack() as stack:
-        archive = stack.enter_context(Archive(path))
-        placed = _place_all(where, name, list_archive(archive, folder), classes)
-        return replace(placed, _open=stack.pop_all())
+        if path.is_dir():
+            kind, contents = "folder", list_folder(path, where)
+        elif find_suffix(path.name) in ("", ".zip", *OTHER_ARCHIVES) or is_zipfile(path):
+            kind, contents = "zip", list_archive(stack.enter_context(Archive(path)), folder)
+        else:
+            raise SourceError(f"{where}: is neither a folder nor a .zip nor a .csv; give one of them")
+        found = find_images(contents.list_tidy(), contents.path, rules, at_top=at_top)
+        if rules.refuses_unreadable:
+            contents.check(found)
+        images = [
+            LabelledImage(escape_name(name), rules.classes.index(label), split, (), partial(contents.read, name))
+            for name, (split, label) in found.items()
+        ]
+        ignored = len(contents.problems) - len(images)
+        return LabelledSource(
+            rules.name, kind, images, ignored=ignored, remarks=contents.list_remarks(found), _files=stack.pop_all()
+        )
 
 
-def _place_all(where: str, name: str, contents: Contents, classes: Sequence[str]) -> LabelledSet:
-    parts = _find_images(contents.list_tidy(), classes)
-    collision = find_collision(parts)
-    if collision:
-        both = list_first(collision).replace(", ", " and ")
-        raise DataError(f"{where}: {both} would both become {escape_name(collision[0])}; rename one of them")
-    images = []
-    for path, within in parts.items():
-        inner = within[1:] if within and within[0] in RAW_SPLITS else within
-        if len(inner) != 2 or inner[0] not in classes:
-            raise DataError(
-                f"{where}: {list_first([path])} lies in no class folder; images must lie straight in "
-                f"{'/ or '.join(classes)}/, and these at the top or in {'/ or '.join(RAW_SPLITS)}/"
-            )
-        images.append(LabelledImage(escape_name(path), classes.index(inner[0]), (), partial(contents.read, path)))
-    if not images:
-        raise DataError(f"{where}: holds no image; it needs folders {' and '.join(classes)}")
-    return LabelledSet(name, images, ignored=len(contents.problems) - len(images))
-
-
-def _find_images(names: Sequence[str], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the parts of each name below the one folder around everything, if there is such; no bystanders."""
-    parts = {name: tuple(name.split("/")) for name in names}
-    in_class = {name for name, one in parts.items() if len(one) > 1 and one[-2] in classes}
-    wanted = {name: one for name, one in parts.items() if name in in_class or has_image_suffix(name)}
-    tops = {one[0] for one in wanted.values()}
-    if len(tops) == 1 and not tops & {*classes, *RAW_SPLITS}:  # as zips often have
-        return {name: one[1:] for name, one in wanted.items()}
-    return wanted
-
-
-def _read_table(where: str, name: str, path: Path, classes: Sequence[str]) -> LabelledSet:
+def _read_table(where: str, path: Path, rules: Rules) -> LabelledSource:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = list(reader.fieldnames or ())
-            missing = [column for column in _REQUIRED if column not in header]
-            if missing or len(set(header)) < len(header) or "" in header:
-                raise DataError(
+            if not set(_REQUIRED) <= set(header) or len(set(header)) < len(header) or "" in header:
+                raise SourceError(
                     f"{where}: line 1 names the columns {','.join(header)[:120]!r}; it needs path and label, each "
                     "column once and with a name"
                 )
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: not a readable CSV file in UTF-8 ({error}); save it again") from None
+        raise SourceError(f"{where}: not a readable CSV file in UTF-8 ({error}); save it again") from None
     columns = [column for column in header if column not in _REQUIRED]
-    left_out = tuple(one for one in columns if len({row[one] for _, row in rows}) > MOST_VALUES)
-    attributes = tuple(one for one in columns if one not in left_out)
+    left_out = tuple(column for column in columns if len({row[column] for _, row in rows}) > MOST_VALUES)
+    attributes = tuple(column for column in columns if column not in left_out)
     images, lines = [], dict[str, int]()
     for line, row in rows:
-        _check_row(where, line, row, classes, lines)
-        values = tuple(row[one].strip() or "(empty)" for one in attributes)
+        if None in row or None in row.values():
+            raise SourceError(f"{where}: line {line} has more or fewer cells than the header; correct that line")
+        name, label = row["path"], row["label"]
+        if label not in rules.classes:
+            raise SourceError(
+                f"{where}: line {line} has the label {label!r}; the labels are {' and '.join(rules.classes)}"
+            )
+        if not name or "\0" in name:
+            raise SourceError(f"{where}: line {line} has the path {name!r}; give that of an image, relative to the CSV")
+        if name in lines:
+            raise SourceError(f"{where}: line {line} lists {name}, as line {lines[name]} does; list each image once")
+        lines[name] = line
+        values = tuple(row[column].strip() or "(empty)" for column in attributes)
         images.append(
-            LabelledImage(row["path"], classes.index(row["label"]), values, _reader(path.parent, row["path"]))
+            LabelledImage(name, rules.classes.index(label), "", values, partial(_read_listed, path.parent, name))
         )
     if not images:
-        raise DataError(f"{where}: holds no row below its header; list at least an image of each class")
-    return LabelledSet(name, images, attributes, left_out)
+        raise SourceError(f"{where}: holds no row below its header; list at least an image of each class")
+    return LabelledSource(rules.name, "csv", images, attributes, left_out)
 
 
-def _check_row(
-    where: str, line: int, row: Mapping[str | None, object], classes: Sequence[str], lines: dict[str, int]
-) -> None:
-    if None in row or None in row.values():
-        raise DataError(f"{where}: line {line} has more or fewer cells than the header; correct that line")
-    if row["label"] not in classes:
-        raise DataError(f"{where}: line {line} has the label {row['label']!r}; the labels are {' and '.join(classes)}")
-    path = str(row["path"])
-    if not path or "\0" in path:
-        raise DataError(f"{where}: line {line} has the path {path!r}; give that of an image, relative to the CSV")
-    if path in lines:
-        raise DataError(f"{where}: line {line} lists {path}, as line {lines[path]} does; list each image once")
-    lines[path] = line
-
-
-def _locate(folder: Path, given: str) -> Path:
-    """Return the file that a CSV names; one written on Windows has backslashes between folders."""
-    path = folder / given
-    return path if "\\" not in given or path.exists() else folder / given.replace("\\", "/")
-
-
-def _reader(folder: Path, given: str) -> Callable[[], bytes]:
-    return lambda: read_file(_locate(folder, given))
+def _read_listed(folder: Path, name: str) -> bytes:
+    """Read a file that a CSV names; a CSV written on Windows has backslashes between folders."""
+    path = folder / name
+    return read_file(path if "\\" not in name or path.exists() else folder / name.replace("\\", "/"))

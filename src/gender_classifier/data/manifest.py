@@ -1,6 +1,4 @@
-"""The manifest: a row an image, with what verification found and decided."""
-
-from __future__ import annotations
+"""The manifest: findings and verdict of verification, one row per image."""
 
 import csv
 from collections.abc import Iterable
@@ -17,10 +15,18 @@ from gender_classifier.errors import DataError
 class Record:
     """One row of the manifest.
 
-    ``split`` is the raw folder, ``Training`` or ``Validation``. ``status`` is ``ok`` or ``rejected``; ``reason``
-    says why, or what was noticed about an image that stays. ``duplicate_group`` is a number shared by images that
-    are the same image or nearly so, empty for the others. ``phash``, ``mode`` and sizes (px) are empty and 0
-    where nothing could be decoded.
+    Attributes:
+        member: name in the raw archive.
+        split: raw folder, ``Training`` or ``Validation``.
+        label: class folder.
+        sha256: of the file.
+        phash: perceptual hash; empty, like ``mode``, if the image was not decoded.
+        width: px; 0, like ``height``, if the image was not decoded.
+        height: px.
+        mode: Pillow's mode.
+        status: ``ok`` or ``rejected``.
+        reason: why it was rejected, or a finding about an image that is kept.
+        duplicate_group: number shared by exact and near duplicates; empty for other images.
     """
 
     member: str
@@ -37,12 +43,12 @@ class Record:
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> None:
-    """Write a row an image, the fields of :class:`Record` as columns."""
+    """Write one row per record, with the fields of :class:`Record` as columns."""
     write_csv(path, MANIFEST_COLUMNS, map(attrgetter(*MANIFEST_COLUMNS), records))
 
 
 def read_manifest(path: Path) -> list[Record]:
-    """Read what :func:`write_manifest` wrote.
+    """Read the file that :func:`write_manifest` writes.
 
     Raises:
         DataError: the file is missing, or a line is not a record.
@@ -70,4 +76,4 @@ def _parse_row(path: Path, line: int, row: list[str]) -> Record:
         return Record(**{**values, "width": int(values["width"]), "height": int(values["height"])})
     except ValueError:
         shown = ",".join(row)[:80]
-        raise DataError(f"{path}: line {line} is no record ({shown!r}); run `dvc repro -f verify`") from None
+        raise DataError(f"{path}: line {line} is not a record ({shown!r}); run `dvc repro -f verify`") from None

@@ -1,16 +1,14 @@
-"""The names of splits, classes and sources, as folders, tables and arrays use them."""
-
-from __future__ import annotations
+"""Names of splits, classes and sources in folders, tables and arrays."""
 
 CLASSES = ("female", "male")
 """Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
 
 RAW_SPLITS = ("Training", "Validation")
-"""The data set's own folders. ``Training`` becomes train and val, ``Validation`` is the test set."""
+"""Split folders of the source. ``Training`` becomes train and val, ``Validation`` is the test set."""
 
 SPLITS = ("train", "val", "test")
 
 SAMPLE = "sample"
-"""The source that is drawn by code."""
+"""Name of the built-in source, drawn by code."""
 
 SAMPLE_NOTE = "Synthetic data, drawn by this project: figures measured on it say nothing about faces."

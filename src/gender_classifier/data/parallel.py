@@ -1,6 +1,4 @@
-"""The members of an archive, decoded on all cores."""
-
-from __future__ import annotations
+"""Process the members of an archive on all cores."""
 
 import logging
 import os
@@ -22,8 +20,8 @@ from gender_classifier.data.archive import Archive
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_CHUNK = 64  # members that a worker takes at a time, at most
-_WORTHWHILE = 4000  # members from which on other processes save more than the half second that they take to start
+_CHUNK = 64  # most members that a worker takes at a time
+_WORTHWHILE = 4000  # below this many members, starting workers (~0.5 s) costs more than it saves
 
 
 @contextmanager
@@ -35,19 +33,18 @@ def map_members(
     workers: int | None = None,
     ahead: int,
 ) -> Iterator[Iterator[T]]:
-    """Apply ``function`` to each member's name and content, on all cores; the results come in order.
+    """Apply ``function`` to each member's name and content on all cores; yield the results in order.
 
-    The processes begin at once, whatever the caller does before it takes the first result, and end with the context.
-    Processes, not threads: a face crop is decoded in 0.2 ms, and threads then lose more in waiting for the
-    interpreter lock than they win (measured: 3,000 crops in 1.2 s by two threads, 1.0 s by one). An error of
-    ``function`` reaches whoever takes its result.
+    The workers start immediately and end with the context. They are processes, not threads: decoding a face crop
+    takes 0.2 ms, and threads lose more waiting for the interpreter lock than they gain (3,000 crops: 1.2 s with two
+    threads, 1.0 s with one). An error of ``function`` is raised where its result is taken.
 
     Args:
-        archive: where they lie.
+        archive: the archive.
         members: names in it.
-        function: picklable; runs in another process where there are many members.
-        workers: processes; 0 works in this one, None chooses.
-        ahead: members that may be done before their results are taken; what bounds the memory.
+        function: picklable; runs in another process if there are many members.
+        workers: number of processes; 0 uses this one, None decides by the number of members.
+        ahead: most members processed before their results are taken; this bounds the memory.
 
     Raises:
         ArchiveError: the archive or a member is damaged.
@@ -76,12 +73,12 @@ def map_members(
         submit(max(ahead // size, 1))
         yield collect()
     finally:
-        # Workers that are not done are not waited for.
+        # Unfinished workers are killed.
         pool.shutdown(wait=True, kill_workers=bool(waiting))
 
 
 def _start_pool(archive: Archive, workers: int) -> ProcessPoolExecutor | None:
-    """Return the processes; None, and a line on standard error, where the machine does not let them have semaphores."""
+    """Return the pool; None, with a warning, where the system has no semaphores."""
     try:
         return ProcessPoolExecutor(workers, initializer=_open_in_worker, initargs=(archive.path, os.getpid()))
     except (OSError, ImportError) as error:
@@ -94,7 +91,7 @@ _archive: Archive | None = None  # of a worker process
 
 
 def _open_in_worker(path: Path, parent: int) -> None:
-    global _archive  # noqa: PLW0603 - what an initializer leaves behind has no other place
+    global _archive  # noqa: PLW0603  an initializer can pass state on only this way
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _archive = Archive(path)
 
@@ -105,7 +102,7 @@ def _map_chunk(names: Sequence[str], function: Callable[[str, bytes], T]) -> lis
 
 
 def _end_with(parent: int, period: float = 0.5) -> None:
-    """End this process once its parent has been killed; its queue would never tell."""
+    """End this process once its parent was killed, which its queue does not report."""
     while os.getppid() == parent:
         time.sleep(period)
     os._exit(1)

@@ -1,7 +1,5 @@
 """The trained model as one ONNX file that needs neither torch nor this project: images in, probabilities out."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gender_classifier.common.files import short_digest, write_bytes
 from gender_classifier.common.logs import quiet_loggers
@@ -22,26 +20,14 @@ from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.model_card import describe_limits
 from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
 from gender_classifier.metrics.scores import select_headlines
-from gender_classifier.model.inference import infer, normalize
 from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.serving import ServedModel, fold_batch_norm
 from gender_classifier.version import __version__
 
 _OPSET = 18
 
 _TIE = 1e-5
 """Two probabilities nearer than this are equal: float32 kernels of torch and onnxruntime round differently."""
-
-
-class _Served(nn.Module):
-    """Normalisation, network, second look, temperature and softmax in one graph."""
-
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
-        super().__init__()
-        self.model, self.spec = model, spec
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
-        return torch.softmax(logits / self.spec.temperature, dim=1)
 
 
 def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
@@ -58,7 +44,7 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            _Served(model, spec).eval(),
+            ServedModel(fold_batch_norm(model), spec).eval(),
             (example,),
             input_names=["images"],
             output_names=["probs"],
@@ -70,7 +56,13 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     assert program is not None
     proto = program.model_proto
     _strip_provenance(proto)
-    entries = {"classes": json.dumps(spec.classes), "image_size": str(size), "head": spec.head, **metadata}
+    entries = {
+        "classes": json.dumps(spec.classes),
+        "image_size": str(size),
+        "head": spec.head,
+        "network": spec.architecture,
+        **metadata,
+    }
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     onnx.checker.check_model(proto)
     write_bytes(path, proto.SerializeToString(deterministic=True))

@@ -1,6 +1,4 @@
-"""Further labelled sets: read a batch at a time, measured, and tabulated by attribute."""
-
-from __future__ import annotations
+"""Evaluate the labelled sets of ``evaluate.extra``: read in batches, measure, and tabulate by attribute."""
 
 import hashlib
 from collections import Counter
@@ -13,57 +11,72 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import describe_value, find_other_format, list_first
 from gender_classifier.data.images import to_array
-from gender_classifier.data.labelled_files import LabelledImage, LabelledSet
+from gender_classifier.data.labelled_files import LabelledImage, LabelledSource, open_source
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
 MAX_UNREADABLE = 0.05
-"""Share of a set's images; with more unreadable its figures would be of what happened to survive."""
+"""Share of a set's images that may be unreadable; with more, its metrics would not represent the set."""
 
 _BATCH = 256  # images in memory at a time
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images to score: ``rows`` int64 (N,) are their places in the set, ``pixels`` uint8 (N, S, S, 3)."""
+def open_labelled_set(name: str, path: str, classes: Sequence[str]) -> LabelledSource:
+    """Open the set ``evaluate.extra.<name>``, any labelled source: folder, zip or CSV.
 
-    rows: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
+    Splits are optional. An image outside the class folders is refused, so that ``Male/`` is not overlooked. One that
+    cannot be read, such as a link to nothing, is counted with the reason when it is read.
+
+    Raises:
+        SourceError: there is no such set, a folder in it cannot be listed, or it is laid out otherwise.
+        ArchiveError: it is no whole zip.
+    """
+    rules = Rules(
+        name=f"evaluate.extra.{name}",
+        classes=classes,
+        needs_splits=False,
+        refuses_strays=True,
+        refuses_unreadable=False,
+        if_missing="check the path in params.yaml, or take the set out",
+    )
+    return open_source(path, rules)
 
 
 @dataclass
 class Reading:
-    """What became of each image of a set, filled as it is read.
+    """Outcome of reading a set, filled while it is read.
 
-    ``status`` has a word an image: ``ok``, ``seen in train``, ``seen in val``, or why it cannot be read. ``digest`` is
-    SHA-256 over names, labels, attributes and contents, complete once all batches were read.
+    Attributes:
+        status: of each image: ``ok``, ``seen in train``, ``seen in val``, or why it cannot be read.
+        digest: SHA-256 over names, labels, attributes and contents, complete after the last batch.
     """
 
     status: list[str] = field(default_factory=list)
     digest: str = ""
 
     def count(self) -> dict[str, int]:
-        """Return how many images have which status, sorted by status."""
+        """Return the number of images with each status, sorted by status."""
         return dict(sorted(Counter(self.status).items()))
 
 
 def read_batches(
-    labelled: LabelledSet, reading: Reading, *, size: int, max_pixels: int, seen: Mapping[str, str]
-) -> Iterator[Batch]:
-    """Decode a set, a batch in memory at a time; fill ``reading`` on the way.
+    labelled: LabelledSource, reading: Reading, *, size: int, max_pixels: int, seen: Mapping[str, str]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """Decode a set batch by batch, and record each image in ``reading``.
 
     Args:
         labelled: the set.
         reading: empty.
         size: S, px.
         max_pixels: larger images are unreadable.
-        seen: SHA-256 of a file to the split, train or val, that holds it: the model has learnt or was chosen by it.
+        seen: SHA-256 of each file of train and val to its split; these images are not scored.
 
     Yields:
-        Images with the status ``ok``.
+        Images with the status ``ok``: their places in the set, int64 (N,), and pixels, uint8 (N, S, S, 3).
     """
 
     def prepare(image: LabelledImage) -> tuple[str, str, NDArray[np.uint8] | None]:
@@ -85,48 +98,42 @@ def read_batches(
     waiting = iter(labelled.images)
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(waiting, _BATCH)):
-            first, pixels, rows = len(reading.status), [], []
-            for place, (status, sha256, image) in enumerate(pool.map(prepare, chunk)):
-                one = chunk[place]
-                digest.update("\0".join([one.name, str(one.label), *one.attributes, sha256, "\n"]).encode())
+            rows, batch = [], []
+            for image, (status, sha256, pixels) in zip(chunk, pool.map(prepare, chunk), strict=True):
+                digest.update("\0".join([image.name, str(image.label), *image.attributes, sha256, "\n"]).encode())
+                if pixels is not None:
+                    rows.append(len(reading.status))
+                    batch.append(pixels)
                 reading.status.append(status)
-                if image is not None:
-                    pixels.append(image)
-                    rows.append(first + place)
-            if pixels:
-                yield Batch(np.array(rows, dtype=np.int64), np.stack(pixels))
+            if batch:
+                yield np.array(rows, dtype=np.int64), np.stack(batch)
     reading.digest = digest.hexdigest()
 
 
-def check_reading(labelled: LabelledSet, reading: Reading) -> None:
-    """Refuse a set of which too little could be read, or nothing is left to score.
+def check_reading(labelled: LabelledSource, reading: Reading) -> None:
+    """Refuse a set with too many unreadable images, or with none left to score.
 
     Raises:
-        DataError: names the counts, and the first images that cannot be read.
+        DataError: gives the counts, and the first images that cannot be read.
     """
-    unreadable = count_unreadable(reading)
+    unreadable = sum(map(_is_unreadable, reading.status))
     total, counts = len(labelled.images), reading.count()
     listed = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok")
     if unreadable > MAX_UNREADABLE * total:
         raise DataError(
-            f"evaluate.extra.{labelled.name}: {unreadable} of {total} images cannot be read "
+            f"{labelled.name}: {unreadable} of {total} images cannot be read "
             f"({unreadable / total:.2%}), more than the tolerated {MAX_UNREADABLE:.0%}: {listed} ("
             f"{list_unreadable(labelled, reading)}); replace or remove them"
         )
     if not counts.get("ok"):
         raise DataError(
-            f"evaluate.extra.{labelled.name}: none of its {total} images is left to score: {listed}; give images "
+            f"{labelled.name}: none of its {total} images is left to score: {listed}; give images "
             "that the model was not trained on"
         )
 
 
-def count_unreadable(reading: Reading) -> int:
-    """Return how many images could not be read."""
-    return sum(map(_is_unreadable, reading.status))
-
-
-def list_unreadable(labelled: LabelledSet, reading: Reading) -> str:
-    """Return the names of the first images that could not be read, on one line; empty if there are none."""
+def list_unreadable(labelled: LabelledSource, reading: Reading) -> str:
+    """Return the names of the first unreadable images on one line; an empty text without any."""
     pairs = zip(labelled.images, reading.status, strict=True)
     return list_first(image.name for image, status in pairs if _is_unreadable(status))
 
@@ -137,9 +144,17 @@ def _is_unreadable(status: str) -> bool:
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """What a model makes of a set: ``report`` on the places ``rows`` int64 (N,), whose labels are int64 (N,)."""
+    """Scores of a model on a set.
 
-    labelled: LabelledSet
+    Attributes:
+        labelled: the set.
+        reading: outcome of reading it.
+        rows: places of the scored images in the set, int64 (N,).
+        labels: of these, int64 (N,).
+        report: scores of these.
+    """
+
+    labelled: LabelledSource
     reading: Reading
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -147,7 +162,7 @@ class ScoredSet:
 
 
 def score_set(
-    labelled: LabelledSet,
+    labelled: LabelledSource,
     predict: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
     classes: Sequence[str],
     *,
@@ -157,26 +172,26 @@ def score_set(
     num_bins: int,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
-    """Read a set and measure a model on it.
+    """Measure a model on a set.
 
     Args:
-        labelled: the set, open.
+        labelled: the open set.
         predict: uint8 (N, S, S, 3) to calibrated logits (N, C).
         classes: C names.
         size: S, px.
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
-        on_images: told how many images were done, a batch at a time.
+        on_images: called with the number of images done since the last call.
 
     Raises:
-        DataError: too much is unreadable, or a class has nothing to score.
+        DataError: too many images are unreadable, or a class has no image to score.
     """
     reading, done = Reading(), 0
     rows, logits = [], []
-    for batch in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
-        rows.append(batch.rows)
-        logits.append(predict(batch.pixels))
+    for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
+        rows.append(places)
+        logits.append(predict(pixels))
         on_images(len(reading.status) - done)
         done = len(reading.status)
     check_reading(labelled, reading)
@@ -185,12 +200,12 @@ def score_set(
     try:
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins)
     except DataError as error:
-        raise DataError(f"evaluate.extra.{labelled.name}: {error}") from None
+        raise DataError(f"{labelled.name}: {error}") from None
     return ScoredSet(labelled, reading, scored, labels, report)
 
 
 def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what the report keeps of a set: what was given, what became of it, every figure, the confusion."""
+    """Return the report of a set: path, digest, counts, metrics and confusion matrix."""
     statuses = scored.reading.count()
     return {
         "path": describe_value(path),
@@ -207,23 +222,26 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
 
 def extra_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of :func:`list_predictions`."""
-    return ["set", "path", "status", *prediction_columns(classes)]
+    return ["path", "status", *prediction_columns(classes)]
 
 
 def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list[object]]:
-    """Yield a row an image, those left out without a prediction."""
+    """Yield one row per image; images left out have no prediction."""
     places = {int(row): place for place, row in enumerate(scored.rows)}
     for row, (image, status) in enumerate(zip(scored.labelled.images, scored.reading.status, strict=True)):
         cells: list[object] = [""] * (2 + len(classes))
         if row in places:
             place = places[row]
             cells = format_prediction(image.label, int(scored.report.preds[place]), scored.report.probs[place], classes)
-        yield [scored.labelled.name, image.name, status, classes[image.label], *cells]
+        yield [image.name, status, classes[image.label], *cells]
 
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """The images with one value of one attribute; ``recalls`` has (n, recall, low, high) a class, None for n of 0."""
+    """Scores of the images with one value of one attribute.
+
+    ``recalls`` has (n, recall, low, high) for each class; all but n are None without images.
+    """
 
     attribute: str
     value: str
@@ -235,7 +253,7 @@ class AttributeRow:
 
 
 def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
-    """Measure all images together, then those with each value of each attribute, with 95 % intervals (Wilson)."""
+    """Measure all images, then those with each value of each attribute, with Wilson's 95 % intervals."""
     labelled, labels, report = scored.labelled, scored.labels, scored.report
     correct, num_classes = report.preds == labels, report.probs.shape[1]
     table = [_measure("all", "", labels, correct, num_classes)]
@@ -255,7 +273,7 @@ def attribute_columns(classes: Sequence[str]) -> list[str]:
 
 
 def flatten_row(row: AttributeRow) -> list[object]:
-    """Return a row as its cells; an empty one where a class has no image."""
+    """Return the cells of a row; empty where a class has no image."""
     cells = [row.attribute, row.value, row.n, *map(_round, (row.accuracy, row.accuracy_low, row.accuracy_high))]
     for n, *figures in row.recalls:
         cells += [n, *map(_round, figures)]

@@ -1,8 +1,7 @@
 """The labelled sets in ``evaluate.extra``: found, measured, and described as files and figures."""
 
-from __future__ import annotations
-
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,6 @@ from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
 from gender_classifier.common.terminal import printable
-from gender_classifier.data.labelled_files import open_labelled_set
 from gender_classifier.evaluate.extra import (
     ScoredSet,
     attribute_columns,
@@ -20,6 +18,7 @@ from gender_classifier.evaluate.extra import (
     flatten_row,
     list_predictions,
     list_unreadable,
+    open_labelled_set,
     score_set,
     tabulate_attributes,
 )
@@ -30,7 +29,7 @@ from gender_classifier.model.inference import compute_logits
 _logger = logging.getLogger(__name__)
 
 
-def locate_sets(extra: Mapping[str, str], base_dir: Path, classes: Sequence[str]) -> dict[str, Path]:
+def locate_sets(extra: Mapping[str, str], base_dir: Path, classes: Sequence[str]) -> dict[str, str]:
     """Return the path of each set, and open it once: a wrong path stops the stage before minutes of work.
 
     Args:
@@ -41,13 +40,15 @@ def locate_sets(extra: Mapping[str, str], base_dir: Path, classes: Sequence[str]
     Raises:
         GenderClassifierError: a set is missing, or is not laid out as a labelled set.
     """
-    paths = {name: base_dir / Path(path).expanduser() for name, path in extra.items()}
+    # os.path keeps the `/.` that names the data set at the top.
+    paths = {name: os.path.join(base_dir, os.path.expanduser(path)) for name, path in extra.items()}  # noqa: PTH111, PTH118
     for name, path in paths.items():
-        open_labelled_set(name, path, classes).close()
+        with open_labelled_set(name, path, classes):
+            pass
     return paths
 
 
-def measure_sets(inputs: Inputs, sets: Mapping[str, Path], num_bins: int, max_pixels: int) -> dict[str, ScoredSet]:
+def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pixels: int) -> dict[str, ScoredSet]:
     """Measure the model on each set, and print a line about it.
 
     Args:
@@ -91,8 +92,8 @@ def describe_extra(
     yield Artifact("metrics/extra.json", reports, "metrics")
     table = [[name, *flatten_row(row)] for name, rows in attributes.items() for row in rows]
     yield Artifact("metrics/extra_attributes.csv", Table(["set", *attribute_columns(classes)], table), "metrics")
-    predictions = [row for one in scored.values() for row in list_predictions(one, classes)]
-    yield Artifact("data/predictions/extra.csv", Table(extra_columns(classes), predictions), "predictions")
+    predictions = [[name, *row] for name, one in scored.items() for row in list_predictions(one, classes)]
+    yield Artifact("data/predictions/extra.csv", Table(["set", *extra_columns(classes)], predictions), "predictions")
     for name, one in scored.items():
         matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}")
         yield Artifact(f"metrics/figures/evaluate/extra_{name}_confusion.png", matrix, "")

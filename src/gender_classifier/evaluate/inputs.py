@@ -1,6 +1,4 @@
-"""Everything that evaluation reads: the model, the arrays, what earlier stages reported."""
-
-from __future__ import annotations
+"""Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -23,9 +21,20 @@ from gender_classifier.model.model_file import ModelSpec, load_model
 class Inputs:
     """The model and its data.
 
-    ``source`` is the data set's, of a full path the last part. ``params`` are those that the model was made with, flat.
-    ``members`` names the images of each split in the order of its arrays, ``seen`` is the SHA-256 of each image of
-    train and val with its split. ``best`` is metrics/train.json, ``curves`` metrics/curves.csv.
+    Attributes:
+        run_id: MLflow run that trained the model.
+        source: of the data set; the last part of a full path.
+        params: with which the model was trained, as ``section.key``.
+        model: network.
+        spec: description in the model file.
+        info: description of the data set.
+        val: arrays of val.
+        test: arrays of test.
+        members: names of the images of each split, in the order of its arrays.
+        seen: SHA-256 of each image of train and val to its split.
+        best: content of metrics/train.json.
+        curves: rows of metrics/curves.csv.
+        reference: distributions of the training data.
     """
 
     run_id: str
@@ -44,15 +53,15 @@ class Inputs:
 
 
 def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> Inputs:
-    """Read the model and its data.
+    """Load the model and its data.
 
     Args:
-        layout: where they are.
+        layout: gives the paths.
         source: of the data set, as in ``params.yaml``.
-        params: that the model was made with, as ``section.key``.
+        params: with which the model was trained, as ``section.key``.
 
     Raises:
-        GenderClassifierError: a file is missing or damaged, or the model was made for other images or classes.
+        GenderClassifierError: a file is missing or damaged, or the model is for another image size or other classes.
     """
     info = read_info(layout.dataset_path)
     model, spec = load_model(layout.model_path)
@@ -61,7 +70,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
             f"{layout.model_path}: made for {spec.image_size} px and {', '.join(spec.classes)}, the arrays have "
             f"{info.image_size} px and {', '.join(info.classes)}; run `dvc repro`"
         )
-    model.to(memory_format=torch.channels_last)  # as its input: 1.13 times the images/s
+    model.to(memory_format=torch.channels_last)  # like its input: 1.13 times the images/s
     val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("val", "test"))
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))

@@ -1,7 +1,5 @@
 """Text of others in Markdown: names and params are shown as they are, and are no markup, HTML, link or image."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

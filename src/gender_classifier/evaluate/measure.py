@@ -1,7 +1,5 @@
 """Every figure of the report on the test set. No files, no tracker."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

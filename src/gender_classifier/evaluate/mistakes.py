@@ -1,7 +1,5 @@
 """Images worth a second look: likely wrong labels and the most confident mistakes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gender_classifier.metrics.arrays import Floats, Ints

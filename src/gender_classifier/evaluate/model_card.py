@@ -1,7 +1,5 @@
 """The model card: one page of Markdown, made of a run's own files. After Mitchell et al., "Model cards" (2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 

@@ -1,7 +1,5 @@
 """The report on the test set as files, figures and MLflow metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath

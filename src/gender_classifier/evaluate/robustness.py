@@ -5,8 +5,6 @@ corruptions and perturbations" (2019), here for face crops of 64 px. They are ma
 image, and share no code with the augmentation of training.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

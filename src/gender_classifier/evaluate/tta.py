@@ -1,7 +1,5 @@
 """What test-time augmentation costs and gains."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

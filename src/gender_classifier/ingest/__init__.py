@@ -1,1 +1,1 @@
-"""Stage ingest: one snapshot of the data source."""
+"""Stage ingest: take one snapshot of the data source."""

@@ -1,6 +1,4 @@
-"""The files that describe a snapshot."""
-
-from __future__ import annotations
+"""Files that describe a snapshot."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,7 +10,7 @@ from gender_classifier.ingest.sources import Snapshot
 
 def describe_snapshot(snapshot: Snapshot) -> Iterator[Artifact]:
     """Yield the snapshot's description and its metrics file."""
-    # It is shared, with the DVC remote too: of a full path, its last part.
+    # The file leaves this machine, by the DVC remote too: keep only the last part of a full path.
     described = replace(snapshot, source=describe_value(snapshot.source))
     yield Artifact("data/raw.json", asdict(described), "")
     yield Artifact("metrics/ingest.json", {"num_raw": snapshot.num_images})

@@ -1,11 +1,9 @@
-"""The built-in data set: drawn portraits. Figures measured on it say nothing about faces.
+"""The built-in data set: drawn portraits. Metrics measured on it say nothing about faces.
 
-Every image is drawn from its own seed, with whole numbers throughout, so that the pixels are the same on every
-machine (and the bytes, with the same version of Pillow). A hidden score decides how each trait is drawn; the scores
-of the two classes overlap, so that about one image in thirty lies on the wrong side and no model gets them all.
+Every image is drawn with integers from a seed of its own, so that the pixels are the same on every machine (and the
+bytes, with the same version of Pillow). A hidden score determines how each trait is drawn. The scores of the two
+classes overlap: about one image in thirty is on the wrong side, so that no model classifies all of them.
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -19,26 +17,26 @@ from gender_classifier.data.names import CLASSES, RAW_SPLITS
 from gender_classifier.errors import ParamsError
 
 MIN_TRAIN, MIN_VAL = 24, 8
-"""The fewest images that leave good ones in every class folder beside the planted faults."""
+"""Fewest images that leave good ones in every class folder besides the planted faults."""
 
-# The classes' mean scores lie this far from zero, in thousandths of the deviation: Phi(1.9) = 97 % is the most
-# that a model can reach, less what the traits' own noise hides.
+# Distance of each class's mean score from zero, in thousandths of the standard deviation: a model reaches at most
+# Phi(1.9) = 97 %, less what the noise of the traits hides.
 _SCORE = 1900
-_OVERSAMPLE = 3  # drawn this many times larger, then averaged: smooth edges
+_OVERSAMPLE = 3  # drawn this many times larger, then averaged for smooth edges
 
 Color = tuple[int, int, int]
 
 
 def draw_sample(seed: int, *, num_train: int = 2000, num_val: int = 400) -> Iterator[tuple[str, bytes]]:
-    """Draw the data set, faults included, as (member, file content) in rising order of members.
+    """Draw the data set, faults included; yield (member, file content) sorted by member.
 
     Args:
-        seed: another one draws other portraits.
-        num_train: images below ``Training/``, half of them of each class.
-        num_val: images below ``Validation/``.
+        seed: determines the portraits.
+        num_train: images in ``Training/``, half of each class.
+        num_val: images in ``Validation/``.
 
     Raises:
-        ParamsError: too few images are asked for to hold the planted faults.
+        ParamsError: too few images for the planted faults.
     """
     if num_train < MIN_TRAIN or num_val < MIN_VAL:
         raise ParamsError(
@@ -52,7 +50,7 @@ Plan = dict[str, Callable[[], bytes]]
 
 
 def _plan(seed: int, num_train: int, num_val: int) -> Plan:
-    """Name every image and say how it is made; the faults take the places of the last portraits of a folder."""
+    """Map the name of every image to a function that makes it; faults replace the last portraits of a folder."""
     plan: Plan = {}
     folders: dict[str, list[str]] = {}
     for split, total in zip(RAW_SPLITS, (num_train, num_val), strict=True):
@@ -66,31 +64,28 @@ def _plan(seed: int, num_train: int, num_val: int) -> Plan:
 
 
 def _number(split: str, name: str, k: int) -> str:
-    # The Kaggle set's names: six digits, the ending twice; rising over all folders.
+    # As in the Kaggle set: six digits, numbered through all folders, the suffix twice.
     start = 1 + 500_000 * RAW_SPLITS.index(split) + 250_000 * CLASSES.index(name)
     return f"{start + k:06d}.jpg.jpg"
 
 
 def _plant(plan: Plan, folders: dict[str, list[str]], seed: int) -> None:
-    """Replace some portraits by what real collections contain, for `verify` to find."""
+    """Replace some portraits by faults of real collections, for `verify` to find."""
     train_female, train_male = folders["Training/female"], folders["Training/male"]
     val_female = folders["Validation/female"]
     plan[train_female[-1]] = lambda: b""
     plan[train_male[-1]] = lambda: b"This is a note that somebody saved as an image.\n"
-    plan[train_male[-2]] = lambda whole=plan[train_male[-2]]: _cut(whole())  # type: ignore[misc]
+    whole = plan[train_male[-2]]
+    plan[train_male[-2]] = lambda: (data := whole())[: len(data) * 3 // 5]
     plan[train_female[-2]] = _portrait(seed, train_female[-2], 0, grey=True)
-    # Copies: exact ones, near ones (saved again at another size and quality), one in the other split, one in the
-    # other class.
+    # Exact copies, near copies (saved again at another size and quality), one in the other split, one in the other
+    # class.
     plan[train_female[-3]] = plan[train_female[0]]
     plan[train_male[-3]] = plan[train_male[0]]
     plan[train_male[-4]] = _portrait(seed, train_male[1], 1, resave=True)
     plan[train_female[-4]] = _portrait(seed, train_female[1], 0, resave=True)
     plan[val_female[-1]] = plan[train_female[2]]
     plan[train_male[-5]] = plan[train_female[3]]
-
-
-def _cut(data: bytes) -> bytes:
-    return data[: len(data) * 3 // 5]
 
 
 def _portrait(seed: int, member: str, label: int, *, grey: bool = False, resave: bool = False) -> Callable[[], bytes]:
@@ -116,7 +111,7 @@ def _seed_of(seed: int, member: str) -> int:
 
 @dataclass(frozen=True)
 class _Traits:
-    """How far each trait goes, 0 (as drawn at the male end) to 1000 (at the female end)."""
+    """Strength of each trait, 0 (male end) to 1000 (female end)."""
 
     hair: int
     jaw: int
@@ -127,7 +122,7 @@ class _Traits:
 
 
 def _draw(rng: np.random.Generator, label: int) -> tuple[Image.Image, int]:
-    """Draw one portrait; return it, RGB, and the JPEG quality to save it at."""
+    """Return one portrait, RGB, and the JPEG quality to save it at."""
     score = _normal(rng) + (_SCORE if label == 0 else -_SCORE)
     traits = _Traits(*(_trait(rng, score, noise) for noise in (500, 600, 700, 700, 600, 700)))
     width = int(rng.integers(52, 112))
@@ -139,7 +134,7 @@ def _draw(rng: np.random.Generator, label: int) -> tuple[Image.Image, int]:
 
 
 def _normal(rng: np.random.Generator) -> int:
-    """Draw from nearly the normal distribution, in thousandths, without a machine's own exp or log."""
+    """Draw from a nearly normal distribution, in thousandths, without exp or log, which differ between machines."""
     return int(rng.integers(0, 1000, 12).sum()) - 5994
 
 
@@ -153,7 +148,7 @@ def _draw_figure(rng: np.random.Generator, width: int, height: int, traits: _Tra
     cloth: Color = tuple(rng.integers(20, 220, 3).tolist())
     image = _background(rng, width, height)
     draw = ImageDraw.Draw(image)
-    # Everything below is in thousandths of the head's width, from its centre.
+    # Coordinates below are in thousandths of the head's width, from its centre.
     unit = width * int(rng.integers(480, 660)) // 1000
     cx = width // 2 + unit * int(rng.integers(-110, 111)) // 1000
     cy = height * int(rng.integers(430, 530)) // 1000
@@ -184,7 +179,7 @@ Shape = Callable[[list[tuple[int, int]], Color], None]
 
 
 def _draw_back(draw: ImageDraw.ImageDraw, oval: Oval, shape: Shape, traits: _Traits, hair: Color) -> None:
-    """Hair behind the head: from cropped to below the shoulders."""
+    """Draw hair behind the head, from cropped to below the shoulders."""
     dark = _shade(hair, 80)
     length = -250 + traits.hair * 1350 // 1000
     spread = 520 + traits.hair * 170 // 1000
@@ -209,7 +204,7 @@ def _draw_head(oval: Oval, shape: Shape, traits: _Traits, skin: Color, hair: Col
         shape([(-430, 220), (-250, 300), (250, 300), (430, 220), (jaw, 470), (jaw // 2, chin),
                (-jaw // 2, chin), (-jaw, 470)], tone)  # fmt: skip
         shape([(-200, 225), (200, 225), (250, 330), (-250, 330)], tone)
-    # The hairline: a cap over the forehead, and strands down the temples where the hair is long.
+    # The hairline: a cap over the forehead, and strands along the temples if the hair is long.
     fringe = -330 + traits.hair * 60 // 1000
     shape([(-500, -160), (-450, -480), (-250, -660), (0, -710), (250, -660), (450, -480), (500, -160),
            (410, fringe), (150, fringe - 60), (-150, fringe - 30), (-410, fringe)], hair)  # fmt: skip
@@ -249,7 +244,7 @@ def _draw_features(
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A soft, uneven backdrop: a few random colours, enlarged."""
+    """Return a soft backdrop: a few random colours, enlarged."""
     base = rng.integers(50, 206, 3)
     patches = np.clip(base + rng.integers(-60, 61, (9, 7, 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(patches).resize((width, height), Image.Resampling.BILINEAR)

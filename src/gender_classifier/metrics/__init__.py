@@ -1,1 +1,1 @@
-"""Scores, calibration, curves, tables and histograms: NumPy in, numbers out."""
+"""Scores, calibration, curves, tables and histograms of NumPy arrays, without files or models."""

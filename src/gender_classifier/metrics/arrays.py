@@ -1,7 +1,5 @@
 """Short names for the array types of figures and scores."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,12 +1,11 @@
-"""Softmax, temperature scaling and reliability. Pure."""
-
-from __future__ import annotations
+"""Softmax, temperature scaling and reliability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
@@ -14,20 +13,18 @@ from gender_classifier.metrics.arrays import Floats, Ints
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:
-    """Turn logits (N, C) into probabilities float64 (N, C)."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    exponents = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    probs: Floats = exponents / exponents.sum(axis=1, keepdims=True)
+    """Turn logits (N, C) into probabilities, float64 (N, C)."""
+    probs: Floats = special.softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return probs
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
-    """Return the T, 0.25 to 4, at which softmax(logits / T) makes the labels likeliest.
+    """Return the temperature T, 0.25 to 4, at which softmax(logits / T) gives the labels the highest likelihood.
 
-    After Guo et al., "On calibration of modern neural networks" (2017). It moves no prediction.
+    After Guo et al., "On calibration of modern neural networks" (2017). Predictions do not change.
 
     Args:
-        logits: float (N, C), of images that the weights were not fitted to.
+        logits: float (N, C), of images not used to fit the weights.
         labels: int (N,).
     """
 
@@ -40,7 +37,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of confidence: means over its ``count`` images."""
+    """One bin of confidence; ``confidence`` and ``accuracy`` are means over its ``count`` images."""
 
     confidence: float
     accuracy: float
@@ -67,4 +64,5 @@ def reliability_points(probs: Floats, labels: Ints, *, num_bins: int = 15) -> li
 
 
 def calibration_error(bins: Sequence[ReliabilityBin], total: int) -> float:
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total
+    """Return the expected calibration error over ``total`` images."""
+    return sum(point.count * abs(point.accuracy - point.confidence) for point in bins) / total

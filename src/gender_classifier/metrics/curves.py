@@ -1,6 +1,4 @@
-"""ROC curve and threshold table of a binary score. Pure."""
-
-from __future__ import annotations
+"""ROC curve and threshold table of a binary score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from gender_classifier.metrics.arrays import Floats, Ints
 
 
 def pick_positive(probs: Floats, labels: Ints) -> tuple[Floats, Ints]:
-    """Return the score of the positive class, float64 (N,), and whether each image has it, int64 (N,).
+    """Return the score of the positive class, float64 (N,), and 0 or 1 for each image, int64 (N,).
 
-    The last class is the positive one, against all others.
+    The last class is positive, all others are negative.
     """
     return probs[:, -1], (labels == probs.shape[1] - 1).astype(np.int64)
 
@@ -22,17 +20,17 @@ def pick_positive(probs: Floats, labels: Ints) -> tuple[Floats, Ints]:
 def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[float, float, float]]:
     """Return (false positive rate, true positive rate, threshold) of a binary score, thinned to about ``most`` rows.
 
-    The first row, at which nothing is called positive, has the threshold 1.
+    In the first row nothing is predicted positive; its threshold is 1.
     """
     false_positive, true_positive, thresholds = sk.roc_curve(labels, scores)
-    thresholds[0] = 1.0  # scikit-learn says infinity, which few readers of CSV take
+    thresholds[0] = 1.0  # scikit-learn gives infinity, which many CSV readers reject
     kept = np.unique(np.linspace(0, len(thresholds) - 1, min(most, len(thresholds))).round().astype(int))
     return [(float(false_positive[i]), float(true_positive[i]), float(thresholds[i])) for i in kept]
 
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """What calling everything from ``threshold`` on positive gives: the second of two classes is the positive one."""
+    """Scores when images from ``threshold`` on are predicted positive, the second of two classes."""
 
     threshold: float
     accuracy: float
@@ -43,14 +41,14 @@ class ThresholdRow:
 
 
 def threshold_points(scores: Floats, labels: Ints, *, count: int = 99) -> list[ThresholdRow]:
-    """Measure ``count`` thresholds on a binary score, evenly spread over (0, 1).
+    """Measure ``count`` thresholds on a binary score, evenly spaced in (0, 1).
 
-    For unequal classes and unequal costs, where 0.5 need not be the place to cut.
+    With unequal classes or costs, the best threshold may differ from 0.5.
 
     Args:
         scores: float (N,), of the positive class.
         labels: int (N,), 0 or 1.
-        count: thresholds.
+        count: number of thresholds.
     """
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     rows = []
@@ -72,7 +70,7 @@ def threshold_points(scores: Floats, labels: Ints, *, count: int = 99) -> list[T
 
 
 def choose_threshold(rows: Sequence[ThresholdRow]) -> float:
-    """Return the threshold of the highest balanced accuracy; of a plateau, its middle."""
+    """Return the threshold with the highest balanced accuracy; the middle one of several."""
     best = max(row.balanced_accuracy for row in rows)
     equal = [row.threshold for row in rows if row.balanced_accuracy > best - 1e-12]
     return equal[len(equal) // 2]

@@ -1,6 +1,4 @@
-"""Histograms of pixel statistics and predictions: memory does not grow with the number of images."""
-
-from __future__ import annotations
+"""Histograms of pixel statistics and predictions, in constant memory."""
 
 import json
 import math
@@ -21,14 +19,10 @@ UNITS = {
     "class": "predicted",
     "confidence": "highest probability",
 }
-"""Every statistic and its unit; contrast is RMS contrast (Peli, "Contrast in complex images", 1990)."""
+"""Statistics and their units; contrast is RMS contrast (Peli, "Contrast in complex images", 1990)."""
 
-
-# Fine bins, so that any reference can be cut into tenths. Sizes by 16th parts of an octave; confidence, which piles up
-# near 1, finer there.
+# Fine bins, so that deciles of any reference can be found: 16 an octave for sizes, finer near 1 for confidence.
 _SIDES = np.round(np.geomspace(8, 16384, 11 * 16 + 1), 2)
-
-
 _EDGES: dict[str, Floats] = {
     "brightness": np.linspace(0, 1, 129),
     "contrast": np.linspace(0, 0.5, 129),
@@ -37,23 +31,20 @@ _EDGES: dict[str, Floats] = {
     "confidence": np.array([*range(0, 980, 20), 980, 985, 990, 993, 995, 997, 998, 999, 999.5, 1000]) / 1000,
 }
 
-
 SIZE_STATISTICS = ("width", "height")
-
-
 PIXEL_STATISTICS = ("brightness", "contrast")
-
-
-PREDICTION_STATISTICS = ("class", "confidence")
-
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
 
 class Histogram:
-    """Counts in fixed bins: of numbers between ``edges``, or of ``categories``; memory does not grow with the values.
+    """Counts in fixed bins of numbers, or of categories.
 
-    ``split`` says of which images; ``counts`` is int64 (B,), ``edges`` float64 (B + 1,).
+    Attributes:
+        edges: float64 (B + 1,).
+        split: of the images.
+        categories: names of the bins; empty for numbers.
+        counts: int64 (B,).
     """
 
     def __init__(
@@ -65,28 +56,28 @@ class Histogram:
         self.counts: Ints = np.zeros(len(self.edges) - 1, dtype=np.int64)
 
     def add(self, values: NDArray[Any] | Sequence[float]) -> None:
-        """Count numbers, or places of categories; what lies beyond the edges counts as in the outermost bin."""
+        """Count numbers, or indices of categories; values beyond the edges count in the outermost bins."""
         places = np.searchsorted(self.edges, np.asarray(values, dtype=np.float64), side="right") - 1
         np.add.at(self.counts, np.clip(places, 0, len(self.counts) - 1), 1)
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """Number of values counted."""
         return int(self.counts.sum())
 
-    def like(self, split: str = "") -> Histogram:
-        """Return an empty one with the same bins."""
+    def like(self, split: str = "") -> "Histogram":
+        """Return an empty histogram with the same bins."""
         return Histogram(self.edges, split=split, categories=self.categories)
 
     def quantile(self, share: float) -> float:
-        """Return about the value below which ``share`` of the values lie, to the width of a bin; NaN if empty."""
+        """Return the quantile of ``share``, 0 to 1, to the width of a bin; NaN if empty."""
         if not self.total:
             return math.nan
         return float(np.interp(share * self.total, np.cumsum([0, *self.counts]), self.edges))
 
 
 Reference = Mapping[str, Histogram]
-"""Statistic name to its distribution: those of images on train, those of predictions on val."""
+"""Name of a statistic to its distribution: of images in train, of predictions in val."""
 
 
 def start_histogram(name: str, split: str, classes: Sequence[str] = ()) -> Histogram:
@@ -99,35 +90,35 @@ def start_histogram(name: str, split: str, classes: Sequence[str] = ()) -> Histo
 def measure_pixels(images: NDArray[np.uint8]) -> dict[str, Floats]:
     """Return ``brightness`` and ``contrast``, float64 (N,) each, of uint8 (N, S, S, 3)."""
     luma = (images.reshape(len(images), -1, 3) @ _LUMA) / 255
-    return dict(zip(PIXEL_STATISTICS, (luma.mean(axis=1), luma.std(axis=1)), strict=True))
+    return {"brightness": luma.mean(axis=1), "contrast": luma.std(axis=1)}
 
 
 def measure_predictions(probs: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
-    """Return ``class``, the place of the highest probability, and ``confidence``, that probability, of (N, C)."""
-    return dict(zip(PREDICTION_STATISTICS, (probs.argmax(axis=1), probs.max(axis=1)), strict=True))
+    """Return ``class``, the index of the highest probability, and ``confidence``, that probability, (N,) each."""
+    return {"class": probs.argmax(axis=1), "confidence": probs.max(axis=1)}
 
 
 def to_jsonable(reference: Reference) -> dict[str, dict[str, Any]]:
-    """Return what JSON can hold; :func:`parse_reference` reads it."""
+    """Return a mapping for JSON, which :func:`parse_reference` reads."""
     return {
         name: {
-            "split": one.split,
-            **({"categories": list(one.categories)} if one.categories else {"edges": one.edges.tolist()}),
-            "counts": one.counts.tolist(),
+            "split": histogram.split,
+            **({"categories": histogram.categories} if histogram.categories else {"edges": histogram.edges.tolist()}),
+            "counts": histogram.counts.tolist(),
         }
-        for name, one in reference.items()
+        for name, histogram in reference.items()
     }
 
 
 def parse_reference(text: str | None, origin: str) -> dict[str, Histogram]:
-    """Read the distributions that ``evaluate`` kept in the model file; statistics unknown here are left out.
+    """Read the distributions that ``evaluate`` stores in the model file; unknown statistics are ignored.
 
     Args:
-        text: JSON, or None where the file holds none.
-        origin: what to call the file in an error.
+        text: JSON, or None if the file has none.
+        origin: name of the file, for errors.
 
     Raises:
-        ModelError: there are none, or they are damaged.
+        ModelError: the distributions are missing or damaged.
     """
     if text is None:
         raise ModelError(f"{origin}: holds no statistics of its training data; make it again with `dvc repro`")

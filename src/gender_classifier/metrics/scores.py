@@ -1,6 +1,4 @@
-"""Accuracy, loss, per-class scores and confusion of N predictions. Pure: no model, no files."""
-
-from __future__ import annotations
+"""Accuracy, loss, per-class scores and confusion matrix of N predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,13 @@ from gender_classifier.metrics.calibration import calibration_error, reliability
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of N predictions over C classes.
+    """Scores of N predictions of C classes.
 
-    ``metrics`` is flat and ready for JSON. ``confusion`` counts int64 (C, C), a row an actual and a column a
-    predicted class. ``preds`` int64 (N,), ``probs`` float64 (N, C).
+    Attributes:
+        metrics: flat, for JSON.
+        confusion: counts, int64 (C, C); rows are actual, columns predicted classes.
+        preds: int64 (N,).
+        probs: float64 (N, C).
     """
 
     metrics: dict[str, float]
@@ -30,20 +31,20 @@ class Report:
 
 
 HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
-"""The metrics that ``dvc metrics``, the model file and the page show; metrics/test_report.json has all."""
+"""Metrics shown by ``dvc metrics``, the model file and the page; metrics/test_report.json has all."""
 
 
 def select_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the headline metrics that there are."""
+    """Return those of :data:`HEADLINES` that are in ``metrics``."""
     return {key: metrics[key] for key in HEADLINES if key in metrics}
 
 
 def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15) -> Report:
     """Measure predictions.
 
-    ``accuracy`` comes with Wilson's 95 % interval, ``loss`` is the mean cross entropy in nats, ``roc_auc`` and
-    ``average_precision`` take the last of two classes as positive (of more, each against the rest, averaged), and
-    ``ece`` is the expected calibration error of :func:`reliability_points`' bins.
+    ``accuracy`` has Wilson's 95 % interval, ``loss`` is the mean cross entropy in nats, ``roc_auc`` and
+    ``average_precision`` treat the last of two classes as positive (with more classes: one against the rest,
+    averaged), and ``ece`` is the expected calibration error over the bins of :func:`reliability_points`.
 
     Args:
         logits: float (N, C).
@@ -56,10 +57,9 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
     """
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
-        raise DataError(f"{bad} of {len(logits)} images have logits that are not finite; train it again")
-    counts = np.bincount(labels, minlength=len(classes))
-    for name, count in zip(classes, counts, strict=True):
-        if not count:
+        raise DataError(f"{bad} of {len(logits)} images have logits that are not finite; train the model again")
+    for label, name in enumerate(classes):
+        if label not in labels:
             raise DataError(f"none of the {len(labels)} images is {name}; every class needs at least one")
     probs = softmax(logits)
     preds = probs.argmax(axis=1)
@@ -68,7 +68,7 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
 
 
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of the share ``hits / total``."""
+    """Return Wilson's 95 % confidence interval of ``hits / total``."""
     interval = binomtest(hits, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -1,8 +1,6 @@
-"""Predictions and confusion matrices as files hold them: one row an image, one object a confusion matrix."""
+"""Predictions as tables and confusion matrices as mappings, for files."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +12,22 @@ from gender_classifier.metrics.scores import Report
 def tabulate_predictions(
     members: Sequence[str], labels: NDArray[np.int64], report: Report, classes: Sequence[str]
 ) -> Table:
-    """Return member, actual and predicted class, whether they agree, and each class's probability, a row an image."""
-    return Table(["member", *prediction_columns(classes)], _list_rows(members, labels, report, classes))
+    """Return one row per image: member, actual and predicted class, 1 if they agree, and a probability per class."""
+    predictions = zip(members, labels, report.preds, report.probs, strict=True)
+    rows = (
+        [member, classes[label], *format_prediction(int(label), int(pred), probs, classes)]
+        for member, label, pred, probs in predictions
+    )
+    return Table(["member", *prediction_columns(classes)], rows)
 
 
 def prediction_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of :func:`format_prediction`, and ``actual`` before them."""
+    """Return ``actual`` and the columns of :func:`format_prediction`."""
     return ["actual", "predicted", "correct", *(f"prob_{name}" for name in classes)]
 
 
 def format_prediction(label: int, pred: int, probs: NDArray[np.float64], classes: Sequence[str]) -> list[object]:
-    """Return the cells that follow ``actual``: predicted class, 1 or 0, probabilities with six decimals."""
+    """Return the cells after ``actual``: predicted class, 1 if correct else 0, probabilities with six decimals."""
     return [classes[pred], int(label == pred), *(f"{prob:.6f}" for prob in probs)]
 
 
@@ -34,10 +37,3 @@ def tabulate_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> 
         actual: {predicted: int(count) for predicted, count in zip(classes, row, strict=True)}
         for actual, row in zip(classes, confusion, strict=True)
     }
-
-
-def _list_rows(
-    members: Sequence[str], labels: NDArray[np.int64], report: Report, classes: Sequence[str]
-) -> Iterator[list[object]]:
-    for member, label, pred, probs in zip(members, labels, report.preds, report.probs, strict=True):
-        yield [member, classes[label], *format_prediction(int(label), int(pred), probs, classes)]

@@ -1,1 +1,1 @@
-"""Stage preprocess: images become arrays in three splits."""
+"""Stage preprocess: pack images into arrays of three splits."""

@@ -1,7 +1,5 @@
 """Figure of the splits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +9,7 @@ from gender_classifier.common.figures import CLASS_COLORS, Figure, legend_name, 
 
 @own_style()
 def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Draw ``{split: {label: count}}`` as grouped bars with their numbers."""
+    """Draw ``{split: {label: count}}`` as grouped bars with counts."""
     figure, axes = start_figure("Images per split after verification", width=6.4)
     labels = list(next(iter(counts.values())))
     width = 0.8 / len(labels)

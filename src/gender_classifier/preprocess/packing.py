@@ -1,6 +1,4 @@
-"""Decode every image to its final size on all cores, and write the arrays of each split as the images come."""
-
-from __future__ import annotations
+"""Decode every image to its final size on all cores, and write the arrays of each split."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,17 +28,17 @@ from gender_classifier.data.names import CLASSES
 from gender_classifier.data.parallel import map_members
 from gender_classifier.metrics.histograms import measure_pixels
 
-_AHEAD = 192 * 2**20  # bytes of decoded images that may wait to be written
+_AHEAD = 192 * 2**20  # most bytes of decoded images that wait to be written
 
-Packed = tuple[NDArray[np.uint8], tuple[int, list[int], list[int]], dict[str, float]]
-"""What a worker returns: uint8 (S, S, 3), its channels' sums, and the statistics that ``monitor`` compares."""
+Packed = tuple[NDArray[np.uint8], NDArray[np.int64], dict[str, float]]
+"""Result of a worker: image uint8 (S, S, 3), sums of its channels, and the statistics that ``monitor`` compares."""
 
 Splits = Mapping[str, Sequence[Record]]
 
 
 @contextmanager
 def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> Iterator[Iterator[Packed]]:
-    """Decode the images of all splits, in order; the workers start at once, and end with the context."""
+    """Decode the images of all splits, in order; the workers start immediately and end with the context."""
     members = [record.member for records in splits.values() for record in records]
     pack = partial(_pack, size=size, max_pixels=max_pixels)
     with map_members(archive, members, pack, ahead=_AHEAD // (3 * size**2)) as packed:
@@ -50,11 +48,11 @@ def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> It
 def write_splits(
     layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, digest: str
 ) -> dict[str, list[float]]:
-    """Write arrays, labels and index of each split, and the description of the data set.
+    """Write the arrays, labels and index of each split, and the description of the data set.
 
     Args:
-        layout: where to.
-        splits: the records of each split, in the order of ``packed``.
+        layout: gives the paths.
+        splits: records of each split, in the order of ``packed``.
         packed: from :func:`pack_all`.
         size: S, px.
         digest: SHA-256 of the manifest.
@@ -67,7 +65,7 @@ def write_splits(
     def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
         for image, channels, measured in found:
             if name == "train":
-                sums.add(*channels)
+                sums.add(channels)
                 for statistic, value in measured.items():
                     statistics[statistic].append(value)
             yield image
@@ -75,7 +73,7 @@ def write_splits(
     for name, records in splits.items():
         write_images(layout.images_path(name), learn(name, islice(packed, len(records))), len(records), size)
         write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
-        write_index(layout.index_path(name), ((one.member, one.label, one.sha256) for one in records))
+        write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
     write_info(layout.dataset_path, DatasetInfo(CLASSES, size, sums.mean(), sums.std(), digest, split_digests))
     statistics["width"] = [record.width for record in splits["train"]]
@@ -85,4 +83,4 @@ def write_splits(
 
 def _pack(_: str, data: bytes, *, size: int, max_pixels: int) -> Packed:
     image = to_array(data, size, max_pixels=max_pixels)
-    return image, sum_channels(image), {name: float(one[0]) for name, one in measure_pixels(image[None]).items()}
+    return image, sum_channels(image), {name: float(value) for name, (value,) in measure_pixels(image[None]).items()}

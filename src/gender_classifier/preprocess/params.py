@@ -9,7 +9,7 @@ from gender_classifier.common.schema import Count, Real, Whole, section
 
 @section
 class PreprocessParams:
-    """How images become arrays, and which of them validate."""
+    """Size of the arrays, and choice of the validation images."""
 
     image_size: Annotated[Whole, Interval(ge=63, le=512)]
     val_fraction: Annotated[Real, Interval(gt=0, le=0.5)]

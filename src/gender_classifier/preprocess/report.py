@@ -1,6 +1,4 @@
-"""The files that describe the splits."""
-
-from __future__ import annotations
+"""Files that describe the splits."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +13,11 @@ from gender_classifier.preprocess.figures import split_balance
 def describe_splits(
     splits: Mapping[str, Sequence[Record]], statistics: Mapping[str, Sequence[float]]
 ) -> Iterator[Artifact]:
-    """Yield the metrics file, the figure, and the histograms of train that ``gender-classifier monitor`` compares.
+    """Yield the metrics file, the figure, and the histograms of train for ``gender-classifier monitor``.
 
     Args:
-        splits: the records of each split.
-        statistics: a value for each training image.
+        splits: records of each split.
+        statistics: a value of each statistic for each training image.
     """
     reference = {name: start_histogram(name, "train") for name in (*SIZE_STATISTICS, *PIXEL_STATISTICS)}
     for name, histogram in reference.items():

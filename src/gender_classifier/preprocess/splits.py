@@ -1,16 +1,15 @@
-"""Which images of Training/ validate: decided here and nowhere else."""
-
-from __future__ import annotations
+"""Assign the images of ``Training/`` to train and val; no other module does."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import RAW_SPLITS, SPLITS
+from gender_classifier.data.names import RAW_SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.preprocess.params import PreprocessParams
 
@@ -18,30 +17,30 @@ from gender_classifier.preprocess.params import PreprocessParams
 def assign_val(
     members: Sequence[str], labels: Sequence[str], groups: Sequence[str], *, val_fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose the validation images: stratified by label, duplicate groups kept whole.
+    """Choose the validation images, stratified by label, without splitting duplicate groups.
 
-    The choice follows the hash of each name (or group), so neither the order of the images nor a few new ones
+    The choice depends on the hash of each name or group, so neither the order of the images nor a few new ones
     reshuffle it.
 
     Args:
-        members: names, all different.
-        labels: one a member.
+        members: unique names.
+        labels: label of each member.
         groups: duplicate group of each member, ``""`` for none.
-        val_fraction: share of each label's images, met to within one group.
-        seed: another one chooses others.
+        val_fraction: share of each label's images, to within one group.
+        seed: part of the hashes.
 
     Returns:
         bool (N,), True for validation.
 
     Raises:
-        DataError: a label has too few images to stand on both sides.
+        DataError: a label has too few images for both splits.
     """
     units: dict[str, list[int]] = defaultdict(list)
     for row, (member, group) in enumerate(zip(members, groups, strict=True)):
         units[f"group {group}" if group else f"member {member}"].append(row)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
     for _, rows in sorted(units.items(), key=lambda unit: _rank(unit[0], seed)):
-        # A group of one image under two labels counts with the label of its first name.
+        # A group with two labels counts for the label of its first name.
         by_label[labels[min(rows, key=lambda row: members[row])]].append(rows)
     chosen = np.zeros(len(members), dtype=np.bool_)
     for label, ranked in sorted(by_label.items()):
@@ -53,7 +52,7 @@ def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[
     total = sum(len(rows) for rows in ranked)
     wanted = max(1, round(total * val_fraction))
     taken: list[int] = []
-    for rows in ranked[:-1]:  # one unit always stays to learn from
+    for rows in ranked[:-1]:  # one unit stays in train
         if len(taken) >= wanted:
             break
         taken += rows
@@ -70,19 +69,18 @@ def _rank(unit: str, seed: int) -> bytes:
 
 
 def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
-    """Return the records that are fit to use by split: ``Training`` gives train and val, ``Validation`` is test."""
+    """Return the records that are fit to use by split: train and val from ``Training``, test from ``Validation``."""
     fit = [record for record in records if record.status == "ok"]
     training = [record for record in fit if record.split == RAW_SPLITS[0]]
     is_val = assign_val(
-        [one.member for one in training],
-        [one.label for one in training],
-        [one.duplicate_group for one in training],
+        [record.member for record in training],
+        [record.label for record in training],
+        [record.duplicate_group for record in training],
         val_fraction=params.val_fraction,
         seed=params.split_seed,
     )
-    parts = (
-        [record for record, held_out in zip(training, is_val, strict=True) if not held_out],
-        [record for record, held_out in zip(training, is_val, strict=True) if held_out],
-        [record for record in fit if record.split == RAW_SPLITS[1]],
-    )
-    return dict(zip(SPLITS, parts, strict=True))
+    return {
+        "train": list(compress(training, ~is_val)),
+        "val": list(compress(training, is_val)),
+        "test": [record for record in fit if record.split == RAW_SPLITS[1]],
+    }

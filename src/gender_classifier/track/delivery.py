@@ -1,7 +1,5 @@
 """Sending entries of a run to its MLflow store, those first that an outage held back."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

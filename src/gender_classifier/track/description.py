@@ -1,7 +1,5 @@
 """Tags that say what a run is: DVC's names, the process, the commit."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import subprocess

@@ -4,8 +4,6 @@ DVC restores an experiment whose results it has cached without running a stage, 
 the new name.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from dataclasses import dataclass

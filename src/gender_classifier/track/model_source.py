@@ -1,7 +1,5 @@
 """Where the ONNX file of a model is: a path as it stands, a version of the registry downloaded first."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import tempfile

@@ -9,8 +9,6 @@ read them.
     .mlflow-unsent/RUN/journal.jsonl          of earlier versions, which named the store in the first line
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

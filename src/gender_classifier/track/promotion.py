@@ -1,7 +1,5 @@
 """Which version deserves to be champion: a pure rule over two versions' figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

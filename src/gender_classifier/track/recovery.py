@@ -1,7 +1,5 @@
 """What a later command sets right: entries that were not sent, runs whose process died, names of experiments."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 No pickle on either side: the model is an ONNX file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ MLflow keeps the places of artifacts as absolute URIs, made when an experiment i
 for its models where they no longer are; copied, it would write into the original.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import unquote
 

@@ -1,7 +1,5 @@
 """Which run a stage goes on with, and what it takes over from it."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 

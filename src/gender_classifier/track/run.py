@@ -3,8 +3,6 @@
 What cannot be sent goes to an outbox on disk, and from there to the store when it answers again.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -4,8 +4,6 @@ MLflow (3.15 and later) keeps saved views in tags of the experiment, each a JSON
 own state, deflated; older versions do not look at them. https://mlflow.org/releases/3.15.0
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import zlib

@@ -1,7 +1,5 @@
 """The MLflow store: which one it is, how it is opened, and its experiments."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -3,8 +3,6 @@
 What libraries say of such an address shows parts of the password.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

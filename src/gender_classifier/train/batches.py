@@ -1,7 +1,5 @@
 """Batches of a split on the training device, the order of an epoch, class weights and mixup."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.utils.deterministic

@@ -3,8 +3,6 @@
 Checkpoints lie outside DVC's outputs, which DVC deletes before a stage runs, at the root of the main checkout.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Where training computes, and in which precision."""
 
-from __future__ import annotations
-
 import os
 
 import torch

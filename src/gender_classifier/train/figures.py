@@ -1,7 +1,5 @@
 """Figure of the training curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a finished training leaves: the model, its figures on val, its curves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Stage verify: which images are fit to use, and why the others are not."""
+"""Stage verify: decide which images are fit to use, and why the others are not."""

@@ -1,6 +1,4 @@
-"""Groups of images with the same content, and of images that look the same."""
-
-from __future__ import annotations
+"""Find groups of exact and near duplicates."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,12 +12,12 @@ from gender_classifier.verify.params import VerifyParams
 
 HASH_BITS = 256
 
-
 Groups = list[list[str]]
-"""Members that belong together, two or more each, sorted; the groups sorted by their first member."""
+"""Groups of two or more members, sorted, in order of their first members."""
 
 
 def group_exact(judged: dict[str, Record]) -> Groups:
+    """Group usable images with the same SHA-256."""
     by_content: dict[str, list[str]] = defaultdict(list)
     for member, record in judged.items():
         if record.status == "ok":
@@ -28,7 +26,7 @@ def group_exact(judged: dict[str, Record]) -> Groups:
 
 
 def merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) -> Groups:
-    """Join exact copies and images whose hashes differ by no more than the tolerated bits."""
+    """Group exact copies together with images whose hashes differ in at most ``near_duplicate_distance`` bits."""
     members = [member for member, record in judged.items() if record.status == "ok"]
     row = {member: number for number, member in enumerate(members)}
     pairs = [(row[group[0]], row[other]) for group in exact for other in group[1:]]
@@ -46,13 +44,13 @@ def merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) -
 def find_near_pairs(hashes: Sequence[str], distance: int, *, block: int = 512) -> Iterator[tuple[int, int]]:
     """Yield the pairs (i, j), i < j, whose hashes differ in at most ``distance`` bits.
 
-    All pairs: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes with under a quarter of
-    their bits set come from flat images, resemble one another by chance, and are left out.
+    All pairs are compared: with bits as +-1, a scalar product is 256 minus twice the distance. Hashes with less than a
+    quarter of their bits set come from flat images, match by chance, and are left out.
 
     Args:
         hashes: 64 hex digits each.
-        distance: bits of 256.
-        block: rows at a time; small enough for a block of products to stay in the processor's cache.
+        distance: of 256 bits.
+        block: rows at a time; small enough for a block of products to fit the processor's cache.
     """
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
     bits = np.unpackbits(packed.reshape(len(hashes), HASH_BITS // 8), axis=1)

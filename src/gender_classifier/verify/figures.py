@@ -1,7 +1,5 @@
 """Figures of the verification report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +17,7 @@ from gender_classifier.common.figures import (
 
 @own_style()
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
-    """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with their numbers."""
+    """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with counts."""
     figure, axes = start_figure("Images per class folder", width=6.4)
     names = [f"{split}/\n{label}" for split, labels in counts.items() for label in shorten_names(labels)]
     ok = [verdicts["ok"] for labels in counts.values() for verdicts in labels.values()]
@@ -39,10 +37,10 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
 
 @own_style()
 def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
-    """Draw how wide and how high the images are, in pixels."""
+    """Draw a histogram of widths and heights, in pixels."""
     figure, axes = start_figure(f"Sizes of {len(widths):,} decoded images", width=6.4)
     if len(widths):
-        # A bin a pixel where there are few different sizes, 60 bins otherwise.
+        # One bin per pixel, but at most 60.
         bins = tuple(int(min(max(np.ptp(side) + 1, 5), 60)) for side in (widths, heights))
         drawn = axes.hist2d(widths, heights, bins=bins, cmin=1, cmap="viridis")[3]
         figure.colorbar(drawn, ax=axes, label="images")

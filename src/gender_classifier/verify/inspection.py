@@ -1,6 +1,4 @@
-"""Facts of each image by itself: decoded once, hashed, measured."""
-
-from __future__ import annotations
+"""Inspect each image by itself: decode, hash and measure it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from gender_classifier.errors import ImageError
 
 
 def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
-    """Decode one image completely and note what it shows by itself; ``reason`` says why it cannot be decoded."""
+    """Decode one image completely; return its record, rejected with a reason if it cannot be decoded."""
     split, label = member.split("/")[:2]
     record = Record(member, split, label, hashlib.sha256(data).hexdigest())
     if find_other_format(member, data):
@@ -32,7 +30,7 @@ def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
 
 @contextmanager
 def inspect_all(archive: Archive, max_pixels: int) -> Iterator[Iterator[Record]]:
-    """Inspect every image of an archive on all cores; the workers start at once, and end with the context."""
+    """Inspect every image of an archive on all cores; the workers start immediately and end with the context."""
     members = archive.members
     look = partial(inspect, max_pixels=max_pixels)
     with map_members(archive, members, look, ahead=len(members)) as found:

@@ -9,7 +9,7 @@ from gender_classifier.common.schema import Fraction, Positive, Whole, section
 
 @section
 class VerifyParams:
-    """Which images are fit to use, and what happens to the others."""
+    """Conditions for an image to be fit to use, and the treatment of the others."""
 
     min_side: Positive
     max_pixels: Positive

@@ -1,6 +1,4 @@
-"""Verdicts over all images together: which are fit to use, and why the others are not."""
-
-from __future__ import annotations
+"""Apply the policies to all images together: which are fit to use, and why the others are not."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,14 +12,14 @@ from gender_classifier.verify.params import VerifyParams
 
 
 def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
-    """Apply the policies to what :func:`inspect` found.
+    """Apply the policies to the results of :func:`~gender_classifier.verify.inspection.inspect`.
 
-    In this order, the first that rejects an image gives the reason: what cannot be decoded; too small; wrong mode;
-    one image under two labels; one image in both splits; exact duplicates; near duplicates. An image rejected
-    by one step is not compared in the later ones.
+    The first step that rejects an image gives the reason: not decodable; too small; wrong mode; same image with two
+    labels; same image in both splits; exact duplicates; near duplicates. A rejected image is not compared in later
+    steps.
 
     Returns:
-        The records in order of member names, with ``status``, ``reason`` and ``duplicate_group``.
+        Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.
     """
     judged = {record.member: record for record in sorted(records, key=lambda record: record.member)}
     _judge_alone(judged, policy)
@@ -33,7 +31,7 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     _apply(judged, exact, "exact_duplicate", _find_copies if policy.exact_duplicates == "drop" else None)
     _apply(judged, near, "near_duplicate", _find_copies if policy.near_duplicates == "drop" else None)
     if policy.near_duplicates == "keep":
-        # Groups then hold exact copies alone; near ones may fall on both sides of the train/val split.
+        # Groups are then of exact copies only: near ones may be split between train and val.
         _number_groups(judged, exact)
     else:
         _remark_near(judged, near)
@@ -41,10 +39,10 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
 
 
 def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
-    """Refuse a data set that lacks a class in a split, or lost too many images.
+    """Refuse a data set that lacks a class in a split, or in which too many images were rejected.
 
     Raises:
-        DataError: names what is missing, or what was rejected and how many.
+        DataError: names the missing class, or the number of images rejected for each reason.
     """
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     present = Counter((record.split, record.label) for record in records)
@@ -74,6 +72,7 @@ KEPT_AS = {
     "exact_duplicate": "kept",
     "near_duplicate": "kept, grouped",
 }
+"""Reason to the word for images that are kept in spite of it."""
 
 
 def _judge_alone(judged: dict[str, Record], policy: VerifyParams) -> None:
@@ -96,7 +95,7 @@ def _number_groups(judged: dict[str, Record], groups: Groups) -> None:
 def _apply(
     judged: dict[str, Record], groups: Groups, reason: str, find: Callable[[list[Record]], list[Record]] | None
 ) -> None:
-    """Reject, for ``reason``, what ``find`` points out in each group of images still in use."""
+    """Reject for ``reason`` the images that ``find`` returns for each group, of those not yet rejected."""
     if find is None:
         return
     for group in groups:
@@ -122,7 +121,7 @@ def _find_leaks(policy: str) -> Callable[[list[Record]], list[Record]] | None:
 
 
 def _find_copies(group: list[Record]) -> list[Record]:
-    """Keep the first image a split: copies across splits are the leakage policy's to judge."""
+    """Return all but the first image of each split: copies across splits are left to the leakage policy."""
     firsts = {record.split: record for record in reversed(group)}
     return [record for record in group if firsts[record.split] is not record]
 

@@ -1,6 +1,4 @@
-"""What verification found, as files, metrics and a line."""
-
-from __future__ import annotations
+"""Findings of verification as files, metrics and a line of text."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -28,9 +26,9 @@ def describe_records(records: Sequence[Record], archive: Archive, max_pixels: in
     """Yield the report, the metrics file and the figures.
 
     Args:
-        records: judged.
-        archive: the images, for contact sheets.
-        max_pixels: an image with more is not decoded.
+        records: with verdicts.
+        archive: source of the images on contact sheets.
+        max_pixels: larger images are not decoded.
     """
     summary = summarize(records)
     yield Artifact("data/verified/report.json", summary, "")
@@ -40,7 +38,7 @@ def describe_records(records: Sequence[Record], archive: Archive, max_pixels: in
     rejected = [record for record in records if record.status == "rejected"]
     figures = {
         "class_balance": class_balance(summary["counts"]),
-        "image_sizes": image_sizes([one.width for one in decoded], [one.height for one in decoded]),
+        "image_sizes": image_sizes([record.width for record in decoded], [record.height for record in decoded]),
         "samples": _draw_sheet(archive, max_pixels, fit, "images that are fit to use"),
         "rejects": _draw_sheet(archive, max_pixels, rejected, "rejected images"),
     }
@@ -49,21 +47,22 @@ def describe_records(records: Sequence[Record], archive: Archive, max_pixels: in
 
 
 def count_findings(records: Sequence[Record]) -> dict[str, float]:
-    """Return the run's metrics: images that are fit, rejected, and rejected for each reason."""
+    """Return the run's metrics: number of fit and rejected images, and of those rejected for each reason."""
     summary = summarize(records)
     rejected = {f"rejected/{name}": found.get("rejected", 0) for name, found in summary["findings"].items()}
     return {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"], **rejected}
 
 
 def tell(records: Sequence[Record]) -> str:
-    """Return one line: how many images are fit to use, and what was found."""
+    """Return one line with the number of fit images and the findings."""
     summary = summarize(records)
-    found = [f"{name} {what} {count}" for name, one in summary["findings"].items() for what, count in one.items()]
+    findings = summary["findings"].items()
+    found = [f"{reason} {verdict} {count}" for reason, counts in findings for verdict, count in counts.items()]
     return f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}"
 
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the report: counts a split, label and verdict; what was noticed and what became of it; sizes, modes."""
+    """Return the report: counts by split, label and verdict; findings with their consequence; sizes and modes."""
     counts: dict[str, dict[str, dict[str, int]]] = {
         split: {label: {"ok": 0, "rejected": 0} for label in CLASSES} for split in RAW_SPLITS
     }
@@ -93,16 +92,11 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}
 
 
-def _spread(records: Sequence[Record]) -> Sequence[Record]:
-    """Pick images evenly over the whole list: from every class and split."""
-    count = min(_SHEET, len(records))
-    return [records[number * len(records) // count] for number in range(count)]
-
-
 def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], what: str) -> Figure:
     images: list[NDArray[np.uint8] | None] = []
     captions = []
-    shown = _spread(records)
+    count = min(_SHEET, len(records))
+    shown = [records[number * len(records) // count] for number in range(count)]  # from every class and split
     for record in shown:
         try:
             images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))

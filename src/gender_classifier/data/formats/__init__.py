@@ -1,1 +1,1 @@
-"""Containers of images and zips, walked before anything is decoded or unpacked."""
+"""Checks of image and zip containers before anything is decoded or unpacked."""

@@ -1,13 +1,11 @@
-"""Deflate64, in which Windows Explorer packs what is larger than 2 GB: read through the package inflate64."""
-
-from __future__ import annotations
+"""Decompress Deflate64, which Windows Explorer uses above 2 GB, with the package inflate64."""
 
 from typing import IO
 
 METHOD = 9
-"""Number of the compression method in a zip."""
+"""Number of this compression method in a zip."""
 
-# A match of Deflate64 is up to 65,538 bytes long and takes some 18 bits: 256 bytes become 8 MB at most.
+# A match of up to 65,538 bytes takes about 18 bits: 256 bytes unpack to 8 MB at most.
 _STEP = 256
 
 
@@ -21,7 +19,7 @@ def is_available() -> bool:
 
 
 def inflate(compressed: IO[bytes], size: int) -> bytes:
-    """Return what ``compressed`` unpacks to, or a little more than ``size`` bytes of it where that is less.
+    """Decompress ``compressed``; stop a little above ``size`` bytes if there are more.
 
     Raises:
         ValueError: the data is damaged or ends early.

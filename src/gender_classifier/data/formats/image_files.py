@@ -1,10 +1,8 @@
-"""Image files as containers: told by their first bytes, checked, and cut to the parts that hold pixels.
+"""Recognize image containers by their first bytes, check them, and cut them to the parts that hold pixels.
 
-A decoder sees nothing else. Text, colour profiles, EXIF, further pages and frames cost nothing, whatever they hold,
-and what decodes slowly or into more memory than the pixels take is refused by name before it is decoded.
+The decoder sees nothing else: text, colour profiles, EXIF, further pages and frames are never parsed by it. Features
+that decode slowly, or into more memory than the pixels, are refused before decoding.
 """
-
-from __future__ import annotations
 
 import re
 import struct
@@ -17,18 +15,18 @@ from gender_classifier.data.formats.tiff_files import open_tiff
 from gender_classifier.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded; Pillow's many other readers are left alone."""
+"""Formats that are decoded; Pillow's other readers are not used."""
 
 MAX_SCANS = 100
-"""Scans of a JPEG. Encoders write up to a dozen; each one costs a pass over the image, some 3 ns a pixel."""
+"""Most scans of a JPEG. Encoders write up to a dozen; each costs a pass over the image, about 3 ns per pixel."""
 
 _SCANS_AT_ANY_SIZE, _SCANNED_PIXELS = 20, 200_000_000
 
 _MAX_PARTS = 100_000
-"""Segments, chunks or blocks of a file: each costs microseconds, however short. 64 MB of PNG have some 8,000."""
+"""Most segments, chunks or blocks of a file, as each costs microseconds. A PNG of 64 MB has about 8,000."""
 
 _MAX_TEXT = 2**20
-"""Bytes of metadata that are searched for the orientation."""
+"""Most bytes of metadata searched for the orientation."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -50,10 +48,12 @@ _SIGNATURES = {
 
 
 class Container(NamedTuple):
-    """What a decoder gets of an image file.
+    """The parts of an image file that the decoder gets.
 
-    ``format`` is one of :data:`FORMATS`, ``data`` a file of it with the first image and nothing else, and
-    ``orientation`` what the whole file's EXIF states, 1 to 8.
+    Attributes:
+        format: one of :data:`FORMATS`.
+        data: a file in it with the first image and nothing else.
+        orientation: EXIF orientation of the whole file, 1 to 8.
     """
 
     format: str
@@ -62,14 +62,14 @@ class Container(NamedTuple):
 
 
 def open_container(data: bytes, *, max_pixels: int) -> Container:
-    """Cut an image file to its pixels. Time is linear in its length, and nothing is unpacked.
+    """Cut an image file to its pixels, in time linear in its length, without unpacking anything.
 
     Args:
         data: the file's content.
-        max_pixels: larger images are refused, where the container says their size.
+        max_pixels: larger images are refused, if the container states their size.
 
     Raises:
-        ImageError: it is in no format that is read, or uses a feature that is refused.
+        ImageError: its format is not read, or it uses a feature that is refused.
     """
     for starts, opener in _OPENERS:
         if data.startswith(starts):
@@ -83,11 +83,11 @@ def open_container(data: bytes, *, max_pixels: int) -> Container:
 
 
 def name_unread_format(data: bytes) -> str | None:
-    """Return the name of a format that is known but not decoded here, such as HEIC, whatever the file is called."""
+    """Return the name of a known format that is not decoded, such as HEIC, by the file's content; or None."""
     if data[4:8] == b"ftyp":
         size = min(max(int.from_bytes(data[:4], "big"), 16), 256)
         brands = [data[8:12], *(data[start : start + 4] for start in range(16, size, 4))]
-        # A HEIC and an AVIF file both name the brand mif1; the special ones decide.
+        # HEIC and AVIF files both have the brand mif1; the others decide.
         named = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         return next((name for name in named if name != "HEIC"), named[0] if named else "MP4 video")
     return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
@@ -107,17 +107,17 @@ def _too_many(what: str) -> ImageError:
     return ImageError("unreadable", f"has more than {_MAX_PARTS:,} {what}; save it again with another program")
 
 
-# A marker after entropy-coded bytes: neither a stuffed zero, nor padding, nor a restart.
+# A marker after entropy-coded bytes: not a stuffed zero, padding or a restart.
 _NEXT_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _NOT_PADDING = re.compile(rb"[^\0\xff]")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _ALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # markers without a length
-_APPLICATION = frozenset((0xFE, *range(0xE0, 0xF0)))  # a comment too
+_APPLICATION = frozenset((0xFE, *range(0xE0, 0xF0)))  # and comments
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def _open_jpeg(data: bytes, max_pixels: int) -> Container:
-    """Keep what decides about pixels: of the application segments JFIF's and Adobe's, which say how colours are."""
+    """Keep the segments that affect pixels, of application segments only JFIF's and Adobe's colour information."""
     view, position, count, exif, xmp, pixels = memoryview(data), 2, 0, b"", b"", 1
     kept: list[bytes | memoryview] = [view[:2]]
     while data[position : position + 1] == b"\xff" and (found := _NOT_PADDING.search(data, position + 1)):
@@ -134,24 +134,24 @@ def _open_jpeg(data: bytes, max_pixels: int) -> Container:
             height, width = struct.unpack_from(">HH", data[start + 3 : start + 7].ljust(4, b"\0"))
             check_size(width, height, max_pixels)
             pixels = max(pixels, width * height)
-        if marker not in _APPLICATION or _says_how_colours_are(marker, data[start + 2 : position]):
+        if marker not in _APPLICATION or _has_color_information(marker, data[start + 2 : position]):
             kept += b"\xff", view[start - 1 : position]
         elif marker == 0xE1:
             content = data[start + 2 : position]
             if content.startswith(b"Exif\0\0"):
-                exif += content[6:] if exif else content  # a long block goes on in the next segment
+                exif += content[6:] if exif else content  # long blocks continue in the next segment
             elif content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
                 xmp = content
     kept.append(view[position : _find_jpeg_end(data, position, count, pixels)])
     return Container("JPEG", b"".join(kept), find_orientation(exif, xmp))
 
 
-def _says_how_colours_are(marker: int, content: bytes) -> bool:
+def _has_color_information(marker: int, content: bytes) -> bool:
     return len(content) >= 12 and content.startswith({0xE0: b"JFIF\0", 0xEE: b"Adobe"}.get(marker, b"-"))
 
 
 def _find_jpeg_end(data: bytes, position: int, count: int, pixels: int) -> int:
-    """Return where the first image ends, and refuse it if it has too many scans before that."""
+    """Return the end of the first image; refuse it if it has too many scans."""
     scans, most = 0, min(MAX_SCANS, max(_SCANS_AT_ANY_SIZE, _SCANNED_PIXELS // pixels))
     while found := _NEXT_MARKER.search(data, position):
         marker, position = found[1][0], found.end()
@@ -169,7 +169,7 @@ def _find_jpeg_end(data: bytes, position: int, count: int, pixels: int) -> int:
 
 
 def _open_png(data: bytes, _: int) -> Container:
-    """Keep the header, palette and pixels, and sound transparency."""
+    """Keep the header, palette, pixels and valid transparency."""
     view, position, count, exif, xmp = memoryview(data), len(_PNG), 0, b"", b""
     kept: list[bytes | memoryview] = [_PNG]
     while position + 8 <= len(data):
@@ -220,7 +220,7 @@ def _unpack_text(kind: bytes, text: bytes) -> bytes:
 
 
 def _parse_raw_profile(text: bytes) -> bytes:
-    """Return the block that ImageMagick writes as hexadecimal digits below two lines of heading."""
+    """Decode the block that ImageMagick writes as hexadecimal digits below a heading."""
     try:
         return bytes.fromhex("".join(text.decode("latin-1").split("\n")[3:]))
     except ValueError:
@@ -228,7 +228,7 @@ def _parse_raw_profile(text: bytes) -> bytes:
 
 
 def _open_webp(data: bytes, max_pixels: int) -> Container:
-    """Drop profiles, metadata, the flags that announce them, and every frame of an animation but the first."""
+    """Drop profiles, metadata, their flags, and all frames of an animation but the first."""
     if data[8:12] != b"WEBP":
         raise ImageError("not_an_image", "a RIFF file, and no WebP in it")
     kept, position, count, exif, xmp, has_frame = list[bytes](), 12, 0, b"", b"", False
@@ -268,7 +268,7 @@ _GIF_BLOCK = re.compile(rb"[!,;]")
 
 
 def _open_gif(data: bytes, max_pixels: int) -> Container:
-    """Keep the screen, the palette, the last control extension before the first frame, and that frame."""
+    """Keep the header, the palette, the last control extension before the first frame, and that frame."""
     if len(data) < 13:
         raise ImageError("truncated", "ends within its header")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
@@ -306,9 +306,7 @@ def _open_tiff(data: bytes, max_pixels: int) -> Container:
     return Container("TIFF", open_tiff(data, max_pixels=max_pixels), find_orientation(data))
 
 
-_Opener = Callable[[bytes, int], Container]
-
-_OPENERS: tuple[tuple[tuple[bytes, ...], _Opener], ...] = (
+_OPENERS: tuple[tuple[tuple[bytes, ...], Callable[[bytes, int], Container]], ...] = (
     ((b"\xff\xd8\xff",), _open_jpeg),
     ((_PNG,), _open_png),
     ((b"GIF87a", b"GIF89a"), _open_gif),

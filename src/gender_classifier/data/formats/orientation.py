@@ -1,18 +1,16 @@
-"""EXIF orientation, read without unpacking any other metadata."""
-
-from __future__ import annotations
+"""Read the EXIF orientation and no other metadata."""
 
 import re
 import struct
 
 _ORIENTATION = 0x0112
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-_INTEGERS = {3: "H", 4: "I"}  # types of TIFF
+_INTEGERS = {3: "H", 4: "I"}  # TIFF types
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def find_orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """Return the orientation, 1 to 8; 1, upright, where none is stated. EXIF wins over XMP.
+    """Return the orientation, 1 to 8; 1 (upright) without any. EXIF wins over XMP.
 
     Args:
         exif: an EXIF block, with or without its ``Exif`` header.
@@ -37,6 +35,6 @@ def _find_in_exif(exif: bytes) -> int | None:
         tag, kind, number = struct.unpack_from(order + "HHI", exif, place)
         if tag == _ORIENTATION:
             if kind not in _INTEGERS or number != 1:
-                return 1  # stated, but not as a number
+                return 1  # not stated as a number
             return int(struct.unpack_from(order + _INTEGERS[kind], exif, place + 8)[0])
     return None

@@ -1,12 +1,10 @@
-"""Samples of more than 8 bits, brought to 8 bits as a person would see them, or refused.
+"""Reduce samples of more than 8 bits to the 8 bits a person would see, or refuse them.
 
-16-bit samples are read as 16 bits, or as 12 bits where none exceeds 4,095: cameras and scanners store 12 bits so.
-Floats and 32-bit or signed integers do not say what white is. It is the least of 1 (floats alone), 255, 4,095 and
-65,535 that no sample exceeds. Negative samples, larger ones, NaN and infinity are refused, and so is an image that is
-nearly all black or nearly all white once it has 8 bits: the scale was another than these.
+16-bit samples are read as 16 bits, or as 12 bits if none exceeds 4,095, as cameras and scanners store them. The white
+level of floats and of 32-bit or signed integers is unknown: it is taken to be the least of 1 (floats only), 255, 4,095
+and 65,535 that no sample exceeds. Negative and larger samples, NaN and infinity are refused, and so is an image that
+is nearly all black or white in 8 bits, which had another scale.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -17,21 +15,21 @@ from PIL import Image
 from gender_classifier.errors import ImageError
 
 BAND_PIXELS = 2**20
-"""Pixels converted at a time, so that what lies between stays small."""
+"""Pixels converted at a time, to keep intermediate images small."""
 
 _INTEGER_WHITES = (255, 4095, 65535)
 _WHITES = {"F": (1, *_INTEGER_WHITES), "I": _INTEGER_WHITES}
 _WHITES_16_BIT = (4095, 65535)
 
-# Of 256 levels: what is darker than an eighth of white shows nothing to a person, nor to the model.
+# Levels of 256: below an eighth of white, nothing is visible to people or to the model.
 _DARK, _LIGHT = 32, 223
 _SPECKS = 0.001  # share of pixels that may differ: hot pixels, dust
 
-_PHOTOMETRIC, _BITS_PER_SAMPLE = 262, 258  # tags of TIFF
+_PHOTOMETRIC, _BITS_PER_SAMPLE = 262, 258  # TIFF tags
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether an image has one channel of more than 8 bits."""
+    """Return True for an image with a single channel of more than 8 bits."""
     return image.mode.startswith(("I", "F"))
 
 
@@ -39,10 +37,10 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     """Convert a deep image to mode ``L``; a transparent grey becomes black.
 
     Raises:
-        ImageError: ``unreadable``, its samples fit none of the known scales.
+        ImageError: ``unreadable``: its samples fit none of the known scales.
     """
     white = _find_white(image)
-    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # which Pillow heeds up to 8 bits only
+    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts 8 bits only
     transparent = image.info.get("transparency")
     result = Image.new("L", image.size)
     for top, band in _read_bands(image):
@@ -56,16 +54,17 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def check_visible(image: Image.Image, what: str) -> None:
-    """Refuse an image that would be a black or a white square.
+    """Refuse an image that is nearly all black or nearly all white.
 
     Args:
-        image: of any 8-bit mode; an alpha channel does not count.
-        what: its samples, for the message.
+        image: of any 8-bit mode; alpha is ignored.
+        what: description of its samples, for the message.
 
     Raises:
         ImageError: ``unreadable``.
     """
-    shade = "black" if is_dark(image) else "white" if _is_light(image) else None
+    is_light = bool((_shares_up_to(image, _LIGHT) <= _SPECKS).all())
+    shade = "black" if is_dark(image) else "white" if is_light else None
     if shade:
         raise ImageError(
             "unreadable", f"nearly all {shade} when read as {what}; convert it to 8 bits a sample and try again"
@@ -73,24 +72,28 @@ def check_visible(image: Image.Image, what: str) -> None:
 
 
 def is_dark(image: Image.Image) -> bool:
-    """Tell whether hardly a pixel of an 8-bit image is lighter than an eighth of white, in any channel."""
+    """Return True if hardly any pixel of an 8-bit image is lighter than an eighth of white in any channel."""
     return bool((_shares_up_to(image, _DARK - 1) >= 1 - _SPECKS).all())
 
 
-def _is_light(image: Image.Image) -> bool:
-    return bool((_shares_up_to(image, _LIGHT) <= _SPECKS).all())
-
-
 def _shares_up_to(image: Image.Image, level: int) -> NDArray[np.float64]:
-    """Return, a colour channel, the share of pixels of at most ``level``."""
+    """Return the share of pixels of at most ``level`` in each colour channel, float64 (C,)."""
     plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
     counts = np.array(plain.histogram(), dtype=np.float64).reshape(-1, 256)
     shares: NDArray[np.float64] = counts[:, : level + 1].sum(axis=1) / counts.sum(axis=1)
     return shares
 
 
+def split_bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield bands of whole rows from the top, each with the number of its first row."""
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
 def has_deep_channels(image: Image.Image, data: bytes) -> bool:
-    """Tell whether the file's header states more than 8 bits a sample, of which Pillow keeps 8 in colour images.
+    """Return True if the file's header states more than 8 bits per sample, of which Pillow keeps 8 in colour images.
 
     Args:
         image: as Pillow opened it.
@@ -100,7 +103,7 @@ def has_deep_channels(image: Image.Image, data: bytes) -> bool:
         depth = data.find(b"IHDR") + 12
         return data[depth : depth + 1] == b"\x10"
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
-    return isinstance(bits, tuple) and any(isinstance(one, int) and one > 8 for one in bits)
+    return isinstance(bits, tuple) and any(isinstance(depth, int) and depth > 8 for depth in bits)
 
 
 def _find_white(image: Image.Image) -> int:
@@ -125,8 +128,5 @@ def _describe(image: Image.Image) -> str:
 
 
 def _read_bands(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yield whole rows from the top, as the first row's number and float64 (rows, width)."""
-    width, height = image.size
-    rows = max(1, BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        yield top, np.asarray(image.crop((0, top, width, min(top + rows, height))), dtype=np.float64)
+    """Yield bands as float64 (rows, width), each with the number of its first row."""
+    return ((top, np.asarray(band, dtype=np.float64)) for top, band in split_bands(image))

@@ -1,6 +1,4 @@
-"""TIFF as a container: the first directory, checked and cut to the tags that say where and how pixels are stored."""
-
-from __future__ import annotations
+"""Check a TIFF's first directory and reduce it to the tags that locate and describe pixels."""
 
 import struct
 from typing import NamedTuple
@@ -9,12 +7,12 @@ from gender_classifier.errors import ImageError
 
 _WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES, _PLANAR = 256, 257, 259, 277, 284
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
-_PLACES = frozenset((273, 279, 324, 325))  # one value a strip or tile
+_PLACES = frozenset((273, 279, 324, 325))  # one value per strip or tile
 
 _SHORT, _LONG = 3, 4
 _SIZES = {_SHORT: 2, _LONG: 4}
 _OTHER_SIZES = {347: {7: 1, 1: 1}, 529: {5: 8}, 532: {5: 8, **_SIZES}}
-"""Tags whose values are of other types than SHORT and LONG: JPEG tables, coefficients of YCbCr, its black and white."""
+"""Tags of other types than SHORT and LONG: JPEG tables, YCbCr coefficients and reference levels."""
 
 _TAGS = frozenset((_WIDTH, _HEIGHT, 258, _COMPRESSION, 262, 266, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, 292, 293, 317,
                    320, _TILE_WIDTH, _TILE_HEIGHT, 338, 339, 530, 531, *_PLACES, *_OTHER_SIZES))  # fmt: skip
@@ -24,10 +22,10 @@ _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))  # none, fax, LZW
 _REFUSED = {6: "old-style JPEG", 32809: "ThunderScan", 34676: "SGI LogL", 34677: "SGI LogLuv", 34925: "LZMA",
             50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}  # fmt: skip
 
-_MAX_TAG_BYTES = 2**20  # the longest honest one is a palette of 16 bits, 393,216 bytes
+_MAX_TAG_BYTES = 2**20  # a 16-bit palette, the longest legitimate one, has 393,216 bytes
 _MAX_SAMPLES = 8
 _SMALL_TILE = 2**20  # px; a tile may be larger than a small image
-_MANY_PLACES = 4096  # more strips or tiles than the image has are no reason to refuse it, up to here
+_MANY_PLACES = 4096  # up to this many strips or tiles are tolerated in any image
 
 
 class _Entry(NamedTuple):
@@ -37,13 +35,13 @@ class _Entry(NamedTuple):
 
 
 def open_tiff(data: bytes, *, max_pixels: int) -> bytes:
-    """Return ``data`` with one directory that holds the tags of :data:`_TAGS` alone.
+    """Return ``data`` with one directory of only the tags in :data:`_TAGS`.
 
-    Pillow and libtiff read directories each in its own way, where tags stand twice or have odd types: such files are
-    refused, so that what is checked here is what both of them see.
+    Pillow and libtiff read duplicate tags and unusual types differently. Such files are refused, so that both see what
+    is checked here.
 
     Raises:
-        ImageError: the directory is cut or odd, or states what is refused.
+        ImageError: the directory is truncated or malformed, or states something refused.
     """
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(order + "I", data.ljust(8, b"\0"), 4)
@@ -105,19 +103,17 @@ def _check_values(values: dict[int, int], max_pixels: int) -> None:
         raise ImageError("unreadable", f"has {values[_SAMPLES]:,} samples a pixel; save it as PNG")
     tile_width, tile_height = values.get(_TILE_WIDTH, 1), values.get(_TILE_HEIGHT, 1)
     if tile_width * tile_height > max(width * height, _SMALL_TILE):
-        # libtiff unpacks a whole tile, however little of it the image shows.
+        # libtiff unpacks whole tiles, even if the image shows little of them.
         raise ImageError(
             "too_large", f"its tiles of {tile_width} x {tile_height} px are larger than the image, {width} x {height}"
         )
 
 
 def _check_places(values: dict[int, int], entries: dict[int, _Entry]) -> None:
-    """Refuse more strips or tiles than the image has: Pillow makes an object of each."""
+    """Refuse more strips or tiles than the image needs: Pillow creates an object for each."""
     width, height = values.get(_WIDTH, 0), values.get(_HEIGHT, 0)
-    across, down = (
-        values.get(_TILE_WIDTH, width) or 1,
-        values.get(_TILE_HEIGHT, values.get(_ROWS_PER_STRIP, height)) or 1,
-    )
+    across = values.get(_TILE_WIDTH, width) or 1
+    down = values.get(_TILE_HEIGHT, values.get(_ROWS_PER_STRIP, height)) or 1
     layers = values.get(_SAMPLES, 1) if values.get(_PLANAR) == 2 else 1
     expected = max(-(-width // across) * -(-height // down) * layers, _MANY_PLACES)
     number = max((entries[tag].number for tag in _PLACES if tag in entries), default=0)

@@ -1,13 +1,10 @@
-"""What was given in place of a zip."""
-
-from __future__ import annotations
+"""Explain why a file is not a zip."""
 
 import re
 from pathlib import Path
 
 from gender_classifier.data.file_names import OTHER_ARCHIVES, find_suffix
 
-# What was given in place of a zip, by its first bytes.
 _SIGNATURES = (
     (b"\x1f\x8b", "a gzip file (.gz, .tar.gz)"),
     (b"BZh", "a bzip2 file (.bz2, .tar.bz2)"),
@@ -21,7 +18,7 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def explain_not_a_zip(path: Path, error: Exception) -> str:
-    """Return one line on what ``path`` is, which zipfile refused with ``error``, and what to do."""
+    """Return a message that says what ``path`` is, after zipfile raised ``error``, and what to do."""
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -1,6 +1,4 @@
-"""Where a zip's members lie in its file: members that share bytes, and directories too large to read."""
-
-from __future__ import annotations
+"""Byte ranges of a zip: members that share bytes, and the size of its directory."""
 
 import struct
 import zipfile
@@ -8,29 +6,29 @@ from collections.abc import Iterable
 from typing import IO
 
 MAX_DIRECTORY_BYTES = 128 * 2**20
-"""A million members with names of 80 bytes; zipfile makes ten times as much of it in memory."""
+"""Enough for a million members with names of 80 bytes; zipfile needs ten times as much memory."""
 
-_HEADER_BYTES = 30  # of a member, before its name
+_HEADER_BYTES = 30  # local header, before the name
 _END, _END_BYTES, _COMMENT_BYTES = b"PK\5\6", 22, 2**16 - 1
 _LOCATOR, _LOCATOR_BYTES, _END64, _END64_BYTES = b"PK\6\7", 20, b"PK\6\6", 56
 
 
 def find_shared(members: Iterable[zipfile.ZipInfo], directory: int) -> dict[int, str]:
-    """Return the members that share bytes with another one, or with the directory.
+    """Return the members that share bytes with another member or with the directory.
 
-    Many members of one compressed block are how a small file unpacks to a huge one. Without them, all members together
-    unpack to at most 1,032 times the file's size, which is as far as Deflate goes.
+    A small file unpacks to a huge one through many members of one compressed block. Without them, all members together
+    unpack to at most 1,032 times the file's size, the limit of Deflate.
 
     Args:
         members: of one archive.
-        directory: byte at which it begins.
+        directory: byte at which the directory begins.
 
     Returns:
-        ``id`` of a member to the name of what it shares bytes with; an empty one for the directory.
+        ``id`` of a member to the name of the other one; an empty text for the directory.
     """
     shared, last, reached = dict[int, str](), None, 0
     for info in sorted(members, key=lambda info: info.header_offset):
-        # At least this much: the local header may say that more precedes the content.
+        # A lower bound: the local header may have extra fields.
         head = _HEADER_BYTES + len(info.orig_filename.encode("utf-8", "replace"))
         end = info.header_offset + head + info.compress_size
         if last is not None and info.header_offset < reached:
@@ -44,9 +42,9 @@ def find_shared(members: Iterable[zipfile.ZipInfo], directory: int) -> dict[int,
 
 
 def measure_directory(file: IO[bytes]) -> int:
-    """Return how many bytes the directory has by the zip's own account; 0 where there is none.
+    """Return the size of the directory in bytes as the zip states it; 0 if it does not.
 
-    The record that says so is looked for as zipfile does it.
+    The record is searched for in the same way as zipfile does.
     """
     length = file.seek(0, 2)
     start = max(0, length - _END_BYTES - _COMMENT_BYTES - _LOCATOR_BYTES - _END64_BYTES)

@@ -1,6 +1,4 @@
-"""What a model file says of itself, checked before anything is made of it: files come from registries and downloads."""
-
-from __future__ import annotations
+"""Checks of a model file's metadata and graph before use: the file may come from a registry or a download."""
 
 import json
 import unicodedata
@@ -24,11 +22,11 @@ _LAYOUT = frozenset("\n\r\t")
 
 
 def check_metadata(origin: object, metadata: Mapping[str, str]) -> None:
-    """Refuse metadata that are too large, or hold what a terminal or a page must not be sent.
+    """Refuse metadata that are too large, or hold characters unsafe for a terminal or a page.
 
     Args:
         origin: the file, for the error.
-        metadata: all of its text; lines and tabs are allowed in it.
+        metadata: all of its text, which may have line breaks and tabs.
 
     Raises:
         ModelError: names the entry.
@@ -43,10 +41,10 @@ def check_metadata(origin: object, metadata: Mapping[str, str]) -> None:
 
 
 def check_classes(origin: object, classes: object) -> tuple[str, ...]:
-    """Return ``classes`` if they are 2 to :data:`MAX_CLASSES` different names, each one printable line.
+    """Return ``classes`` if they are 2 to :data:`MAX_CLASSES` different names, each a printable line.
 
     Raises:
-        ModelError: they are something else.
+        ModelError: they are anything else.
     """
     if not isinstance(classes, list | tuple) or not 2 <= len(classes) <= MAX_CLASSES:
         raise ModelError(f"{origin}: its classes are not a list of 2 to {MAX_CLASSES:,} names; {_GIVE}")
@@ -64,7 +62,7 @@ def check_image_size(origin: object, size: object, *, least: int = 8) -> int:
     """Return ``size`` if it is a whole number of px, from ``least`` to :data:`MAX_IMAGE_SIZE`.
 
     Raises:
-        ModelError: it is something else.
+        ModelError: it is anything else.
     """
     if type(size) is not int or not least <= size <= MAX_IMAGE_SIZE:
         raise ModelError(
@@ -74,10 +72,10 @@ def check_image_size(origin: object, size: object, *, least: int = 8) -> int:
 
 
 def parse_json(origin: object, what: str, text: str) -> Any:
-    """Return what ``text`` says.
+    """Parse ``text`` as JSON.
 
     Raises:
-        ModelError: it is no JSON.
+        ModelError: it is not JSON.
     """
     try:
         return json.loads(text)
@@ -99,7 +97,7 @@ def check_ports(
     """Refuse a graph that does not turn uint8 ``images`` (N, S, S, 3) into float32 ``probs`` (N, C), for any N.
 
     Raises:
-        ModelError: gives both, the graph's and what is wanted.
+        ModelError: names the ports found and those needed.
     """
     for what, ports, name, kind, sizes in (
         ("inputs", inputs, "images", "tensor(uint8)", (image_size, image_size, 3)),
@@ -115,10 +113,10 @@ def check_ports(
 def check_answer(
     origin: object, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, image_size: int, num_classes: int
 ) -> None:
-    """Run a model on three images, and refuse it if what comes out are no probabilities.
+    """Run a model on three images, and refuse it if its outputs are not probabilities.
 
     Raises:
-        ModelError: says what came out.
+        ModelError: names the outputs.
     """
     images = np.zeros((3, image_size, image_size, 3), np.uint8)
     images[1], images[2] = 255, np.arange(3)
@@ -126,17 +124,17 @@ def check_answer(
     if probs.shape != (3, num_classes):
         raise ModelError(f"{origin}: gives {list(probs.shape)} numbers for 3 images, not {[3, num_classes]}; {_GIVE}")
     if not (np.isfinite(probs).all() and (probs >= -1e-3).all() and np.allclose(probs.sum(axis=1), 1, atol=1e-2)):
-        raise ModelError(f"{origin}: gives no probabilities but {_shorten(probs[0].tolist())}; {_GIVE}")
+        raise ModelError(f"{origin}: gives {_shorten(probs[0].tolist())}, which are not probabilities; {_GIVE}")
 
 
 _GIVE = "give a model that `dvc repro` made"
 
 
 def _fits(shape: Sequence[object], sizes: Sequence[int]) -> bool:
-    """Tell whether a shape begins with an open number, and goes on with ``sizes`` or open numbers."""
+    """Return True for a shape of one open dimension, then ``sizes`` or open dimensions."""
     if len(shape) != len(sizes) + 1 or isinstance(shape[0], int):
         return False
-    return all(one == size or not isinstance(one, int) for one, size in zip(shape[1:], sizes, strict=True))
+    return all(size == wanted or not isinstance(size, int) for size, wanted in zip(shape[1:], sizes, strict=True))
 
 
 def _shorten(value: object) -> str:

@@ -25,7 +25,7 @@ class PackedSplit:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What training must know besides the arrays.
+    """Description of the data set, for training.
 
     Attributes:
         classes: names in label order.

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from gender_classifier.common.credentials import hide_in_addresses
 from gender_classifier.common.terminal import printable
+from gender_classifier.data.names import KAGGLE, SAMPLE
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Suffixes, in lower case, of the formats that are decoded."""
@@ -113,7 +114,8 @@ def list_first(names: Iterable[str], most: int = 5) -> str:
 def describe_value(value: object) -> str:
     """Return ``value`` as text that may leave this machine: of a full path its last part, of an address no password.
 
-    A relative path stays as it is. Of a folder in a zip, ``/home/me/faces.zip/copy``, the zip's name stays as well.
+    A relative path stays as it is. A full path that ends like the name of another source is marked, ``…/kaggle``. Of a
+    folder in a zip, ``/home/me/faces.zip/copy``, the zip's name stays as well.
     """
     text = str(value)
     if not isinstance(value, str):
@@ -123,7 +125,8 @@ def describe_value(value: object) -> str:
         return hide_in_addresses(text)
     parts = [part for part in path.parts if part != path.anchor]
     zips = [place for place, part in enumerate(parts) if part.lower().endswith(".zip")]
-    return "/".join(parts[zips[0] if zips else -1 :])
+    shown = "/".join(parts[zips[0] if zips else -1 :])
+    return f"…/{shown}" if shown in (SAMPLE, KAGGLE) else shown
 
 
 def _as_full_path(text: str) -> PurePath | None:

@@ -23,7 +23,7 @@ class Inputs:
 
     ``source`` is the data set's, of a full path the last part. ``params`` are those that the model was made with, flat.
     ``members`` names the images of each split in the order of its arrays, ``seen`` is the SHA-256 of each image of
-    train and val with its split. ``best`` is metrics/train.json, ``curves`` metrics/curves.csv.
+    train and val with its split. ``best`` is of metrics/train.json, ``curves`` metrics/curves.csv.
     """
 
     run_id: str
@@ -74,7 +74,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         test=test,
         members={name: read_index(layout.index_path(name)) for name in SPLITS},
         seen={sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))},
-        best=read_json(layout.train_report_path),
+        best=read_json(layout.train_report_path)["val"],
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),
     )

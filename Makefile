@@ -5,20 +5,20 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PORT ?= 5000
 
-# The activated environment, for every program that a recipe or a DVC stage starts.
+# Activate the environment for every program that a recipe or a DVC stage starts.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(abspath $(BIN)):$(PATH)
-# Neither tool phones home from here.
+# Switch off the telemetry of DVC and MLflow.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-# Columns that `make exps` leaves out: files, and figures that only a report needs.
+# Columns that `make exps` hides: files, and metrics that only a report needs.
 UNSEEN := .*\.(py|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|best_(epoch|val_loss|train.*)|test\.(?!accuracy$$|loss$$).*)$$
 
 # A worker a core, a file of tests at a time: its fixtures are made once.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format lock clean
+.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format deps lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,19 +27,19 @@ setup: $(VENV)/.ready  ## Make .venv with the locked dependencies (about a minut
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  || { echo "make: $(PYTHON) is older than Python 3.11; use another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	awk '/^[^ ]/ { own = /^uv==/ } own' requirements.lock | $(PIP) install --require-hashes -r /dev/stdin
-	@# uv downloads and unpacks side by side, and knows nothing of pip's own settings: pip is there if those are needed.
+	awk '/^[^ ]/ { is_uv = /^uv==/ } is_uv' requirements.lock | $(PIP) install --require-hashes -r /dev/stdin
+	@# uv installs in parallel but ignores pip's configuration (such as a package index); pip is the fallback.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
 	  || $(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-repro: setup  ## Run the pipeline (dvc repro); only what changed runs again
+repro: setup  ## Run the pipeline (dvc repro); only changed stages run again
 	@dvc repro
 
-exps: setup  ## Show the experiments in the terminal: what differs, and how good it is, best first
+exps: setup  ## Compare the experiments in the terminal: params that differ, metrics, best first
 	@dvc exp show --only-changed --hide-workspace --no-pager --precision 4 --sort-by best_val_accuracy \
 	  --sort-order desc --drop '$(UNSEEN)'
 
@@ -58,7 +58,7 @@ test-slow: setup  ## Kill, stop and starve real trainings; train on real faces i
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
-screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
+screenshots: repro  ## Update the README's screenshots of the MLflow UI and the page (6 minutes, needs chromium)
 	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/serve/test_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
@@ -69,11 +69,14 @@ lint: setup  ## Check style and types (ruff, mypy --strict)
 	@ruff format --check .
 	@mypy
 
-format: setup  ## Mend style
+format: setup  ## Fix style
 	@ruff check --fix .
 	@ruff format .
 
-lock: setup  ## Resolve requirements.lock anew
+deps: setup  ## Write each stage's code dependencies into dvc.yaml
+	@python -m gender_classifier.pipeline.deps
+
+lock: setup  ## Update requirements.lock
 	uv pip compile pyproject.toml --extra pipeline --extra serve --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 

@@ -7,7 +7,6 @@ disturbed. Decoding and inference alone run on as many threads as the command us
 """
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -23,8 +22,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from gender_classifier.predict.inputs import find_pictures  # noqa: E402
-from gender_classifier.predict.predictor import BATCH_SIZE, Predictor, count_cores, map_in_order  # noqa: E402
+from gender_classifier.common.threads import chunk, count_cores  # noqa: E402
+from gender_classifier.predict.inputs import find_images  # noqa: E402
+from gender_classifier.predict.predictor import BATCH_SIZE, Predictor, map_in_order  # noqa: E402
 
 # The command, which says at its end how much memory it has had (KiB).
 _MEASURED = (
@@ -57,7 +57,7 @@ def main() -> None:
 
 def measure(source: Path, model: Path, scratch: Path, repeats: int) -> dict[str, tuple[float, str]]:
     """Return the figures, with their units."""
-    names = [name for name, _ in find_pictures([str(source)])]
+    names = [name for name, _ in find_images([str(source)])]
     tenth = scratch / "tenth"
     tenth.mkdir()
     for number, name in enumerate(names[: len(names) // 10]):
@@ -97,7 +97,7 @@ def _time_decoding(model: Path, names: Sequence[str], repeats: int) -> float:
         for name in batch:
             predictor.prepare(Path(name).read_bytes())
 
-    return _rate(lambda: map_in_order(decode, _cut(names)), len(names), repeats)
+    return _rate(lambda: map_in_order(decode, chunk(names, BATCH_SIZE)), len(names), repeats)
 
 
 def _time_inference(model: Path, repeats: int, count: int = 6400) -> float:
@@ -122,12 +122,6 @@ def _fastest(run: Callable[[], tuple[float, float]], repeats: int) -> tuple[floa
     """Return the least time, and the most memory."""
     times, peaks = zip(*(run() for _ in range(repeats)), strict=True)
     return min(times), max(peaks)
-
-
-def _cut(names: Sequence[str]) -> Iterator[list[str]]:
-    remaining = iter(names)
-    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
-        yield batch
 
 
 def _unpack(path: Path, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: measure the model on the test set, export it, register it.
+"""Stage `evaluate`: measure the model on the test set, export and register it.
 
     dvc repro evaluate                                 seconds
     dvc metrics show; dvc plots show
@@ -6,7 +6,7 @@
 Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
 metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
 data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, models/model.onnx and
-models/model_card.md; of the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv
+models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv
 and data/predictions/extra.csv.
 """
 
@@ -17,17 +17,18 @@ from gender_classifier.evaluate.export import export_checked
 from gender_classifier.evaluate.extra_report import describe_extra, locate_sets, measure_sets
 from gender_classifier.evaluate.inputs import load_inputs
 from gender_classifier.evaluate.measure import measure
+from gender_classifier.evaluate.measured import list_measured
 from gender_classifier.evaluate.report import describe_evaluation, log_evaluation, tell
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
-from gender_classifier.track.registry import register_run
+from gender_classifier.pipeline.stage import point_to, run_stage
+from gender_classifier.track.registration import register_run
 from gender_classifier.track.run import track
 from gender_classifier.train.checkpoints import discard_checkpoints
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Write the report, mirror it to the run that trained the model, and register the model."""
+    """Write the report, log it to the run that trained the model, and register the model."""
     settings, source = params.evaluate, params.ingest.source
     made_with = dict(flatten({"preprocess": params.preprocess, "train": params.train}))
     inputs = load_inputs(layout, source, made_with)
@@ -35,13 +36,16 @@ def main(layout: Layout, params: Params) -> None:
     with track("evaluate", layout.root, params=flatten_params(params), resume=inputs.run_id) as run:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
-        publish(layout.root, describe_evaluation(inputs, evaluation, settings), run)
+        num_corrupted = min(settings.robustness_images, len(inputs.test.labels))
+        measured = list_measured(evaluation, scored, inputs.spec.classes, num_corrupted)
+        publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
-        difference = export_checked(layout.onnx_path, inputs, evaluation)
+        difference = export_checked(layout.onnx_path, inputs, evaluation, measured)
         log_evaluation(run, inputs, evaluation, scored)
         registered = register_run(run, layout, inputs, evaluation, settings.promotion)
     discard_checkpoints(layout.checkpoints_dir, inputs.run_id)
     print(*tell(evaluation, difference, registered), sep="\n")
+    point_to("evaluate", run.place, "models/model_card.md", "metrics/figures/evaluate/")
 
 
 if __name__ == "__main__":

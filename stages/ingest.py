@@ -1,8 +1,8 @@
-"""Stage `ingest`: take one snapshot of the source that params.yaml names.
+"""Stage `ingest`: take a snapshot of the source named in params.yaml.
 
     dvc repro ingest                                   the built-in sample, seconds
     dvc exp run -S source=kaggle                       the real data set, 270 MB over the network
-    dvc repro --force --single-item ingest             the same source again
+    dvc repro --force --single-item ingest             the same source, read again
 
 Reads `source` and `ingest`; writes data/raw.zip, data/raw.json and metrics/ingest.json.
 """
@@ -17,12 +17,12 @@ from gender_classifier.ingest.report import describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.track.run import track
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Write the archive and say where it came from."""
+    """Write the archive and a description of its source."""
     with track("ingest", layout.root, params=asdict(params.ingest), data=True) as run:
         snapshot = ingest(params.ingest, layout.raw_archive_path, base_dir=find_main_root(layout.root))
         publish(layout.root, describe_snapshot(snapshot), run)
@@ -33,6 +33,7 @@ def main(layout: Layout, params: Params) -> None:
     for line in (snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
+    point_to("ingest", run.place, "data/raw.json")
 
 
 if __name__ == "__main__":

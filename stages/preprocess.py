@@ -1,10 +1,10 @@
-"""Stage `preprocess`: resize, pack into arrays, split Training/ into train and val; Validation/ is the test set.
+"""Stage `preprocess`: resize images, pack them into arrays, split Training/ into train and val; Validation/ is test.
 
     dvc repro preprocess                               seconds; 24,000 images take 9 s on 2 cores
 
-Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 arrays, labels,
-an index a split, channel statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.
-Images are written as they come, so that few are held at a time, however many there are.
+Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 images, labels
+and an index per split, statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.
+Images are written as they are decoded, so memory does not grow with their number.
 """
 
 from dataclasses import asdict
@@ -15,20 +15,20 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import read_manifest
 from gender_classifier.pipeline.params import Params
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.preprocess.packing import pack_all, write_splits
 from gender_classifier.preprocess.splits import split_records
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Write the arrays of the three splits and what training must know of them."""
+    """Write the arrays of the three splits and the statistics that training needs."""
     settings = params.preprocess
     splits = split_records(read_manifest(layout.manifest_path), settings)
     with (
         Archive(layout.raw_archive_path) as archive,
         pack_all(archive, splits, settings.image_size, params.verify.max_pixels) as packed,
     ):
-        # Importing MLflow and Matplotlib takes two seconds, in which the workers decode.
+        # Importing MLflow and Matplotlib takes 2 s, during which the workers decode.
         from gender_classifier.pipeline.publish import publish
         from gender_classifier.preprocess.report import describe_splits
         from gender_classifier.track.run import track
@@ -41,6 +41,7 @@ def main(layout: Layout, params: Params) -> None:
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})
             run.set_tags({"data.digest": short_digest(digest)})
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
+    point_to("preprocess", run.place, "metrics/figures/preprocess/")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Stage `train`: fit the network on train, keep the epoch that is best on val.
+"""Stage `train`: fit the network on train and keep the best epoch on val.
 
-    dvc repro train                                    half a minute on the built-in sample, 2 cores
+    dvc repro train                                    30 s on the built-in sample, 2 cores
     dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
 
 Reads the train and val arrays; the test set is no dependency. Writes models/model.safetensors,
@@ -15,16 +15,16 @@ from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.processes import keep_freed_memory, share_threads
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
 from gender_classifier.train.distributed import World, is_launched, join, launch
-from gender_classifier.train.report import describe_run, describe_training, log_inputs, summarize
+from gender_classifier.train.report import describe_run, describe_training, log_inputs, log_summary, summarize, tag_run
 from gender_classifier.train.session import open_session
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Train, mirror each epoch to MLflow, and write the best epoch's model; in several processes if told so."""
+    """Train, log each epoch to MLflow, and write the best epoch's model; in several processes if configured."""
     if params.train.processes > 1 and not is_launched():
         sys.exit(launch(__file__, params.train.processes))
     keep_freed_memory()
@@ -36,20 +36,24 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     session = open_session(
         layout, params.train, find_watched("train"), find_main_root(layout.root), world, share_threads(layout.root)
     )
-    if world.rank:  # the first process writes, logs and reports; the others only compute
+    if world.rank:  # only the first process writes, logs and prints
         session.follow()
         return
     with (
         session.hold(),
-        track("train", layout.root, params=flatten_params(params), resume=session.run_id, key=session.key) as run,
-    ):
+        track(
+            "train", layout.root, params=flatten_params(params), tags=tag_run(session, params.ingest.source),
+            resume=session.run_id, key=session.key,
+        ) as run,
+    ):  # fmt: skip
         publish(layout.root, describe_run(run))
         log_inputs(run, session, params.ingest.source)
         session.fit(run)
         summary = summarize(session)
         publish(layout.root, describe_training(session, summary), run)
-        run.log_metrics(summary.metrics, timestamp=session.log[-1]["timestamp"])
+        log_summary(run, session, summary)
     print(summary.line)
+    point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Stage `verify`: decide which images are fit to use, and say why the others are not.
+"""Stage `verify`: check all images and decide which are used.
 
     dvc repro verify                                   seconds; 24,000 images take 10 s on 2 cores
     dvc exp run -S verify.near_duplicates=drop         another policy
 
-Reads data/raw.zip and `verify`; writes data/verified/manifest.csv (a row an image), data/verified/report.json,
-metrics/verify.json and metrics/figures/verify/. A data set that lacks a class, or loses more images than
-`verify.max_rejected`, stops here, after the report and the figures are written.
+Reads data/raw.zip and `verify`; writes data/verified/manifest.csv (one row per image), data/verified/report.json,
+metrics/verify.json and metrics/figures/verify/. The stage fails, after writing report and figures, if the data set
+lacks a class or more images than `verify.max_rejected` are rejected.
 """
 
 from dataclasses import asdict
@@ -16,16 +16,16 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import write_manifest
 from gender_classifier.pipeline.params import Params
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.verify.inspection import inspect_all
 from gender_classifier.verify.policies import check_fitness, judge
 
 
 def main(layout: Layout, params: Params) -> None:
-    """Inspect every image, judge all together, and write the manifest if the data set is fit."""
+    """Inspect the images, apply the policies, and write the manifest if the data set is usable."""
     policy = params.verify
     with Archive(layout.raw_archive_path) as archive, inspect_all(archive, policy.max_pixels) as inspected:
-        # Importing MLflow and Matplotlib takes two seconds, in which the workers decode.
+        # Importing MLflow and Matplotlib takes 2 s, during which the workers decode.
         from gender_classifier.pipeline.publish import publish
         from gender_classifier.track.run import track
         from gender_classifier.verify.report import count_findings, describe_records, tell
@@ -38,6 +38,7 @@ def main(layout: Layout, params: Params) -> None:
             write_manifest(layout.manifest_path, records)
             run.set_tags({"data.digest": short_digest(hash_file(layout.manifest_path))})
     print(f"verify: {tell(records)}")
+    point_to("verify", run.place, "data/verified/report.json", "metrics/figures/verify/")
 
 
 if __name__ == "__main__":

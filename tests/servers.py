@@ -85,6 +85,7 @@ def mlflow_server(
             "admin_username": USER,
             "admin_password": PASSWORD,
             "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+            "auth_cache_ttl_seconds": "600",  # or each request is a hash: a tenth of a second
         }
         lines = [f"{key} = {value}" for key, value in settings.items()]
         (folder / "auth.ini").write_text("\n".join(["[mlflow]", *lines, ""]))

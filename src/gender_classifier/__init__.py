@@ -1,10 +1,10 @@
-"""An experiment-tracked pipeline that trains classifiers of face crops. Public: ``Predictor`` and ``__version__``."""
+"""An experiment-tracked pipeline for classifiers of face crops. Public names: ``Predictor`` and ``__version__``."""
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Both report their use to their makers, and leave files in the user's cache, unless told otherwise before their import.
+# Both libraries send usage data and write to the user's cache, unless this is set before they are imported.
 for _switch, _value in (("ORT_DISABLE_TELEMETRY", "1"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
     os.environ.setdefault(_switch, _value)
 
@@ -18,7 +18,7 @@ _PUBLIC = {"Predictor": "gender_classifier.predict.predictor", "__version__": "g
 
 
 def __getattr__(name: str) -> Any:
-    # On demand, and by a name that nothing follows: every stage imports this package, and DVC watches what it imports.
+    # Imported on demand and by name, since DVC watches what every stage imports.
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``python -m gender_classifier`` is the command ``gender-classifier``."""
+"""Entry point of ``python -m gender_classifier``, the same as the command ``gender-classifier``."""
 
 import sys
 

@@ -17,10 +17,11 @@ from torch import nn
 from torchvision.models import alexnet
 
 from gender_classifier.errors import ModelError
+from gender_classifier.model.alexnet import LinearHeadAlexNet
 from gender_classifier.model.inference import compute_logits, infer, normalize
 from gender_classifier.model.model_file import FORMAT, ModelSpec, load_model, save_model
-from gender_classifier.model.network import LinearHeadAlexNet, build_model, count_parameters
-from gender_classifier.model.weights import load_initial_weights
+from gender_classifier.model.network import build_model, count_parameters
+from gender_classifier.model.weights import apply_weights, load_weights
 
 SPEC = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
 
@@ -65,9 +66,9 @@ def test_any_image_size_from_63_px_works(size: int) -> None:
 
 
 def test_images_that_are_too_small_and_unknown_heads_are_refused() -> None:
-    with pytest.raises(ModelError, match="62 px is too small"):
+    with pytest.raises(ModelError, match="alexnet needs images of at least 63 px, not 62"):
         build_model("linear", 2, 62)
-    with pytest.raises(ModelError, match="unknown head 'round'"):
+    with pytest.raises(ModelError, match="alexnet has no head 'round'; choose linear or full"):
         build_model("round", 2, 64)
 
 
@@ -206,6 +207,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "odd.safetensors", {"x": torch.zeros(1)}, SPEC)
     with pytest.raises(ModelError, match="do not fit its own description"):
         load_model(tmp_path / "odd.safetensors")
+
+
+def load_initial_weights(model: nn.Module, weights: str, base_dir: Path) -> None:
+    apply_weights(model, load_weights(weights, base_dir, "alexnet"), SPEC)
 
 
 @pytest.mark.parametrize("head", ["linear", "full"])

@@ -203,7 +203,7 @@ FIELDS: list[tuple[str, object]] = [
     ("channel_mean", [0.5, 0.5, float("nan")]), ("channel_mean", 0.5), ("channel_mean", ["0", "0", "0"]),
     ("channel_std", [1, 1, 0]), ("channel_std", [1, 1, -1]), ("channel_std", [1, 1, float("inf")]), ("channel_std", None),
     ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("temperature", -1), ("tta_margin", -1),
-    ("tta_margin", float("inf")), ("tta_margin", [0]), ("head", "round"), ("head", ["linear"]), ("architecture", "vgg"),
+    ("tta_margin", float("inf")), ("tta_margin", [0]), ("head", "round"), ("head", ["linear"]), ("architecture", "vgg"), ("architecture", ["alexnet"]), ("stem", "small"),
 ]  # fmt: skip
 
 

@@ -332,7 +332,7 @@ def test_some_unreadable_pictures_are_counted_and_many_are_an_error(
     assert main(["monitor", str(alike), str(tmp_path), "--model", str(model)]) == 1
     shown = capsys.readouterr()
     assert "31 of 331 images cannot be read (9.4%), more than 5%" in shown.err
-    assert "further ones are counted only" in shown.err
+    assert "more images cannot be read: they are only counted" in shown.err
     assert main(["monitor", str(tmp_path), "--model", str(model)]) == 1
     assert "none of the 31 images can be read" in capsys.readouterr().err
 

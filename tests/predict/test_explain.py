@@ -1,15 +1,17 @@
 """Covering parts of an image finds the part that a model looks at."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gender_classifier.predict.explain import build_occlusions, compute_drops, compute_heat_map
+from gender_classifier.predict.explain import build_occlusions, compute_drops
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-def looks_at(rows: slice, columns: slice) -> object:
+def looks_at(rows: slice, columns: slice) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return a model whose class 1 is the likelier, the brighter that part is."""
 
     def compute_probs(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -24,7 +26,7 @@ def test_the_part_that_decides_stands_out(row: int, column: int) -> None:
     part = slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8)
     image = np.full((64, 64, 3), 20, np.uint8)
     image[part] = 250
-    grid = compute_heat_map(image, looks_at(*part), 1)  # type: ignore[arg-type]
+    grid = compute_drops(looks_at(*part)(build_occlusions(image)), 1)
     assert grid.shape == (8, 8)
     assert grid.dtype == np.float32
     assert np.unravel_index(grid.argmax(), grid.shape) == (row, column)
@@ -33,7 +35,7 @@ def test_the_part_that_decides_stands_out(row: int, column: int) -> None:
     far = np.array([[max(abs(y - row), abs(x - column)) > 1 for x in range(8)] for y in range(8)])
     assert (grid[far] == 0).all()
     # Of the other class, the same parts raise the probability.
-    np.testing.assert_allclose(compute_heat_map(image, looks_at(*part), 0), -grid, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(compute_drops(looks_at(*part)(build_occlusions(image)), 0), -grid, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "cells"), [(64, 8), (64, 4), (60, 7), (9, 9), (8, 1)])
@@ -53,7 +55,7 @@ def test_every_pixel_is_covered_by_some_copy_and_the_first_is_whole(size: int, c
 
 def test_an_even_picture_has_nothing_that_decides() -> None:
     image = np.full((64, 64, 3), 77, np.uint8)
-    grid = compute_heat_map(image, looks_at(slice(0, 64), slice(0, 64)), 1)  # type: ignore[arg-type]
+    grid = compute_drops(looks_at(slice(0, 64), slice(0, 64))(build_occlusions(image)), 1)
     assert (grid == 0).all()
 
 

@@ -164,7 +164,7 @@ def test_boxes_are_drawn_on_a_copy(group: Image.Image) -> None:
     changed = np.argwhere((np.asarray(drawn) != np.asarray(group)).any(axis=2))
     assert changed.min(axis=0).tolist() == [0, 0]
     assert changed.max(axis=0).tolist() == [339, 299]
-    assert drawn.getpixel((101, 200)) == (213, 94, 0)
+    assert drawn.getpixel((101, 200)) == (204, 121, 167)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_boxes_are_drawn_on_a_copy(group: Image.Image) -> None:
     ],
 )
 def test_drawn_pictures_stay_in_their_folder(tmp_path: Path, name: str, expected: str) -> None:
-    save_drawn(tmp_path / "out", name, Image.new("RGB", (20, 20)))
+    save_drawn(tmp_path / "out", name, Image.new("RGB", (20, 20)), {})
     assert [str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.jpg")] == [expected]
 
 
@@ -218,7 +218,7 @@ def test_equal_names_of_two_folders_and_long_names_do_not_overwrite_each_other(t
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written .* give --draw another folder"):
-        save_drawn(tmp_path / "file", "a.jpg", Image.new("RGB", (20, 20)))
+        save_drawn(tmp_path / "file", "a.jpg", Image.new("RGB", (20, 20)), {})
 
 
 @pytest.fixture

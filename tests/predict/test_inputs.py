@@ -13,7 +13,7 @@ from conftest import encode
 
 from gender_classifier.errors import ArchiveError, InputError
 from gender_classifier.predict import inputs
-from gender_classifier.predict.inputs import find_pictures
+from gender_classifier.predict.inputs import find_images
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def make_file(path: Path, data: bytes = b"x") -> None:
 
 
 def names(*arguments: str) -> list[str]:
-    return [name for name, _ in find_pictures(arguments)]
+    return [name for name, _ in find_images(arguments)]
 
 
 def errors(*arguments: str) -> dict[str, str]:
     found = {}
-    for name, read in find_pictures(arguments):
+    for name, read in find_images(arguments):
         try:
             read()
         except (InputError, ArchiveError, OSError) as error:
@@ -47,7 +47,7 @@ def errors(*arguments: str) -> dict[str, str]:
 
 
 def test_a_folder_is_searched_to_any_depth_in_order(folder: Path) -> None:
-    found = list(find_pictures(["photos"]))
+    found = list(find_images(["photos"]))
     expected = ["photos/a.png", "photos/album.jpg/e.gif", "photos/b.JPG", "photos/deep/er/c.webp"]
     assert [name for name, _ in found] == [str(Path(name)) for name in expected]
     assert found[0][1]() == b"photos/a.png"
@@ -126,7 +126,7 @@ def test_links_out_of_a_folder_are_named_and_not_read(folder: Path, argument: st
     assert not {"other.txt", "README"} & last
     assert all("a link that leads out of the folder" in error for error in found.values())
     assert not [name for name in names(argument) if name.startswith("photos/linked/")]
-    assert not [name for name, read in find_pictures([argument]) if name not in found and read() == b"secret"]
+    assert not [name for name, read in find_images([argument]) if name not in found and read() == b"secret"]
 
 
 def test_a_link_that_is_named_by_itself_is_followed(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_link_that_is_named_by_itself_is_followed(folder: Path) -> None:
 
 def test_a_file_that_becomes_a_link_or_a_pipe_after_the_listing_is_not_read(folder: Path) -> None:
     make_file(folder / "secret")
-    readers = dict(find_pictures(["photos"]))
+    readers = dict(find_images(["photos"]))
     for name, replace in {
         "photos/a.png": lambda path: path.symlink_to(folder / "secret"),
         "photos/b.JPG": os.mkfifo,
@@ -239,7 +239,7 @@ def make_zip(path: Path, *members: str) -> None:
 
 def test_pictures_of_an_archive_are_read_after_the_listing_is_over(folder: Path) -> None:
     make_zip(folder / "faces.ZIP", "b.jpg", "in/a.png", "notes.txt", "__MACOSX/b.jpg", "in/._a.png")
-    found = list(find_pictures(["faces.ZIP", "photos/a.png"]))
+    found = list(find_images(["faces.ZIP", "photos/a.png"]))
     assert [name for name, _ in found] == ["faces.ZIP/b.jpg", "faces.ZIP/in/a.png", "photos/a.png"]
     assert [read() for _, read in found] == [b"b.jpg", b"in/a.png", b"photos/a.png"]
 
@@ -257,7 +257,7 @@ def test_an_archive_that_must_not_be_read_is_refused(folder: Path) -> None:
 def test_a_path_goes_on_inside_an_archive(folder: Path) -> None:
     make_zip(folder / "faces.zip", "in/a.png", "in/more/b.png", "c.png")
     assert names("faces.zip/in") == ["faces.zip/in/a.png", "faces.zip/in/more/b.png"]
-    ((name, read),) = find_pictures(["faces.zip/in/more/b.png"])
+    ((name, read),) = find_images(["faces.zip/in/more/b.png"])
     assert (name, read()) == ("faces.zip/in/more/b.png", b"in/more/b.png")
     assert "has no folder 'out'; at its top are in/" in errors("faces.zip/out")["faces.zip"]
 
@@ -298,7 +298,7 @@ def test_a_large_folder_is_sorted_in_runs(folder: Path, monkeypatch: pytest.Monk
     for run in (100, 10_000):
         monkeypatch.setattr(inputs, "_RUN", run)
         tracemalloc.start()
-        for _ in find_pictures(["many"]):
+        for _ in find_images(["many"]):
             pass
         peaks[run] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -590,11 +590,11 @@ def test_sigterm_lets_what_runs_come_to_its_end(model: Path, tmp_path: Path) -> 
 
 def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp_path: Path) -> None:
     with served(model, tmp_path, "--host", "0.0.0.0") as running:
-        assert "0.0.0.0: whoever reaches this address can use it; --api-key-file asks for a key" in running.log
+        assert "0.0.0.0: anyone who reaches this address can use it; set a key with --api-key-file" in running.log
     with served(model, tmp_path, "--host", "0.0.0.0", GENDER_CLASSIFIER_API_KEY=KEY) as running:
-        assert "whoever" not in running.log
+        assert "anyone" not in running.log
     with served(model, tmp_path) as running:
-        assert "whoever" not in running.log
+        assert "anyone" not in running.log
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp
         (["--api-key-file", "group"], r"group: other users can read this API key \(mode 0640\); run `chmod 600 group`"),
         (["--api-key-file", "world"], r"world: other users can read this API key \(mode 0604\); run `chmod 600 world`"),
         (["--api-key-file", "link"], r"link: other users can read this API key \(mode 0604\); run `chmod 600 link`"),
-        (["--host", "256.0.0.1"], r"256\.0\.0\.1:0: cannot listen there \(.+\); name another with --host and --port"),
+        (["--host", "256.0.0.1"], r"256\.0\.0\.1:0: cannot listen there \(.+\); change --host or --port"),
         (["--port", "{taken}"], r"127\.0\.0\.1:\d+: cannot listen there \(Address already in use\)"),
     ],
 )

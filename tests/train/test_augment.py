@@ -17,7 +17,9 @@ from gender_classifier.train.augment import _affine_grid, apply_variations, draw
 from gender_classifier.train.params import AugmentParams
 
 DEFAULT = load_params(Path(__file__).parents[2] / "params.yaml").train.augment
-OFF = AugmentParams(flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0, blur=0, jpeg=0)
+OFF = AugmentParams(
+    flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0, blur=0, jpeg=0, stretch=0, erase=0
+)
 IMAGES = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 

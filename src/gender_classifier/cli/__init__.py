@@ -1,1 +1,1 @@
-"""The command gender-classifier, a module for each subcommand."""
+"""The command ``gender-classifier``, one module per subcommand."""

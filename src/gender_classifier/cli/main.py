@@ -1,89 +1,80 @@
-"""The command ``gender-classifier``: what a person does beside the pipeline."""
+"""The command ``gender-classifier``."""
 
 import argparse
-import os
-import shutil
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from gender_classifier.cli.monitor import add_monitor_command
-from gender_classifier.cli.options import add_common_options, wants_traceback
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
-from gender_classifier.common.credentials import strip_credentials
-from gender_classifier.common.logs import show_logs
-from gender_classifier.common.paths import find_checkout
+from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
 from gender_classifier.common.terminal import complain, describe_os_error, drop_output, make_output_safe
-from gender_classifier.errors import GenderClassifierError, TrackingError
+from gender_classifier.errors import GenderClassifierError
 from gender_classifier.version import __version__
-
-# 128 + the signal, as shells say it of any program.
-_SIGINT_STATUS, _SIGPIPE_STATUS = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; return the exit status: 0, 1 for an error, 2 for wrong usage."""
+    """Run a subcommand and return its exit status: 0, 1 for an error, 2 for wrong usage, 128 + N for signal N."""
     make_output_safe()
+    # Pillow warns about odd EXIF data and large images; what matters of it is in the results.
+    warnings.filterwarnings("ignore", module="PIL")
     name, options = "gender-classifier", None
     try:
         try:
             options = _build_parser().parse_args(arguments)
             name = f"{name} {options.command}"
             show_logs(name, verbose=options.verbose)
-            status = int(options.run(options) or 0)
-        finally:  # also of --help: a full disk shows itself here, not after the exit status is decided
+            return int(options.run(options) or 0)
+        finally:  # also after --help: report a full disk before the exit status is decided
             sys.stdout.flush()
-    except GenderClassifierError as error:
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        drop_output()
+        return 128 + signal.SIGPIPE
+    except (GenderClassifierError, OSError) as error:
+        if isinstance(error, OSError):
+            drop_output()
         if wants_traceback(options):
             raise
-        complain(name, error)
-    except BrokenPipeError:  # `| head` has seen enough
-        drop_output()
-        return _SIGPIPE_STATUS
-    except OSError as error:
-        drop_output()
-        if wants_traceback(options):
-            raise
-        complain(name, describe_os_error(error))
+        complain(name, describe_os_error(error) if isinstance(error, OSError) else error)
+        return 1
     except KeyboardInterrupt:
-        return _SIGINT_STATUS
-    else:
-        return status
-    return 1
+        return 128 + signal.SIGINT
 
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gender-classifier", description="The model in use, the run store and the model registry."
+        prog="gender-classifier", description="Use the trained model, the run store and the model registry."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     sync = commands.add_parser(
         "sync",
-        help="send what MLflow has missed; mark dead runs; name restored experiments",
-        description="Send what the MLflow store missed during an outage, mark runs KILLED whose process has died, and "
-        "give runs the names of DVC experiments that were restored from the run cache.",
+        help="send pending entries to MLflow, mark dead runs, name restored experiments",
+        description="Send entries that the MLflow store missed during an outage, mark runs whose process has died as "
+        "KILLED, and name runs after the DVC experiments that were restored from the run cache.",
     )
     sync.set_defaults(run=_sync)
 
     ui = commands.add_parser(
         "ui",
-        help="bring the run store up to date and show it in the MLflow UI",
-        description="Do what sync does, then start MLflow's UI on the run store, for this machine only.",
+        help="run sync and start the MLflow UI",
+        description="Run sync, then start MLflow's UI on the run store, reachable from this machine only.",
     )
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(run=_ui)
 
     promote = commands.add_parser("promote", help="make a version champion by hand")
     promote.add_argument("version", help="number of the version in the registry")
-    promote.add_argument("--reason", default="no reason given", help="kept on the version")
+    promote.add_argument("--reason", default="no reason given", help="stored with the version")
     promote.set_defaults(run=_promote)
 
-    rollback = commands.add_parser("rollback", help="give champion back to the version before")
-    rollback.add_argument("--reason", default="no reason given", help="kept on the version that loses it")
+    rollback = commands.add_parser("rollback", help="make the previous version champion again")
+    rollback.add_argument("--reason", default="no reason given", help="stored with the version that is replaced")
     rollback.set_defaults(run=_rollback)
 
     add_predict_command(commands)
@@ -91,60 +82,36 @@ def _build_parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_monitor_command(commands)
     for command in commands.choices.values():
-        add_common_options(command)
+        add_log_options(command)
     return parser
 
 
-def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
+def _sync(_: argparse.Namespace) -> None:
     from gender_classifier.common.paths import Layout
-    from gender_classifier.track.experiments import find_dvc_experiments
+    from gender_classifier.track.delivery import catch_up
+    from gender_classifier.track.experiments import find_dvc_experiments, name_experiments
     from gender_classifier.track.outbox import find_strays
-    from gender_classifier.track.recovery import catch_up, name_experiments
     from gender_classifier.track.store import connect, locate_store_root, name_store
 
     root = locate_store_root(Path.cwd())
-    client = connect(root, create=create)
+    client = connect(root, create=False)
     completed, marked = catch_up(client, root)
-    named = name_experiments(client, [(one.name, one.run_id) for one in find_dvc_experiments(root)])
+    named = name_experiments(client, find_dvc_experiments(root))
     print(f"sync: {completed} runs completed, {marked} marked KILLED, {named} experiment names added")
     folder = Layout(root).outbox_dir
     strays = find_strays(folder, name_store(client.tracking_uri, root))
     if strays:
         print(
-            f"sync: {len(strays)} runs hold entries for stores at other addresses in {folder}: set MLFLOW_TRACKING_URI "
-            "to the address they are for, or remove their folders"
+            f"sync: {len(strays)} runs in {folder} have entries for stores at other addresses: set MLFLOW_TRACKING_URI "
+            "to their address, or remove their folders"
         )
 
 
-def _ui(options: argparse.Namespace) -> None:
-    from gender_classifier.track.run import now_ms
-    from gender_classifier.track.runs_view import build_runs_view, link_runs_view
-    from gender_classifier.track.store import connect, find_experiments, find_tracking_uri, locate_store_root
+def _ui(options: argparse.Namespace) -> int:
+    from gender_classifier.cli.ui import show_ui
 
-    # A new checkout has no store yet, and may look at an empty one; elsewhere nothing is made.
-    _sync(options, create=find_checkout(Path.cwd()) is not None)
-    root = locate_store_root(Path.cwd())
-    uri = find_tracking_uri(root)
-    is_server = uri.startswith(("http:", "https:"))
-    address = strip_credentials(uri) if is_server else f"http://127.0.0.1:{options.port}"
-    client = connect(root)
-    models = next((one for name, one in find_experiments(client).items() if not name.endswith("-data")), None)
-    if models is not None:
-        known = client.get_experiment(models).tags
-        for key, value in build_runs_view(now_ms()).items():
-            if key not in known:
-                client.set_experiment_tag(models, key, value)
-        address = link_runs_view(address, models)
-    print(f"MLflow UI: {address}{'' if is_server else '  (Ctrl-C stops it)'}", flush=True)
-    if is_server:
-        return
-    program = shutil.which("mlflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if program is None:
-        raise TrackingError("mlflow: no such program; install the project with its extra `pipeline`")
-    command = [program, "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(options.port)]
-    # With its jobs it starts 15 processes and takes 2 GB. The address may hold a password: no argument.
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
-    os.execve(program, command, os.environ | settings)  # noqa: S606
+    _sync(options)
+    return show_ui(options.port)
 
 
 def _promote(options: argparse.Namespace) -> None:
@@ -161,7 +128,3 @@ def _rollback(options: argparse.Namespace) -> None:
 
     lost, gained = rollback(connect(locate_store_root(Path.cwd()), create=False), options.reason)
     print(f"champion: version {gained}, taken from version {lost}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

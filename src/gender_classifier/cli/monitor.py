@@ -1,18 +1,17 @@
-"""The command ``gender-classifier monitor``: what is shown, written and returned; the rest is the library's."""
+"""The subcommand ``gender-classifier monitor``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gender_classifier.cli.options import add_model_option
-from gender_classifier.common.terminal import make_output_safe, printable
+from gender_classifier.cli.options import add_model_option, number
+from gender_classifier.cli.reporting import report_unreadable, show_progress
+from gender_classifier.common.terminal import printable
 
 if TYPE_CHECKING:
     from gender_classifier.metrics.histograms import Histogram, Reference
@@ -22,26 +21,25 @@ if TYPE_CHECKING:
 
 DRIFT_STATUS, TOO_FEW_STATUS = 3, 4
 
-_MAX_UNREADABLE = 0.05  # of the images; with more, the figures are of what happened to survive
-_MOST_COMPLAINTS = 20  # lines on standard error
+_MAX_UNREADABLE = 0.05  # of the images; with more, the comparison would be of a biased rest
+_MAX_REPORTED = 20  # unreadable images named on standard error
 
 _DESCRIPTION = """\
-Say whether new images have drifted from those that the model was made with: brightness, contrast, width and height
-against train's; share of predicted classes and confidence against val's.
+Check whether new images have drifted from those the model was trained on: brightness, contrast, width and height are
+compared with the train split, predicted classes and confidence with the val split.
 
-FILE is what `predict` takes: an image, a folder, a .zip archive, a quoted pattern. Or a log of predictions, as
-`predict --format csv` or `json` writes it, called .csv, .json, .jsonl or .ndjson; that holds classes and confidence
-alone.
+FILE is as for `predict`: an image, a folder, a .zip archive, a quoted pattern. Or a log of predictions, as written by
+`predict --format csv` or `json`, with the suffix .csv, .json, .jsonl or .ndjson; it holds classes and confidence only.
 """
 
 _EPILOG = """\
-exit status: 0, no drift; 3, drift; 4, no drift seen, but too few images to tell; 1, an error, or more than 5 % of the
-images cannot be read; 2 for wrong usage; 130 if interrupted.
+exit status: 0, no drift; 3, drift; 4, no drift detected, but too few images to tell; 1, an error, or more than 5 % of
+the images cannot be read; 2 for wrong usage; 130 if interrupted.
 """
 
 
 def add_monitor_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``monitor`` to the program's commands."""
+    """Add ``monitor`` to the subcommands."""
     parser = commands.add_parser(
         "monitor",
         help="compare new images, or a log of predictions, with the training data",
@@ -51,12 +49,12 @@ def add_monitor_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     add_model_option(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw both distributions of each statistic")
     parser.add_argument(
         "--psi",
         "--threshold",  # the name in earlier versions
-        type=_parse_psi,
+        type=number(float, lambda value: 0 < value <= 10, "an index above 0, up to 10"),
         default=0.25,
         metavar="PSI",
         help="population stability index that counts as drift (default: 0.25, a large change; 0.1 is a moderate one)",
@@ -64,11 +62,23 @@ def add_monitor_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     parser.set_defaults(run=run_monitor)
 
 
+@dataclass(frozen=True)
+class _Report:
+    """A comparison and what it was made of."""
+
+    predictor: Predictor
+    reference: Reference
+    tally: Tally
+    threshold: float
+    comparisons: Sequence[Comparison]
+    verdict: str
+
+
 def run_monitor(options: argparse.Namespace) -> int:
-    """Do what ``options`` say; return the exit status.
+    """Run the subcommand and return its exit status.
 
     Raises:
-        GenderClassifierError: nothing can be compared, or too much cannot be read.
+        GenderClassifierError: there is nothing to compare, or too many images cannot be read.
     """
     from gender_classifier.errors import DataError
     from gender_classifier.metrics.histograms import parse_reference
@@ -76,8 +86,6 @@ def run_monitor(options: argparse.Namespace) -> int:
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
-    warnings.filterwarnings("ignore", module="PIL")
-    make_output_safe()
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=1)
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
@@ -85,159 +93,131 @@ def run_monitor(options: argparse.Namespace) -> int:
     if not tally.num_images:
         raise DataError(f"none of the {tally.num_unreadable} images can be read; nothing to compare")
     comparisons = compare(reference, tally.new, threshold=options.psi)
-    verdict = summarize(comparisons)
-    _print_report(predictor, reference, tally, comparisons, verdict, options.psi)
+    report = _Report(predictor, reference, tally, options.psi, comparisons, summarize(comparisons))
+    _print_report(report)
     if options.json:
-        _write_json(options.json, _describe(predictor, reference, tally, comparisons, verdict, options.psi))
+        _write_json(options.json, report)
     if options.plot:
-        _draw(options.plot, comparisons, reference, tally.new, verdict)
+        _draw(options.plot, report)
     total = tally.num_images + tally.num_unreadable
     if tally.num_unreadable > _MAX_UNREADABLE * total:
         raise DataError(
             f"{tally.num_unreadable:,} of {total:,} images cannot be read ({tally.num_unreadable / total:.1%}), more "
             f"than {_MAX_UNREADABLE:.0%}: the comparison is of the rest; check what delivers them"
         )
-    return {"drift": DRIFT_STATUS, "too few": TOO_FEW_STATUS}.get(verdict, 0)
+    return {"drift": DRIFT_STATUS, "too few": TOO_FEW_STATUS}.get(report.verdict, 0)
 
 
 def _tally(files: Sequence[str], predictor: Predictor, reference: Reference) -> Tally:
     from gender_classifier.errors import InputError
-    from gender_classifier.monitor.collect import LOG_SUFFIXES, tally_logs, tally_pictures
-    from gender_classifier.predict.inputs import find_pictures
+    from gender_classifier.monitor.collect import LOG_SUFFIXES, Tally, measure_images, read_logs
+    from gender_classifier.predict.inputs import find_images
 
     logs = [Path(name) for name in files if name.lower().endswith(LOG_SUFFIXES) and not Path(name).is_dir()]
     if logs and len(logs) < len(files):
-        raise InputError("logs of predictions beside images; compare the ones and the others in runs of their own")
-    with _show_progress() as on_images:
-        complain = _complainer()
-        if logs:
-            return tally_logs(logs, predictor.classes, reference, on_unreadable=complain, on_images=on_images)
-        sources = find_pictures(files)
-        return tally_pictures(predictor, sources, reference, on_unreadable=complain, on_images=on_images)
+        raise InputError("logs of predictions beside images; compare them in separate runs")
+    batches = read_logs(logs, predictor.classes) if logs else measure_images(predictor, find_images(files))
+    tally = Tally({name: histogram.like() for name, histogram in reference.items()})
+    with show_progress() as advance:
+        for batch in batches:
+            for number, (name, reason) in enumerate(batch.unreadable, tally.num_unreadable + 1):
+                if number <= _MAX_REPORTED:
+                    report_unreadable("monitor", name, reason)
+                elif number == _MAX_REPORTED + 1:
+                    report_unreadable("monitor", "more images cannot be read", "they are only counted")
+            tally.add(batch)
+            advance(batch.num_images + len(batch.unreadable))
+    return tally
 
 
-def _complainer() -> Callable[[str, str], None]:
-    count = 0
-
-    def complain(name: str, reason: str) -> None:
-        nonlocal count
-        count += 1
-        if count <= _MOST_COMPLAINTS:
-            print(printable(f"gender-classifier monitor: {name}: {reason}"), file=sys.stderr)
-        elif count == _MOST_COMPLAINTS + 1:
-            print("gender-classifier monitor: further ones are counted only", file=sys.stderr)
-
-    return complain
-
-
-@contextmanager
-def _show_progress() -> Iterator[Callable[[int], object]]:
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the model in use needs no more than onnxruntime, Pillow and NumPy
-        yield lambda _: None
-        return
-    with tqdm(unit=" images", desc="monitor", disable=None, delay=1, dynamic_ncols=True) as bar:
-        yield bar.update
-
-
-def _print_report(
-    predictor: Predictor,
-    reference: Reference,
-    tally: Tally,
-    comparisons: Sequence[Comparison],
-    verdict: str,
-    threshold: float,
-) -> None:
-    digest = printable(predictor.metadata.get("data_digest", "unknown"))
+def _print_report(report: _Report) -> None:
+    reference, tally = report.reference, report.tally
+    digest = printable(report.predictor.metadata.get("data_digest", "unknown"))
     unreadable = f", {tally.num_unreadable:,} more unreadable" if tally.num_unreadable else ""
     print(f"{tally.num_images:,} images{unreadable}, against training data {digest}\n")
     rows = [("statistic", "reference", "", "new", "PSI", "KS", "p", "verdict")]
     rows += [
         (
-            one.name,
-            printable(one.split),
-            summarize_histogram(one.name, reference[one.name]),
-            summarize_histogram(one.name, tally.new[one.name]),
-            f"{one.psi:.3f}",
-            f"{one.ks:.3f}",
-            f"{one.p_value:.4f}" if one.p_value >= 0.0001 else "<0.0001",
-            one.verdict,
+            found.name,
+            printable(found.split),
+            _format_histogram(found.name, reference[found.name]),
+            _format_histogram(found.name, tally.new[found.name]),
+            f"{found.psi:.3f}",
+            f"{found.ks:.3f}",
+            f"{found.p_value:.4f}" if found.p_value >= 0.0001 else "<0.0001",
+            found.verdict,
         )
-        for one in comparisons
+        for found in report.comparisons
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    absent = [name for name in reference if name not in {one.name for one in comparisons}]
+    absent = [name for name in reference if name not in {found.name for found in report.comparisons}]
     if absent:
         print(f"\nnot in a log of predictions: {', '.join(absent)}")
     print("\nnumbers: median (5 % to 95 % of the images); PSI: 0.1 a moderate change, 0.25 a large one")
-    print(_conclude(comparisons, verdict, threshold))
+    print(_conclude(report))
 
 
-def summarize_histogram(name: str, histogram: Histogram) -> str:
-    """Return a distribution in a few words: the median and the span of nine tenths, or each class's share."""
+def _format_histogram(name: str, histogram: Histogram) -> str:
+    """Return a distribution's median and 90 % range, or each class's share."""
+    summary = _summarize(histogram)
     if histogram.categories:
-        shares = histogram.counts / histogram.total
-        return ", ".join(
-            f"{share:.1%} {printable(one)}" for one, share in zip(histogram.categories, shares, strict=True)
-        )
-    digits = 0 if name in ("width", "height") else 3
-    low, middle, high = (f"{histogram.quantile(share):.{digits}f}" for share in (0.05, 0.5, 0.95))
-    return f"{middle} ({low} to {high})" + (" px" if not digits else "")
+        return ", ".join(f"{share:.1%} {printable(category)}" for category, share in summary.items())
+    digits, unit = (0, " px") if name in ("width", "height") else (3, "")
+    return f"{summary['median']:.{digits}f} ({summary['p05']:.{digits}f} to {summary['p95']:.{digits}f}){unit}"
 
 
-def _conclude(comparisons: Sequence[Comparison], verdict: str, threshold: float) -> str:
-    names = ", ".join(one.name for one in comparisons if one.verdict == verdict)
+def _conclude(report: _Report) -> str:
+    names = ", ".join(found.name for found in report.comparisons if found.verdict == report.verdict)
     return {
-        "drift": f"DRIFT: {names} (PSI of {threshold:g} or more, and not by chance)",
+        "drift": f"DRIFT: {names} (PSI of {report.threshold:g} or more, and not by chance)",
         "too few": f"TOO FEW IMAGES to tell: {names}; no drift is seen, and none ruled out",
         "moderate": f"no drift; a moderate change: {names}",
         "stable": "no drift",
-    }[verdict]
+    }[report.verdict]
 
 
-def _describe(
-    predictor: Predictor,
-    reference: Reference,
-    tally: Tally,
-    comparisons: Sequence[Comparison],
-    verdict: str,
-    threshold: float,
-) -> dict[str, Any]:
-    return {
-        "verdict": verdict,
-        "num_images": tally.num_images,
-        "num_unreadable": tally.num_unreadable,
-        "threshold": threshold,
-        "model_version": predictor.metadata.get("version"),
-        "data_digest": predictor.metadata.get("data_digest"),
-        "statistics": [
-            asdict(one) | {"reference": _figures(reference[one.name]), "new": _figures(tally.new[one.name])}
-            for one in comparisons
-        ],
-    }
-
-
-def _figures(histogram: Histogram) -> dict[str, float]:
+def _summarize(histogram: Histogram) -> dict[str, float]:
     if histogram.categories:
         shares = (histogram.counts / histogram.total).tolist()
         return dict(zip(histogram.categories, shares, strict=True))
     return {name: histogram.quantile(share) for name, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))}
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    from gender_classifier.common.files import write_json
+@contextmanager
+def _writing(option: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into an InputError that names the option."""
     from gender_classifier.errors import InputError
 
     try:
-        write_json(path, value)
+        yield
     except OSError as error:
-        raise InputError(f"--json {path}: cannot be written ({error.strerror or error}); give another path") from None
+        reason = error.strerror or error
+        raise InputError(f"{option} {path}: cannot be written ({reason}); give another path") from None
 
 
-def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, new: Reference, verdict: str) -> None:
+def _write_json(path: Path, report: _Report) -> None:
+    from gender_classifier.common.files import write_json
+
+    new, metadata = report.tally.new, report.predictor.metadata
+    value: dict[str, Any] = {
+        "verdict": report.verdict,
+        "num_images": report.tally.num_images,
+        "num_unreadable": report.tally.num_unreadable,
+        "threshold": report.threshold,
+        "model_version": metadata.get("version"),
+        "data_digest": metadata.get("data_digest"),
+        "statistics": [
+            asdict(found) | {"reference": _summarize(report.reference[found.name]), "new": _summarize(new[found.name])}
+            for found in report.comparisons
+        ],
+    }
+    with _writing("--json", path):
+        write_json(path, value)
+
+
+def _draw(path: Path, report: _Report) -> None:
     from gender_classifier.errors import InputError
     from gender_classifier.metrics.histograms import UNITS
 
@@ -248,26 +228,13 @@ def _draw(path: Path, comparisons: Sequence[Comparison], reference: Reference, n
         raise InputError(f"--plot {path}: needs {error.name}; install the project, or leave --plot out") from None
     panels = [
         Panel(
-            title=f"{one.name}: {one.verdict}\nPSI {one.psi:.3f}, KS {one.ks:.3f}",
-            unit=UNITS[one.name],
-            edges=reference[one.name].edges,
-            categories=reference[one.name].categories,
-            counts={one.split: reference[one.name].counts, "new": new[one.name].counts},
+            title=f"{found.name}: {found.verdict}\nPSI {found.psi:.3f}, KS {found.ks:.3f}",
+            unit=UNITS[found.name],
+            edges=report.reference[found.name].edges,
+            categories=report.reference[found.name].categories,
+            counts={found.split: report.reference[found.name].counts, "new": report.tally.new[found.name].counts},
         )
-        for one in comparisons
+        for found in report.comparisons
     ]
-    try:
-        figure = compare_histograms(panels, f"New images against the training data: {verdict}")
-        save_figure(figure, path)
-    except OSError as error:
-        raise InputError(f"--plot {path}: cannot be written ({error.strerror or error}); give another path") from None
-
-
-def _parse_psi(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 < value <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is no index above 0, up to 10")
-    return value
+    with _writing("--plot", path):
+        save_figure(compare_histograms(panels, f"New images against the training data: {report.verdict}"), path)

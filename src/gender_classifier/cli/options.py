@@ -1,22 +1,8 @@
-"""Options that several subcommands share."""
+"""Command-line options that several subcommands share."""
 
 import argparse
-import os
-
-from gender_classifier.common.logs import LEVEL_VARIABLE
-
-DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
-
-
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--debug`` and ``--verbose``."""
-    parser.add_argument("--debug", action="store_true", help=f"show tracebacks of errors (or set {DEBUG_VARIABLE}=1)")
-    parser.add_argument("--verbose", action="store_true", help=f"log more (or set {LEVEL_VARIABLE}=DEBUG)")
-
-
-def wants_traceback(options: argparse.Namespace | None) -> bool:
-    """Whether ``--debug`` or the environment asks for tracebacks."""
-    return bool(options is not None and options.debug) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+from collections.abc import Callable
+from typing import Any
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +10,7 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="an ONNX file that evaluate wrote, or a version in MLflow's registry such as "
+        help="an ONNX file written by evaluate, or a version in MLflow's registry such as "
         "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
     )
 
@@ -33,23 +19,23 @@ def add_threshold_option(parser: argparse.ArgumentParser, *, default: float) -> 
     """Add ``--threshold``: the probability below which a prediction counts as uncertain."""
     parser.add_argument(
         "--threshold",
-        type=parse_probability,
+        type=number(float, lambda value: 0 <= value <= 1, "a probability from 0 to 1"),
         default=default,
         metavar="P",
-        help="a prediction with a lower probability counts as uncertain, 0 to 1 (default: %(default)s)",
+        help="predictions with a lower probability count as uncertain, 0 to 1 (default: %(default)s)",
     )
 
 
-def parse_probability(text: str) -> float:
-    """Return a number from 0 to 1.
+def number(kind: type[Any], is_valid: Callable[[Any], bool], description: str) -> Callable[[str], Any]:
+    """Return an argparse type for numbers of ``kind`` that are ``is_valid``; errors give the ``description``."""
 
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability from 0 to 1")
-    return value
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_valid(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+        return value
+
+    return parse

@@ -1,4 +1,4 @@
-"""The command ``gender-classifier predict``: what is shown, counted and returned; the rest is the library's."""
+"""The subcommand ``gender-classifier predict``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gender_classifier.cli.options import add_model_option, add_threshold_option
+from gender_classifier.cli.reporting import report_unreadable, show_progress
 from gender_classifier.common.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
 
 if TYPE_CHECKING:
@@ -21,24 +21,23 @@ if TYPE_CHECKING:
     from gender_classifier.predict.predictor import Prediction, Predictor
 
 _UNCERTAIN, _NO_FACE = "uncertain", "no face"
-_SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 
 _DESCRIPTION = """\
 Classify images, each a tight crop of one face.
 
 PATH is an image, a folder (searched to any depth), a .zip archive, a quoted pattern ('photos/**/*.jpg'), or - for an
-image on standard input. Results come while the work goes on, in order; a million images need no more memory than
-a hundred.
+image on standard input. Results are printed in order as they are computed. Memory does not grow with the number of
+images.
 """
 
 _EPILOG = """\
-exit status: 0; 1 if an image could not be read or a PATH leads to none (each is named on standard error, the rest
-goes on); 2 for wrong usage; 130 if interrupted.
+exit status: 0; 1 if an image could not be read or a PATH has none (each is reported on standard error, the others are
+still classified); 2 for wrong usage; 130 if interrupted.
 """
 
 
 def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``predict`` to the program's commands."""
+    """Add ``predict`` to the subcommands."""
     parser = commands.add_parser(
         "predict",
         help="classify images: files, folders, patterns, zip archives, standard input",
@@ -52,13 +51,13 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         "--format",
         choices=("table", "json", "csv"),
         default="table",
-        help="table for people (default); json: JSON Lines, an object a line as results come; csv: with a header",
+        help="table (default) for people; json: JSON Lines, one object per line; csv: with a header",
     )
     add_threshold_option(parser, default=0.0)
     parser.add_argument(
         "--faces",
         action="store_true",
-        help="PATHs are whole images: find the faces in each, a row a face with its box (extra `faces`)",
+        help="PATHs are whole images: find the faces in each and print a row per face with its box (extra `faces`)",
     )
     parser.add_argument(
         "--draw",
@@ -70,82 +69,77 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def run_predict(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Do what ``options`` say; return the exit status."""
+    """Run the subcommand and return its exit status."""
     if options.draw and not options.faces:
         parser.error("--draw needs --faces")
-    # Pillow's remarks on odd EXIF data and large images: what matters is in the result.
-    warnings.filterwarnings("ignore", module="PIL")
     try:
         return _predict(options)
-    except BrokenPipeError:  # `| head` has seen enough; nothing is left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _SIGPIPE_STATUS
     except KeyboardInterrupt:
-        # Not the ordinary way out, which would wait for a worker that reads from a terminal.
+        # A regular exit would wait for a worker that reads from a terminal.
         sys.stderr.flush()
-        os._exit(_SIGINT_STATUS)
+        os._exit(130)
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from gender_classifier.predict.inputs import find_pictures
+    from gender_classifier.predict.inputs import find_images
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=1)
-    pictures = find_pictures(options.paths)
-    predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
+    images = find_images(options.paths)
+    # Bound to a name, or Ctrl-C would close the generator with the loop, and wait for a worker that reads a terminal.
+    predictions = _find_faces(predictor, images, options) if options.faces else predictor.predict(images)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
     failed = False
-    # Named: what has no name ends with the loop that Ctrl-C ends, and would wait for a worker that reads a terminal.
-    shown = _show_progress(predictions)
-    for prediction in shown:
-        if prediction.error:
-            failed = True
-            _complain(prediction)
-        write(prediction, _judge(prediction, options.threshold))
+    with show_progress(disable=sys.stdout.isatty() or None) as advance:  # rows in a terminal show the progress
+        for prediction in predictions:
+            if prediction.error:
+                failed = True
+                report_unreadable("predict", prediction.name, prediction.error)
+            write(prediction, _judge(prediction, options.threshold))
+            advance(1)
     return int(failed)
 
 
-def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
+def _find_faces(predictor: Predictor, images: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
     from gender_classifier.predict.faces import FaceFinder, draw_faces, predict_faces, save_drawn
 
     taken = dict[str, str]()
 
     def show(image: Image.Image, predictions: list[Prediction]) -> None:
         boxes = []
-        for one in predictions:
-            if one.box:
-                label = _judge(one, options.threshold)
-                colour = None if label == _UNCERTAIN else predictor.classes.index(one.label)
-                boxes.append((one.box, f"{label} {one.prob:.2f}", colour))
+        for prediction in predictions:
+            if prediction.box:
+                label = _judge(prediction, options.threshold)
+                color = None if label == _UNCERTAIN else predictor.classes.index(prediction.label)
+                boxes.append((prediction.box, f"{label} {prediction.prob:.2f}", color))
         save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)
 
-    return predict_faces(predictor, pictures, FaceFinder(), show=show if options.draw else None)
+    return predict_faces(predictor, images, FaceFinder(), show=show if options.draw else None)
 
 
 def _judge(prediction: Prediction, threshold: float) -> str:
-    """Return the label to show; an empty one where there is nothing to judge."""
+    """Return the label to show; empty if nothing was classified."""
     return prediction.label if not prediction.probs or prediction.prob >= threshold else _UNCERTAIN
 
 
 Writer = Callable[["Prediction", str], None]
-"""Writes one result, with the label to show, to standard output."""
+"""Writes a prediction, with the label to show, to standard output."""
 
 
 def _choose_writer(format: str, classes: tuple[str, ...], *, faces: bool) -> Writer:
-    # A line at a time also into a pipe: whoever reads it sees results as they come.
+    # Flush every line, so that readers of a pipe get results as they come.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
-    # File names may be no text in any encoding; CSV gives their bytes back, a table shows them escaped.
+    # File names may be undecodable: CSV keeps their bytes, a table escapes them.
     make_output_safe(errors=BYTES_OR_ESCAPES if format == "csv" else "backslashreplace")
-    if format == "json":
-        return _build_json_writer(classes, faces=faces)
-    return _build_csv_writer(classes, faces=faces) if format == "csv" else _build_table_writer(classes, faces=faces)
+    build = {"table": _build_table_writer, "json": _build_json_writer, "csv": _build_csv_writer}[format]
+    return build(classes, faces)
 
 
-def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
-    # The name comes last: no name is too long for its column, and rows can be written before all names are known.
+def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
+    # Names come last, since they may have any width and rows are printed before all are known.
     width = max(map(len, (*classes, _UNCERTAIN, _NO_FACE, "label")))
     box_head = f"{'left,top,right,bottom':21}  " if faces else ""
     header = f"{'label':{width}}  probability  {box_head}name"
@@ -153,7 +147,7 @@ def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     def write(prediction: Prediction, label: str) -> None:
         nonlocal header
         if prediction.error:
-            return  # told on standard error
+            return  # reported on standard error
         if header:
             print(header)
             header = ""
@@ -164,7 +158,7 @@ def _build_table_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     return write
 
 
-def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
+def _build_json_writer(classes: tuple[str, ...], faces: bool) -> Writer:
     def write(prediction: Prediction, label: str) -> None:
         row: dict[str, Any] = {"name": prediction.name}
         if prediction.error:
@@ -181,12 +175,12 @@ def _build_json_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
     return write
 
 
-def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
+def _build_csv_writer(classes: tuple[str, ...], faces: bool) -> Writer:
     from gender_classifier.common.files import build_csv_writer
     from gender_classifier.common.spreadsheet import escape_row
 
     writer = build_csv_writer(sys.stdout)
-    show = printable if sys.stdout.isatty() else str  # a file keeps every byte of a name, a terminal would obey some
+    show = printable if sys.stdout.isatty() else str  # files keep a name's bytes, which might control a terminal
     edges = ["left", "top", "right", "bottom"] if faces else []
     writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), *edges, "error"])
 
@@ -197,22 +191,3 @@ def _build_csv_writer(classes: tuple[str, ...], *, faces: bool) -> Writer:
         writer.writerow(escape_row([show(prediction.name), label, prob, *probs, *box, show(prediction.error)]))
 
     return write
-
-
-def _complain(prediction: Prediction) -> None:
-    print(f"gender-classifier predict: {printable(prediction.name)}: {printable(prediction.error)}", file=sys.stderr)
-
-
-def _show_progress(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    """Count on standard error where a person sees it and the rows go elsewhere: rows are progress enough."""
-    if not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from predictions
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the model in use needs no more than onnxruntime, Pillow and NumPy
-        yield from predictions
-        return
-    # Nothing appears on work of less than a second.
-    with tqdm(predictions, unit=" images", delay=1, dynamic_ncols=True) as shown:
-        yield from shown

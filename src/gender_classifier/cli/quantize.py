@@ -1,67 +1,66 @@
-"""The command ``gender-classifier quantize``: an int8 variant of the model, and how far it agrees."""
+"""The subcommand ``gender-classifier quantize``."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gender_classifier.cli.options import add_model_option
-from gender_classifier.errors import GenderClassifierError, InputError
+from gender_classifier.cli.reporting import report_unreadable
+from gender_classifier.errors import InputError
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
 
 
 def add_quantize_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``quantize`` to the program's commands."""
+    """Add ``quantize`` to the subcommands."""
     parser = commands.add_parser(
         "quantize",
-        help="make an int8 variant of the model: a quarter of the size, 1.5 to 2 times as fast",
-        description="Write an int8 variant of the model, calibrated on images, and say how far its predictions agree "
-        f"with the original's. PATHs are as of `predict`; {_CALIBRATION} images calibrate, up to {_COMPARED:,} "
-        "others are compared.",
+        help="write an int8 variant of the model: a quarter of the size, 1.5 to 2 times as fast",
+        description="Write an int8 variant of the model, calibrated on images, and report how far its predictions "
+        f"agree with the original's. PATHs are as for `predict`; {_CALIBRATION} images are used for calibration and up "
+        f"to {_COMPARED:,} others for the comparison.",
     )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="images such as the ones to be classified")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images similar to those to be classified")
     add_model_option(parser)
     parser.set_defaults(run=run_quantize)
 
 
 def run_quantize(options: argparse.Namespace) -> None:
-    """Do what ``options`` say."""
-    from gender_classifier.track.model_source import find_model
+    """Run the subcommand.
 
-    with find_model(options.model, Path.cwd()) as found:
-        _quantize(found.path, options)
-
-
-def _quantize(source: Path, options: argparse.Namespace) -> None:
+    Raises:
+        GenderClassifierError: the model cannot be loaded, or too few images can be read.
+    """
     import random
     from itertools import islice
 
     import numpy as np
 
-    from gender_classifier.common.terminal import printable
-    from gender_classifier.predict.inputs import find_pictures
-    from gender_classifier.predict.predictor import Predictor, explain
+    from gender_classifier.predict.inputs import find_images
+    from gender_classifier.predict.predictor import Predictor, try_load
     from gender_classifier.predict.quantization import quantize_onnx
+    from gender_classifier.track.model_source import find_model
 
-    original = Predictor(source)
-    # Across all that is there: folders come sorted, by class perhaps.
-    pictures = list(find_pictures(options.paths))
-    random.Random(0).shuffle(pictures)
-    images = []
-    for name, read in islice(pictures, _CALIBRATION + _COMPARED):
-        try:
-            images.append(original.prepare(read()))
-        except (GenderClassifierError, OSError) as error:
-            print(printable(f"gender-classifier quantize: {name}: {explain(error)}"), file=sys.stderr)
-    if len(images) < 2 * _CALIBRATION:
-        raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
-    quantize_onnx(source, options.output, np.stack(images[:_CALIBRATION]))
+    # Sampled at random, since folders come sorted, perhaps by class.
+    found = list(find_images(options.paths))
+    random.Random(0).shuffle(found)
+    with find_model(options.model, Path.cwd()) as model:
+        original, original_size = Predictor(model.path), model.path.stat().st_size
+        images = []
+        for name, read in islice(found, _CALIBRATION + _COMPARED):
+            image = try_load(read, original.prepare)
+            if isinstance(image, str):
+                report_unreadable("quantize", name, image)
+            else:
+                images.append(image)
+        if len(images) < 2 * _CALIBRATION:
+            raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
+        quantize_onnx(model.path, options.output, np.stack(images[:_CALIBRATION]))
     compared = np.stack(images[_CALIBRATION:])
     before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)
     agree, gaps = float((before.argmax(axis=1) == after.argmax(axis=1)).mean()), np.abs(before - after)
-    megabytes = [path.stat().st_size / 1e6 for path in (options.output, source)]
     print(
-        f"{options.output}: {megabytes[0]:.1f} MB instead of {megabytes[1]:.1f} MB; {agree:.2%} of {len(compared):,} "
-        f"predictions agree, probabilities differ by {gaps.mean():.4f} on average, {gaps.max():.3f} at most"
+        f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB instead of {original_size / 1e6:.1f} MB; "
+        f"{agree:.2%} of {len(compared):,} predictions agree, probabilities differ by {gaps.mean():.4f} on average, "
+        f"{gaps.max():.3f} at most"
     )

@@ -1,8 +1,7 @@
-"""``gender-classifier serve``: the service as a process."""
+"""The subcommand ``gender-classifier serve``."""
 
 import argparse
 import ipaddress
-import logging
 import os
 import resource
 import signal
@@ -10,47 +9,47 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from types import FrameType
 
-from gender_classifier.cli.options import add_model_option, add_threshold_option
+from gender_classifier.cli.options import add_model_option, add_threshold_option, number
+from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.track.model_source import find_model
 
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
-# Connections, silent ones included; and files that are open beside them, with some to spare.
-_MAX_CONNECTIONS, _OTHER_FILES = 512, 128
-# Bytes of an API key.
-_MAX_KEY = 4096
+_MAX_CONNECTIONS, _OTHER_FILES = 512, 128  # idle connections included; other open files, with a reserve
+_MAX_KEY = 4096  # bytes of an API key
 
 
 def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``serve`` to the command line."""
+    """Add ``serve`` to the subcommands."""
+    count = number(int, lambda value: value >= 1, "a whole number of at least 1")
+    port = number(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
     serve = commands.add_parser(
         "serve",
-        help="answer over HTTP: an API, a page, metrics",
-        description="Start the HTTP service with its page, for this machine only unless --host says otherwise. "
-        f"An API key comes from a file or from {KEY_VARIABLE}, never from the command line, which others can read.",
+        help="serve predictions over HTTP: an API, a web page, metrics",
+        description="Start the HTTP service, reachable from this machine only unless --host is given. The API key is "
+        f"read from a file or from {KEY_VARIABLE}, never from the command line, which other users can see.",
     )
     add_model_option(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    serve.add_argument("--port", type=_port, default=8000, help="default: %(default)s; 0 takes a free one")
-    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line is the key that clients bring")
+    serve.add_argument("--port", type=port, default=8000, help="default: %(default)s; 0 for any free port")
+    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="file whose first line is the API key")
     serve.add_argument(
         "--allowed-hosts",
         type=_host_names,
         default=(),
         metavar="NAMES",
-        help="host names under which clients reach the service, separated by commas; *.NAME, NAME:PORT and * for any; "
-        "IP addresses and localhost always work",
+        help="host names by which clients reach the service, separated by commas: NAME, NAME:PORT, *.NAME for "
+        "subdomains, * for any; IP addresses and localhost are always allowed",
     )
     add_threshold_option(serve, default=0.8)
-    serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one image")
+    serve.add_argument("--max-bytes", type=count, metavar="N", help="limit per request")
+    serve.add_argument("--max-images", type=count, metavar="N", help="limit per request")
+    serve.add_argument("--max-pixels", type=count, metavar="N", help="limit per image")
     serve.add_argument(
-        "--threads", type=_count, metavar="N", help="of the model; default: half the cores, the rest decode"
+        "--threads", type=count, metavar="N", help="threads of the model; default: half the cores, the others decode"
     )
     serve.set_defaults(run=_serve)
 
@@ -70,28 +69,30 @@ def _serve(options: argparse.Namespace) -> None:
     from gender_classifier.predict.predictor import Predictor
 
     key = read_key(options.api_key_file)
-    given = {
-        name: getattr(options, name)
-        for name in ("threshold", "max_bytes", "max_images", "max_pixels")
-        if getattr(options, name) is not None
-    }
-    # Whoever listens on a name is reached by it.
-    own = (options.host,) if parse_authority(options.host) else ()
-    hosts = (*options.allowed_hosts, *own)
+    limits = {name: getattr(options, name) for name in ("max_bytes", "max_images", "max_pixels")}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    # The name that the service listens on is allowed too.
+    hosts = (*options.allowed_hosts, *([options.host] if parse_authority(options.host) else []))
     threads = options.threads or max(1, count_cores() // 2)
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=threads)
-        settings = Settings(**given, api_key=key, allowed_hosts=hosts, registry_version=found.registry_version)
+        settings = Settings(
+            **given,
+            threshold=options.threshold,
+            api_key=key,
+            allowed_hosts=hosts,
+            registry_version=found.registry_version,
+        )
     app = build_app(predictor, settings)
-    with _bind(options.host, options.port) as listener:
+    # python_multipart logs every odd header of a multipart body, with which attackers could fill the log.
+    with _bind(options.host, options.port) as listener, quiet_loggers("python_multipart"):
         host, port = listener.getsockname()[:2]
-        print(f"gender-classifier: http://{_bracket(host)}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"gender-classifier: http://{shown}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
         if key is None and not ipaddress.ip_address(host).is_loopback:
-            print(f"{host}: whoever reaches this address can use it; --api-key-file asks for a key", file=sys.stderr)
-        # One line for each odd header of a multipart body: strangers would fill the log.
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)
-        # uvicorn ends in good order, then raises the signal again: that is no failure.
-        signal.signal(signal.SIGTERM, _exit)
+            print(f"{host}: anyone who reaches this address can use it; set a key with --api-key-file", file=sys.stderr)
+        # uvicorn shuts down gracefully and then raises the signal again, which is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -99,19 +100,15 @@ def _serve(options: argparse.Namespace) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nothing here depends on them
+            proxy_headers=False,  # not used
             limit_concurrency=_count_connections(),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         Server(config).run(sockets=[listener])
 
 
-def _exit(_: int, __: FrameType | None) -> None:
-    sys.exit(0)
-
-
 def _count_connections() -> int:
-    """Return how many connections the limit on open files allows; the limit is raised where it may be."""
+    """Return how many connections the limit on open files allows, after raising the limit if possible."""
     wanted = _MAX_CONNECTIONS + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -125,39 +122,35 @@ def _bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        # Of a failed bind, Python's own text repeats the address; of a name that is not found, only it says why.
+        # Python's text of a failed bind repeats the address; that of a host not found has the only reason.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise ServiceError(
-            f"{host}:{port}: cannot listen there ({reason}); name another with --host and --port"
-        ) from None
+        raise ServiceError(f"{host}:{port}: cannot listen there ({reason}); change --host or --port") from None
 
 
 def read_key(path: Path | None) -> str | None:
-    """Return the API key: of the file, or else of the environment; None if neither is given.
+    """Return the API key from a file or else from the environment; None if neither is given.
 
     Raises:
-        ServiceError: it cannot be read or used, or other users can read its file.
+        ServiceError: the key cannot be read or is invalid, or other users can read its file.
     """
-    if path is None:
-        key, source = os.environ.get(KEY_VARIABLE), KEY_VARIABLE
-        if key is None:
-            return None
-    else:
-        source = str(path)
-        try:
-            key = (_read_private(path).splitlines() or [b""])[0].decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
+    try:
+        key = os.environ.get(KEY_VARIABLE) if path is None else _read_private(path).partition(b"\n")[0].decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"{path}: cannot be read as the API key's file ({error})") from None
+    if key is None:
+        return None
     key = key.strip()
     if not 0 < len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
-        raise ServiceError(f"{source}: holds no usable API key; write one of printable ASCII characters without spaces")
+        raise ServiceError(
+            f"{path or KEY_VARIABLE}: holds no usable API key; use printable ASCII characters without spaces"
+        )
     return key
 
 
 def _read_private(path: Path) -> bytes:
-    """Read a key's file by OpenSSH's rule: one of this user's that others may read is refused.
+    """Read a key file, and reject one of this user's that other users can read, as OpenSSH does.
 
-    Files of other owners, as containers mount their secrets, are none of this user's to protect.
+    Files of other owners, such as a container's mounted secrets, are accepted: this user cannot change their mode.
     """
     with path.open("rb") as file:
         state = os.fstat(file.fileno())
@@ -165,17 +158,6 @@ def _read_private(path: Path) -> bytes:
         if state.st_uid == os.getuid() and mode & 0o077:
             raise ServiceError(f"{path}: other users can read this API key (mode {mode:04o}); run `chmod 600 {path}`")
         return file.read(_MAX_KEY + 1)
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
 
 
 def _host_names(text: str) -> tuple[str, ...]:
@@ -188,10 +170,3 @@ def _host_names(text: str) -> tuple[str, ...]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return names
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
-    return value

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.common.colors import CLASS_COLORS as CLASS_COLORS
 from gender_classifier.common.files import replacing
 from gender_classifier.common.logs import quiet_loggers
 
@@ -84,7 +85,8 @@ def _read_glyphs() -> frozenset[int]:
 # Okabe & Ito's palette, which colour-blind readers can distinguish.
 TRAIN_COLOR, VAL_COLOR, MARK_COLOR = "#0072B2", "#D55E00", "#555555"
 OK_COLOR, REJECTED_COLOR = "#009E73", "#D55E00"
-CLASS_COLORS = ("#CC79A7", "#0072B2", "#009E73", "#E69F00")  # one per class
+
+
 SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 
 _DPI = 120

@@ -1,5 +1,6 @@
-"""Logging of this package to standard error, and a switch for the loggers of libraries."""
+"""Log messages and tracebacks on standard error, the options that control them, and quiet third-party loggers."""
 
+import argparse
 import logging
 import os
 import sys
@@ -9,8 +10,19 @@ from contextlib import contextmanager
 from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.common.terminal import printable
 
-LEVEL_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL"
+LEVEL_VARIABLE, DEBUG_VARIABLE = "GENDER_CLASSIFIER_LOG_LEVEL", "GENDER_CLASSIFIER_DEBUG"
 PACKAGE = "gender_classifier"
+
+
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--debug`` and ``--verbose``, which stages and subcommands share."""
+    parser.add_argument("--debug", action="store_true", help=f"show tracebacks of errors (or set {DEBUG_VARIABLE}=1)")
+    parser.add_argument("--verbose", action="store_true", help=f"log more (or set {LEVEL_VARIABLE}=DEBUG)")
+
+
+def wants_traceback(options: argparse.Namespace | None) -> bool:
+    """Return True if ``--debug`` or the environment asks for tracebacks."""
+    return bool(options is not None and options.debug) or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def show_logs(name: str, *, verbose: bool = False) -> None:

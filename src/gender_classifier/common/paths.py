@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+PRETRAINED_DIR = Path(__file__).parents[1] / "pretrained"
+"""The model that this package ships."""
+
 
 class OutputPath:
     """A path of :class:`Layout`, declared relative to its root."""

@@ -1,9 +1,13 @@
-"""Number of processors that this process may use."""
+"""Processors that this process may use, and work cut into batches for them."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
@@ -28,6 +32,23 @@ def find_thread_limit() -> int | None:
     """Return the thread limit for a library that counts processors itself; None where its count is right."""
     cores = count_cores()
     return cores if cores < count_scheduled() else None
+
+
+def chunk(items: Iterable[T], size: int, *, first: int | None = None) -> Iterator[list[T]]:
+    """Yield ``items`` in lists of ``size``; the last one may be shorter.
+
+    Args:
+        items: consumed as the lists are.
+        size: items a list.
+        first: items in each of the first four lists; this doubles after every four lists, up to ``size``, so that the
+            first results come soon and few items are spread over all workers. None starts with ``size``.
+    """
+    remaining, current, count = iter(items), first or size, 0
+    while batch := list(islice(remaining, current)):
+        yield batch
+        count += 1
+        if count % 4 == 0:
+            current = min(2 * current, size)
 
 
 def _read_quotas(root: Path, listing: Path) -> Iterator[float]:

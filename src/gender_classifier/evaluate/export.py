@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +11,25 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gender_classifier.common.files import short_digest, write_bytes
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
+from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.model_card import describe_limits
 from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
 from gender_classifier.metrics.scores import select_headlines
-from gender_classifier.model.inference import infer, normalize
 from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.serving import ServedModel, fold_batch_norm
 from gender_classifier.version import __version__
 
 _OPSET = 18
 
 _TIE = 1e-5
 """Two probabilities nearer than this are equal: float32 kernels of torch and onnxruntime round differently."""
-
-
-class _Served(nn.Module):
-    """Normalisation, network, second look, temperature and softmax in one graph."""
-
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
-        super().__init__()
-        self.model, self.spec = model, spec
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
-        return torch.softmax(logits / self.spec.temperature, dim=1)
 
 
 def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping[str, str]) -> None:
@@ -56,7 +46,7 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            _Served(model, spec).eval(),
+            ServedModel(fold_batch_norm(model), spec).eval(),
             (example,),
             input_names=["images"],
             output_names=["probs"],
@@ -68,23 +58,29 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     assert program is not None
     proto = program.model_proto
     _strip_provenance(proto)
-    entries = {"classes": json.dumps(spec.classes), "image_size": str(size), "head": spec.head, **metadata}
+    entries = {
+        "classes": json.dumps(spec.classes),
+        "image_size": str(size),
+        "head": spec.head,
+        "network": spec.architecture,
+        **metadata,
+    }
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     onnx.checker.check_model(proto)
     write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
-def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation) -> float:
+def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> float:
     """Write the evaluated model with its description; return how far its probabilities are from torch's, at most.
 
     Raises:
         ModelError: a probability or a prediction differs.
     """
-    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation))
+    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation, measured))
     return check_export(path, inputs.test.images, evaluation.report.probs)
 
 
-def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
+def describe_model(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> dict[str, str]:
     """Return what the model file says of itself to the predictor and the service; no time, host or path."""
     reference = dict(inputs.reference)
     # Of val: its weights have not seen these images, and they come from the same images as train's.
@@ -95,6 +91,7 @@ def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
         "data_digest": short_digest(inputs.info.manifest_sha256),
         "version": __version__,
         "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
+        "measured": json.dumps([asdict(found) for found in measured]),
         "limits": describe_limits(inputs.source),
         "reference": json.dumps(to_jsonable(reference)),
     }

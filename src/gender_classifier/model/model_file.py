@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from gender_classifier.common.files import write_bytes
-from gender_classifier.common.model_metadata import check_classes, check_image_size, check_metadata
 from gender_classifier.common.terminal import printable
 from gender_classifier.errors import ModelError
-from gender_classifier.model.network import NETWORKS, build_model
+from gender_classifier.model.metadata import check_classes, check_image_size, check_metadata
+from gender_classifier.model.network import build_model, check_choice
 
 FORMAT = "gender-classifier/1"
 """What our model files call themselves; another number would be another layout of the file."""
@@ -25,7 +24,7 @@ FORMAT = "gender-classifier/1"
 class ModelSpec:
     """Everything besides its weights that rebuilds a model and prepares its input.
 
-    ``architecture`` is a name in ``model.network.NETWORKS``, ``head`` one of its heads.
+    ``architecture`` is a name for ``model.network.find_network``, with ``head`` and ``stem`` among those of its entry.
 
     ``channel_mean`` and ``channel_std`` normalise the input, RGB, on the scale 0 to 1. ``tta_margin`` is
     :func:`infer`'s. Probabilities are the softmax of the logits over ``temperature``, which is fitted on val.
@@ -39,6 +38,12 @@ class ModelSpec:
     tta_margin: float = 0.0
     temperature: float = 1.0
     architecture: str = "alexnet"
+    stem: str = "original"
+
+
+def build_network(spec: ModelSpec) -> nn.Module:
+    """Build the untrained network of ``spec``."""
+    return build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture, spec.stem)
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
@@ -62,15 +67,16 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     """
     state, metadata = read_safetensors(path)
     spec = _parse_spec(path, metadata)
-    model = build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture)
+    model = build_network(spec)
+    kinds = {name: value.dtype for name, value in model.state_dict().items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise ModelError(f"{path}: its tensors do not fit its own description ({reason}); train it again") from None
     for name, value in state.items():
-        if value.dtype != torch.float32 or not value.isfinite().all():
-            what = f"is of {value.dtype}" if value.dtype != torch.float32 else "holds NaN or infinity"
+        if value.dtype != kinds[name] or not value.isfinite().all():
+            what = f"is of {value.dtype}" if value.dtype != kinds[name] else "holds NaN or infinity"
             raise ModelError(f"{path}: its tensor `{printable(name)}` {what}; train it again")
     return model.eval(), spec
 
@@ -83,6 +89,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a whole safetensors file ({error}); restore it, or make it again") from None
+
+
+def find_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec | None:
+    """Return the description in a file's metadata; None in a file that this project has not written.
+
+    Raises:
+        ModelError: the description is damaged, or of another format.
+    """
+    return _parse_spec(path, metadata) if "gender_classifier" in metadata else None
 
 
 def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
@@ -99,11 +114,16 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
             f"{path}: has no description of a model by this project; give models/model.safetensors"
         ) from None
     check_classes(path, spec.classes)
-    check_image_size(path, spec.image_size, least=63)
+    check_image_size(path, spec.image_size)
     for key, is_sound in _SOUND.items():
         if not is_sound(getattr(spec, key)):
             value = ascii(getattr(spec, key))[:80]
             raise ModelError(f"{path}: its description has {key} {value}; give a model that `dvc repro` made")
+    try:
+        check_choice(spec.architecture, head=spec.head, stem=spec.stem, image_size=spec.image_size)
+    except ModelError as error:
+        reason = f"its architecture, head or stem is refused ({error})"
+        raise ModelError(f"{path}: {reason}; give a model that `dvc repro` made") from None
     return spec
 
 
@@ -116,8 +136,9 @@ def _are_three_numbers(value: object) -> bool:
 
 
 _SOUND: Mapping[str, Callable[[Any], bool]] = {
-    "head": lambda value: value in ("linear", "full"),
-    "architecture": lambda value: value in NETWORKS,
+    "head": lambda value: isinstance(value, str),
+    "architecture": lambda value: isinstance(value, str),
+    "stem": lambda value: isinstance(value, str),
     "channel_mean": _are_three_numbers,
     "channel_std": lambda value: _are_three_numbers(value) and min(value) > 0,
     "tta_margin": lambda value: _is_number(value) and value >= 0,

@@ -1,1 +1,1 @@
-"""Drift between new images and the training data."""
+"""Monitoring for drift of new images from the training data."""

@@ -1,10 +1,10 @@
-"""New images, or a log of predictions on them, counted into the bins of the training data's distributions."""
+"""Histograms of new images, or of a log of predictions on them, with the bins of the training data."""
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,129 +12,91 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.common.spreadsheet import restore_cell
+from gender_classifier.common.threads import chunk
 from gender_classifier.data.images import decode, to_rgb, to_square
-from gender_classifier.errors import DataError, GenderClassifierError
-from gender_classifier.metrics.histograms import (
-    SIZE_STATISTICS,
-    Histogram,
-    Reference,
-    measure_pixels,
-    measure_predictions,
-)
-from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, explain, map_in_order
+from gender_classifier.errors import DataError
+from gender_classifier.metrics.histograms import SIZE_STATISTICS, Histogram, measure_pixels, measure_predictions
+from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, map_in_order, try_load
 
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
-"""Of a log of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes it."""
+"""Suffixes of logs of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes them."""
 
-_BATCH = 32  # images a thread holds, resized
-_ROWS = 4096  # rows of a log in memory at a time
+_BATCH = 32  # resized images that a thread holds
+_ROWS = 4096  # rows of a log in memory
 
-Unreadable = Callable[[str, str], object]
-"""Told the name of what cannot be read, and why."""
+
+@dataclass(frozen=True)
+class Batch:
+    """Values of each statistic for some images, and name and reason of each unreadable one."""
+
+    values: dict[str, NDArray[Any]]
+    num_images: int
+    unreadable: list[tuple[str, str]]
 
 
 @dataclass
 class Tally:
-    """What was counted: a histogram a statistic, with the reference's bins; images read, and images unreadable."""
+    """A histogram per statistic, with the reference's bins, and the numbers of readable and unreadable images."""
 
     new: dict[str, Histogram]
     num_images: int = 0
     num_unreadable: int = 0
 
+    def add(self, batch: Batch) -> None:
+        """Count a batch; statistics that the reference lacks are ignored."""
+        for name in batch.values.keys() & self.new.keys():
+            self.new[name].add(batch.values[name])
+        self.num_images += batch.num_images
+        self.num_unreadable += len(batch.unreadable)
 
-@dataclass
-class _Batch:
-    values: dict[str, NDArray[Any]] = field(default_factory=dict)
-    count: int = 0
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
-
-def tally_pictures(
-    predictor: Predictor,
-    sources: Iterable[Source],
-    reference: Reference,
-    *,
-    on_unreadable: Unreadable,
-    on_images: Callable[[int], object] = lambda _: None,
-) -> Tally:
+def measure_images(predictor: Predictor, sources: Iterable[Source]) -> Iterator[Batch]:
     """Decode, measure and classify images on all cores; memory does not grow with their number.
 
     Args:
-        predictor: built with ``threads=1``; its batches run beside one another.
-        sources: the images.
-        reference: whose statistics and bins.
-        on_unreadable: told of each image that cannot be read; the rest goes on.
-        on_images: told how many images were done, a batch at a time.
+        predictor: loaded with ``threads=1``, since its batches run in parallel.
+        sources: consumed as the batches are.
     """
-
-    def measure(batch: Sequence[Source]) -> _Batch:
-        return _measure(predictor, batch)
-
-    return _collect(map_in_order(measure, _cut(sources, _BATCH)), reference, on_unreadable, on_images)
+    return map_in_order(partial(_measure, predictor), chunk(sources, _BATCH))
 
 
-def tally_logs(
-    paths: Iterable[Path],
-    classes: Sequence[str],
-    reference: Reference,
-    *,
-    on_unreadable: Unreadable,
-    on_images: Callable[[int], object] = lambda _: None,
-) -> Tally:
-    """Count the predictions in logs; of the images themselves they say nothing.
+def read_logs(paths: Iterable[Path], classes: Sequence[str]) -> Iterator[Batch]:
+    """Read the predictions in logs, which hold no statistics of the images themselves.
 
     Raises:
-        DataError: a file is no such log, by name and line.
+        DataError: a file is not such a log; the error names file and line.
     """
     rows = (row for path in paths for row in _read_log(path, classes))
-    return _collect((_gather(batch) for batch in _cut(rows, _ROWS)), reference, on_unreadable, on_images)
+    return map(_gather, chunk(rows, _ROWS))
 
 
-def _collect(
-    batches: Iterable[_Batch], reference: Reference, on_unreadable: Unreadable, on_images: Callable[[int], object]
-) -> Tally:
-    tally = Tally({name: one.like() for name, one in reference.items()})
-    for batch in batches:
-        for name in batch.values.keys() & tally.new.keys():
-            tally.new[name].add(batch.values[name])
-        tally.num_images += batch.count
-        tally.num_unreadable += len(batch.unreadable)
-        for name, reason in batch.unreadable:
-            on_unreadable(name, reason)
-        on_images(batch.count + len(batch.unreadable))
-    return tally
+def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
+    def load(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        image = decode(data, max_pixels=MAX_PIXELS)
+        return to_square(to_rgb(image), predictor.image_size), image.size
+
+    outcomes = [(name, try_load(content, load)) for name, content in sources]
+    unreadable = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, str)]
+    loaded = [outcome for _, outcome in outcomes if not isinstance(outcome, str)]
+    if not loaded:
+        return Batch({}, 0, unreadable)
+    pixels, sizes = (np.array(column) for column in zip(*loaded, strict=True))
+    values = {
+        **dict(zip(SIZE_STATISTICS, sizes.T, strict=True)),
+        **measure_pixels(pixels),
+        **measure_predictions(predictor.compute_probs(pixels)),
+    }
+    return Batch(values, len(pixels), unreadable)
 
 
-def _measure(predictor: Predictor, sources: Sequence[Source]) -> _Batch:
-    batch, sizes, images = _Batch(), [], []
-    for name, data in sources:
-        try:
-            picture = decode(data if isinstance(data, bytes) else data(), max_pixels=MAX_PIXELS)
-            images.append(to_square(to_rgb(picture), predictor.image_size))
-            sizes.append(picture.size)
-        except (GenderClassifierError, OSError) as error:
-            batch.unreadable.append((name, explain(error)))
-    if images:
-        pixels = np.stack(images)
-        batch.count = len(pixels)
-        batch.values = {
-            **dict(zip(SIZE_STATISTICS, np.array(sizes).T, strict=True)),
-            **measure_pixels(pixels),
-            **measure_predictions(predictor.compute_probs(pixels)),
-        }
-    return batch
-
-
-def _gather(rows: Sequence[tuple[str, list[float], str]]) -> _Batch:
+def _gather(rows: Sequence[tuple[str, list[float], str]]) -> Batch:
     probs = [probs for _, probs, error in rows if not error]
-    batch = _Batch(count=len(probs), unreadable=[(name, error) for name, _, error in rows if error])
-    if probs:
-        batch.values = measure_predictions(np.array(probs))
-    return batch
+    values = measure_predictions(np.array(probs)) if probs else {}
+    return Batch(values, len(probs), [(name, error) for name, _, error in rows if error])
 
 
 def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[float], str]]:
-    """Yield name, probability a class and error of each row."""
+    """Yield name, probability per class, and error of each row."""
     read = _read_csv if path.suffix.lower() == ".csv" else _read_json
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -162,7 +124,7 @@ def _read_csv(
 
 
 def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:
-    """Quote names with a carriage return, which earlier versions wrote as they were: each cuts a row in two."""
+    """Quote names with a carriage return, which earlier versions did not: unquoted, it splits the row."""
     cut, is_quoted, is_header = "", False, True
     for line in lines:
         is_quoted ^= line.count('"') % 2 == 1
@@ -171,7 +133,7 @@ def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:
             continue
         name, comma, rest = line.partition(",")
         yield f'"{cut}{name}"{comma}{rest}' if cut else line
-        # Where the header itself ends with a carriage return, so does every row.
+        # If the header ends with a carriage return, so does every row.
         cut, is_header = "", is_header and line.endswith("\r")
     if cut:
         yield cut
@@ -203,9 +165,3 @@ def _check_probs(path: Path, line: int, texts: Sequence[Any]) -> list[float]:
         shown = ", ".join(map(str, texts))[:60]
         raise DataError(f"{path}: line {line} has the probabilities {shown}, not numbers that add up to 1") from None
     return probs
-
-
-def _cut(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch

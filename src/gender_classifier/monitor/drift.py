@@ -1,4 +1,4 @@
-"""Have new images drifted from the training data? Population stability index and Kolmogorov-Smirnov test."""
+"""Drift between new images and the training data: population stability index and Kolmogorov-Smirnov test."""
 
 import math
 from collections.abc import Sequence
@@ -10,26 +10,23 @@ from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.histograms import Histogram, Reference
 
 MODERATE_PSI, LARGE_PSI = 0.1, 0.25
-"""Siddiqi's bands."""
-
+"""Population stability index of a moderate and of a large change (Siddiqi)."""
 
 FALSE_ALARM_RATE = 0.01
-"""Of one comparison of equally distributed images, all statistics together (Bonferroni)."""
-
+"""Family-wise false-alarm rate per comparison (Bonferroni-corrected)."""
 
 MIN_IMAGES = 100
-"""Fewer cannot be called stable: chance alone makes the index of ten bins about 0.09 there."""
-
+"""Fewer are never reported as stable: with 100 images and ten bins, chance alone gives an index of about 0.09."""
 
 _GROUPS = 10  # bins of the index, each with about a tenth of the reference
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One statistic, the reference against the new images.
+    """One statistic of the new images, compared with the reference.
 
-    ``psi`` is the effect, ``ks`` the largest difference of the two cumulative shares, ``p_value`` how often equally
-    distributed images differ so much. ``verdict`` is ``stable``, ``moderate``, ``drift`` or ``too few``.
+    ``psi`` is the effect size, ``ks`` the largest difference between the cumulative distributions, and ``p_value`` the
+    probability of such a difference without drift. ``verdict`` is ``stable``, ``moderate``, ``drift`` or ``too few``.
     """
 
     name: str
@@ -43,15 +40,15 @@ class Comparison:
 
 
 def compare(reference: Reference, new: Reference, *, threshold: float = LARGE_PSI) -> list[Comparison]:
-    """Compare each statistic that ``new`` holds; bins must be those of ``reference``.
+    """Compare every statistic for which ``new`` has values.
 
     Args:
-        reference: of the model file.
-        new: of the new images.
+        reference: histograms of the training data, from the model file.
+        new: histograms of the new images, with the same bins.
         threshold: PSI that counts as drift.
 
     Returns:
-        One comparison a statistic; one without new values is left out.
+        One comparison per statistic.
     """
     names = [name for name in reference if name in new and new[name].total]
     level = FALSE_ALARM_RATE / max(len(names), 1)
@@ -68,33 +65,33 @@ def _compare_one(name: str, old: Histogram, new: Histogram, threshold: float, le
 
 
 def judge_effect(psi: float, p_value: float, count: int, *, threshold: float, level: float) -> str:
-    """Return the verdict: an effect is believed where chance is ruled out, and its absence where images suffice.
+    """Return the verdict: drift must be statistically significant, stability needs enough images.
 
     Args:
-        psi: the effect.
-        p_value: of the test.
+        psi: effect size.
+        p_value: of the Kolmogorov-Smirnov test.
         count: images in the smaller of the two sets.
         threshold: PSI that counts as drift.
-        level: below which a ``p_value`` rules chance out.
+        level: significance level.
     """
-    proven = p_value < level
-    if psi >= threshold and proven:
+    significant = p_value < level
+    if psi >= threshold and significant:
         return "drift"
-    if count < MIN_IMAGES or (psi >= min(MODERATE_PSI, threshold) and not proven):
+    if count < MIN_IMAGES or (psi >= min(MODERATE_PSI, threshold) and not significant):
         return "too few"
     return "moderate" if psi >= MODERATE_PSI else "stable"
 
 
 def summarize(comparisons: Sequence[Comparison]) -> str:
-    """Return the verdict over all statistics: the first of drift, too few, moderate, stable that any of them has."""
-    verdicts = {one.verdict for one in comparisons}
-    return next((one for one in ("drift", "too few", "moderate", "stable") if one in verdicts), "too few")
+    """Return the overall verdict: the first of drift, too few, moderate, stable that any statistic has."""
+    found = {comparison.verdict for comparison in comparisons}
+    return next((verdict for verdict in ("drift", "too few", "moderate", "stable") if verdict in found), "too few")
 
 
 def group_bins(counts: Ints) -> Ints:
-    """Return where groups of adjacent bins begin, each with about a tenth of the reference's ``counts``.
+    """Return the first bins of groups of adjacent bins, each with about a tenth of the reference's ``counts``.
 
-    Bins beyond the reference's range, below and above, are groups of their own: what comes to lie there is new.
+    The bins below and above the reference's range are separate groups, since values there are new.
     """
     cumulative = np.cumsum(counts)
     tenths = cumulative[-1] * np.arange(1, _GROUPS) / _GROUPS
@@ -104,9 +101,9 @@ def group_bins(counts: Ints) -> Ints:
 
 
 def compute_psi(reference: Ints, new: Ints) -> float:
-    """Return the population stability index, sum of (q - p) ln(q / p) over groups: at least 0, 0 for equal shares.
+    """Return the population stability index, the sum of (q - p) ln(q / p) over groups; 0 for equal distributions.
 
-    Half an image is added to each group (Krichevsky & Trofimov, 1981), so that an empty one is not infinitely far.
+    Half an image is added to each group (Krichevsky & Trofimov, 1981) to keep empty groups finite.
 
     Args:
         reference: counts (G,).
@@ -117,19 +114,19 @@ def compute_psi(reference: Ints, new: Ints) -> float:
 
 
 def compute_ks(reference: Ints, new: Ints) -> float:
-    """Return the Kolmogorov-Smirnov statistic of two binned samples, 0 to 1: never above that of the values."""
+    """Return the Kolmogorov-Smirnov statistic of two binned samples, 0 to 1; at most that of the unbinned samples."""
     return float(np.abs(np.cumsum(reference) / reference.sum() - np.cumsum(new) / new.sum()).max())
 
 
 def compute_p_value(ks: float, num_reference: int, num_new: int) -> float:
-    """Return how likely two equally distributed samples differ by ``ks`` or more.
+    """Return the probability that two samples of the same distribution differ by ``ks`` or more.
 
-    Kolmogorov's distribution with Stephens' correction (1970) for small samples. Bins and categories are ties, which
-    make the true probability smaller still (Noether 1963): no false alarm more.
+    Kolmogorov's distribution with Stephens' correction (1970) for small samples. Bins and categories are ties, with
+    which the true probability is even smaller (Noether 1963), so there are no additional false alarms.
     """
     size = math.sqrt(num_reference * num_new / (num_reference + num_new))
     scaled = (size + 0.12 + 0.11 / size) * ks
-    if scaled < 0.3:  # the series converges slowly there, towards 1
+    if scaled < 0.3:  # where the series converges slowly, to 1
         return 1.0
     terms = np.arange(1, 101)
     return float(np.clip(2 * ((-1.0) ** (terms - 1) * np.exp(-2 * (terms * scaled) ** 2)).sum(), 0, 1))

@@ -1,4 +1,4 @@
-"""Figure of two distributions side by side."""
+"""Figure of pairs of distributions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Panel:
 
 @own_style()
 def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
-    """Draw each panel's two histograms over one another, as shares."""
+    """Overlay the two histograms of each panel, as shares."""
     columns = min(3, max(len(panels), 1))
     rows = max(-(-len(panels) // columns), 1)
     figure = Figure(figsize=(4 * columns, 3.1 * rows + 0.9), layout="constrained")
@@ -64,10 +64,10 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
 
 
 def _span_edges(panel: Panel, *, most: int = 30) -> NDArray[np.float64]:
-    """Return even edges over what all but a thousandth of either's values span, no finer than the widest bin there."""
+    """Return even edges over the range of all but a thousandth of the values, no finer than the widest bin there."""
     below = [np.cumsum([0, *counts]) / counts.sum() for counts in panel.counts.values()]
-    first = min(int(np.searchsorted(one, 0.001, side="right")) - 1 for one in below)
-    last = max(int(np.searchsorted(one, 0.999)) for one in below)
+    first = min(int(np.searchsorted(shares, 0.001, side="right")) - 1 for shares in below)
+    last = max(int(np.searchsorted(shares, 0.999)) for shares in below)
     low, high = float(panel.edges[first]), float(panel.edges[last])
     count = int(np.clip((high - low) / np.diff(panel.edges[first : last + 1]).max(), 1, most))
     edges: NDArray[np.float64] = np.linspace(low, high, count + 1)

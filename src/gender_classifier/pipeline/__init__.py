@@ -1,1 +1,1 @@
-"""How a stage starts, fails and publishes, and what DVC watches of its code."""
+"""Running, failing and publishing of stages, and the code that DVC watches."""

@@ -1,4 +1,4 @@
-"""Write each stage's code dependencies into ``dvc.yaml``: ``make deps``."""
+"""Code dependencies of each stage in ``dvc.yaml``, written by ``make deps``."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from gender_classifier.pipeline.watched import ROOT, find_watched
 
 
 def list_code(stage: str, root: Path = ROOT) -> list[str]:
-    """Return a stage's watched code, relative to the checkout, as ``dvc.yaml`` lists it."""
+    """Return a stage's watched files, relative to the checkout, as listed in ``dvc.yaml``."""
     return [path.relative_to(root).as_posix() for path in find_watched(stage, root)]
 
 
 def write_deps(path: Path, root: Path = ROOT) -> None:
-    """Replace the code among the deps of every stage in ``dvc.yaml``; data, comments and order stay."""
+    """Replace the code deps of every stage in ``dvc.yaml``; data deps, comments and order are kept."""
     yaml = YAML()
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)

@@ -1,4 +1,4 @@
-"""Write what a stage's room returns, and mirror it to MLflow."""
+"""Writing of a stage's artifacts, and their upload to MLflow."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ _logger = logging.getLogger(__name__)
 
 
 def publish(root: Path, artifacts: Iterable[Artifact], run: Run | None = None) -> None:
-    """Write each artifact below ``root``, whole or not at all; then upload those that have a place in the run."""
+    """Write each artifact below ``root`` atomically; then upload those that have a folder in the run."""
     written = []
     for artifact in artifacts:
         _write(root / artifact.path, artifact)

@@ -1,4 +1,4 @@
-"""What DVC watches of a stage's code: the modules that its script imports, directly or not, but those listed here."""
+"""The code that DVC watches: modules imported by a stage's script, directly or not, except those listed here."""
 
 import ast
 from collections.abc import Iterator
@@ -10,34 +10,34 @@ PACKAGE = "gender_classifier"
 
 UNWATCHED = {
     "src/gender_classifier/errors.py": "texts of errors; a stage that fails writes no output",
-    "src/gender_classifier/common/locks.py": "says who waits for whom",
+    "src/gender_classifier/common/locks.py": "messages about waiting processes",
     "src/gender_classifier/common/logs.py": "log messages",
     "src/gender_classifier/common/paths.py": "DVC watches the files at these paths",
-    "src/gender_classifier/common/processes.py": "signals, and how many processors a job gets",
+    "src/gender_classifier/common/processes.py": "signals, and processors per job",
     "src/gender_classifier/common/progress.py": "progress bars",
     "src/gender_classifier/common/schema.py": "checks params, whose values DVC watches",
     "src/gender_classifier/common/credentials.py": "hides passwords in messages and in MLflow",
-    "src/gender_classifier/common/terminal.py": "what a terminal shows",
+    "src/gender_classifier/common/terminal.py": "terminal output",
     "src/gender_classifier/*/params.py": "declares params, whose values DVC watches",
     "src/gender_classifier/pipeline/params.py": "assembles params, whose values DVC watches",
     "src/gender_classifier/pipeline/stage.py": "how a stage starts and fails",
     "src/gender_classifier/pipeline/watched.py": "this list",
     "src/gender_classifier/track/*.py": "mirrors to MLflow; files do not depend on it",
-    "stages/_source.py": "says where the package is",
+    "stages/_source.py": "locates the package",
 }
-"""Files, or patterns, that cannot change an output, each with the reason.
+"""Files or patterns that cannot change an output, each with the reason.
 
-A file that is left out is still followed: what it imports stays watched, unless it is listed too.
+Their imports are still followed: an imported module is watched unless it is listed too.
 """
 
 
 def find_watched(stage: str, root: Path = ROOT) -> list[Path]:
-    """Return the files of code that affect a stage's outputs: its script first, then modules and templates by path.
+    """Return the code that affects a stage's outputs: its script, then modules and templates by path.
 
-    A template belongs to the module of its name.
+    A template belongs to the module of the same name.
 
     Args:
-        stage: the script's name in ``stages/``.
+        stage: name of the script in ``stages/``.
         root: the checkout.
     """
     script = root / "stages" / f"{stage}.py"
@@ -47,23 +47,21 @@ def find_watched(stage: str, root: Path = ROOT) -> list[Path]:
 
 
 def is_unwatched(path: Path) -> bool:
-    """Whether a path relative to the checkout is on the list."""
+    """Return True if a path relative to the checkout is on the list."""
     return any(fnmatch(path.as_posix(), pattern) for pattern in UNWATCHED)
 
 
 def find_imported(script: Path, root: Path = ROOT) -> set[Path]:
-    """Return every file of the checkout that a script imports, directly or not, read without running it.
+    """Return all files of the checkout that a script imports, directly or not, without running it.
 
-    A module's packages count as well: Python runs their ``__init__.py`` first.
+    This includes the ``__init__.py`` of the modules' packages, which Python runs first.
     """
     found: set[Path] = set()
-    waiting = [script]
+    waiting = {script}
     while waiting:
-        for module in _list_imports(waiting.pop()):
-            for path in _locate(module, root):
-                if path not in found:
-                    found.add(path)
-                    waiting.append(path)
+        imported = {path for module in _list_imports(waiting.pop()) for path in _locate(module, root)}
+        waiting |= imported - found
+        found |= imported
     return found
 
 
@@ -75,7 +73,7 @@ def _locate(module: str, root: Path) -> Iterator[Path]:
         return
     for count in range(1, len(parts) + 1):
         path = root.joinpath("src", *parts[:count])
-        yield from (one for one in (path / "__init__.py", path.with_suffix(".py")) if one.is_file())
+        yield from (file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file())
 
 
 def _list_imports(path: Path) -> Iterator[str]:
@@ -88,7 +86,7 @@ def _list_imports(path: Path) -> Iterator[str]:
 
 
 def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk all but what stands below ``if TYPE_CHECKING:``."""
+    """Walk all nodes except those below ``if TYPE_CHECKING:``."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     yield node

@@ -1,1 +1,1 @@
-"""The model in use, without PyTorch."""
+"""Inference with the exported model, without PyTorch."""

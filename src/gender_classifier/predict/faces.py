@@ -1,7 +1,7 @@
-"""Faces in whole images: found, cropped as the training images are, classified, and drawn.
+"""Face detection in whole images: faces are found, cropped like the training images, classified and drawn.
 
-The detector is dlib's frontal face detector (histograms of oriented gradients and a linear classifier); its model is
-compiled into the package, so nothing is fetched. Install the project with its extra ``faces``.
+The detector is dlib's frontal face detector (histograms of oriented gradients and a linear classifier). Its model is
+compiled into the package, so nothing is downloaded. It needs the extra ``faces``.
 """
 
 import hashlib
@@ -19,62 +19,60 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gender_classifier.common.colors import CLASS_COLORS
 from gender_classifier.common.files import write_bytes
 from gender_classifier.data.images import decode, to_rgb, to_square
-from gender_classifier.errors import GenderClassifierError, InputError, ModelError
-from gender_classifier.predict.predictor import MAX_PIXELS, Prediction, Predictor, Source, explain, map_in_order
+from gender_classifier.errors import InputError, ModelError
+from gender_classifier.predict.predictor import MAX_PIXELS, Prediction, Predictor, Source, map_in_order, try_load
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom, px."""
+"""Left, top, right and bottom, px."""
 
-# The detector sees faces of 80 px and more. Images are brought to this many pixels for it, but at most doubled: that
-# finds faces of 40 px in small images, and bounds time and memory for large ones.
+# The detector finds faces of at least 80 px. Images are scaled to this many pixels, but at most doubled: this finds
+# faces of 40 px in small images and limits time and memory for large ones.
 _SEARCHED_PIXELS = 4_000_000
 _SMALLEST_FACE = 80
 
-# What the training crops show around the detector's box, in widths and heights of that box: medians over crops of the
-# data set (it is narrower than the crops at the sides, and lower at the top, where the crops show the hair).
+# Margins of the training crops around the detector's box, as fractions of its width and height: medians over crops of
+# the data set, which show more of the hair than the box does.
 _LEFT, _TOP, _RIGHT, _BOTTOM = 0.03, -0.19, -0.035, 0.02
 
-# A file's name has at most 255 bytes on most systems; this leaves room for suffixes.
+# File names have at most 255 bytes on most systems; this leaves room for suffixes.
 _MAX_PART = 200
 
-_COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167))  # told apart by colour-blind people too
-_GREY = (110, 110, 110)
+_GRAY = "#6E6E6E"
 
 
 class FaceFinder:
-    """Boxes of the faces in an image; one may be used by many threads."""
+    """A face detector that several threads may share."""
 
     def __init__(self) -> None:
-        """Check that the detector is installed.
+        """Import the detector.
 
         Raises:
-            ModelError: it is not.
+            ModelError: dlib is not installed.
         """
         try:
-            import dlib  # noqa: PLC0415  an extra
+            import dlib  # noqa: PLC0415  an optional dependency
         except ImportError:
             raise ModelError("faces: dlib is not installed; pip install 'gender-classifier[faces]'") from None
         self._dlib: Any = dlib
-        self._own = threading.local()  # a detector keeps the image it works on
+        self._local = threading.local()  # a detector is not thread-safe
 
     def find(self, image: Image.Image) -> list[Box]:
-        """Return where the faces of an RGB image are, cropped as the training images are, from left to right."""
+        """Return the boxes of the faces in an RGB image, from left to right, framed like the training crops."""
         scale = min(2.0, math.sqrt(_SEARCHED_PIXELS / (image.width * image.height)))
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if min(size) < _SMALLEST_FACE:
             return []
         searched = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-        if not hasattr(self._own, "detector"):
-            self._own.detector = self._dlib.get_frontal_face_detector()
-        found = self._own.detector(searched, 0)
-        boxes = (
-            _crop_box(
-                one.left() / scale, one.top() / scale, (one.right() + 1) / scale, (one.bottom() + 1) / scale, image.size
-            )
-            for one in found
+        if not hasattr(self._local, "detector"):
+            self._local.detector = self._dlib.get_frontal_face_detector()
+        found = (
+            (face.left() / scale, face.top() / scale, (face.right() + 1) / scale, (face.bottom() + 1) / scale)
+            for face in self._local.detector(searched, 0)
         )
+        boxes = (_crop_box(*edges, image.size) for edges in found)
         return sorted(box for box in boxes if box[0] < box[2] and box[1] < box[3])
 
 
@@ -86,25 +84,27 @@ def predict_faces(
     workers: int | None = None,
     show: Callable[[Image.Image, list[Prediction]], None] | None = None,
 ) -> Iterator[Prediction]:
-    """Yield one :class:`Prediction` a face, source after source and from left to right.
+    """Yield one :class:`Prediction` per face, in the order of the sources and from left to right.
 
-    An image without any face gives one that has neither label nor box; a source that cannot be read, one with its
-    error. A worker holds one decoded image at a time, and its copy for the search.
+    An image without faces yields one prediction with neither label nor box; an unreadable source, one with its error.
+    Each worker holds one decoded image and its scaled copy.
 
     Args:
         predictor: classifies the crops.
-        sources: whole images, taken up as results are.
-        finder: finds the crops.
-        workers: threads; None for one a core.
-        show: called by a worker with every upright RGB image that could be read, and its predictions.
+        sources: whole images, consumed as the results are.
+        finder: finds the faces.
+        workers: threads; None for one per core.
+        show: called by a worker with every readable image, upright and RGB, and its predictions.
     """
 
+    def load(data: bytes) -> Image.Image:
+        return to_rgb(decode(data, max_pixels=MAX_PIXELS))
+
     def work(source: Source) -> list[Prediction]:
-        name, data = source
-        try:
-            image = to_rgb(decode(data if isinstance(data, bytes) else data(), max_pixels=MAX_PIXELS))
-        except (GenderClassifierError, OSError) as error:
-            return [Prediction(name, error=explain(error))]
+        name, content = source
+        image = try_load(content, load)
+        if isinstance(image, str):
+            return [Prediction(name, error=image)]
         predictions = _classify(predictor, name, image, finder.find(image))
         if show:
             show(image, predictions)
@@ -123,17 +123,17 @@ def _classify(predictor: Predictor, name: str, image: Image.Image, boxes: list[B
 
 
 def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]]) -> Image.Image:
-    """Return a copy of ``image`` with boxes and texts.
+    """Return a copy of ``image`` with labelled boxes.
 
     Args:
         image: RGB.
-        boxes: box, text, and number of its colour; None for grey.
+        boxes: box, label, and index of its class; None for a grey box.
     """
     drawn = image.copy()
     canvas = ImageDraw.Draw(drawn)
     thickness = max(2, round(max(image.size) / 400))
-    for box, text, colour in boxes:
-        ink = _GREY if colour is None else _COLOURS[colour % len(_COLOURS)]
+    for box, text, color in boxes:
+        ink = _GRAY if color is None else CLASS_COLORS[color % len(CLASS_COLORS)]
         canvas.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=ink, width=thickness)
         font = ImageFont.load_default(size=max(12, (box[2] - box[0]) // 8))
         left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
@@ -144,19 +144,19 @@ def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]])
     return drawn
 
 
-def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str] | None = None) -> None:
-    """Write ``drawn`` as ``folder``/NAME.faces.jpg, NAME without what would lead out of ``folder``.
+def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str]) -> None:
+    """Write ``drawn`` as ``folder``/NAME.faces.jpg, with NAME made safe.
 
     Args:
-        folder: made where it is missing.
-        name: of the image; not trusted.
+        folder: created if missing.
+        name: name of the image, untrusted.
         drawn: RGB.
-        taken: as in :func:`place_drawn`.
+        taken: see :func:`place_drawn`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
-    path = folder / place_drawn(name, {} if taken is None else taken)
+    path = folder / place_drawn(name, taken)
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=90)
     try:
@@ -167,12 +167,12 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
 
 
 def place_drawn(name: str, taken: dict[str, str]) -> PurePath:
-    """Return the relative path of the drawing of ``name``, which stays below any folder it is joined to.
+    """Return a relative path for the drawing of ``name`` that stays below any folder it is joined to.
 
     Args:
-        name: of the image; not trusted.
-        taken: paths that this run has given out, and the names they are for; updated. Of two names that would share a
-            path, the later one's gets a hash of the name.
+        name: name of the image, untrusted.
+        taken: paths used so far and the names they belong to; updated. If a name's path is taken by another name, a
+            hash of the name is appended.
     """
     parts = _split_safely(name)
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
@@ -183,12 +183,12 @@ def place_drawn(name: str, taken: dict[str, str]) -> PurePath:
 
 
 def _fold(path: str) -> str:
-    """Return what is equal for names that some file systems take for one: of other capitals, or composed otherwise."""
+    """Return a key that is equal for paths that some file systems treat as one: by case or Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _split_safely(name: str) -> list[str]:
-    """Return the folders and the file of ``name``, relative, each of at most ``_MAX_PART`` bytes."""
+    """Return the folders and file name of ``name`` as relative parts of at most ``_MAX_PART`` bytes each."""
     if name == "-":
         return ["stdin"]
     parts = [part for part in re.split(r"[/\\]", name) if part.strip("./:\\")] or ["image"]
@@ -197,7 +197,7 @@ def _split_safely(name: str) -> list[str]:
 
 
 def _crop_box(left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Box:
-    """Turn the detector's box into that of a training crop, within the image."""
+    """Return the box of the training crop for a detector's box, clipped to the image."""
     width, height = right - left, bottom - top
     return (
         max(0, round(left + _LEFT * width)),

@@ -1,4 +1,4 @@
-"""From what is named on the command line (files, folders, patterns, archives, ``-``) to a stream of images."""
+"""Command-line arguments (files, folders, patterns, archives, ``-``) turned into a stream of images."""
 
 import errno
 import glob
@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -22,38 +23,38 @@ from gender_classifier.data.file_names import (
     has_image_suffix,
     is_clutter,
 )
-from gender_classifier.data.folders import MAX_FILE_BYTES, OUTSIDE, find_problem, leads_out, read_file
+from gender_classifier.data.folders import MAX_FILE_BYTES, OUTSIDE, find_problem, identify, leads_out, read_file
 from gender_classifier.errors import ArchiveError, InputError
 
 Named = tuple[str, Callable[[], bytes]]
-"""An image's name for people, and what reads its file."""
+"""An image's name as shown to the user, and a function that reads it."""
 
 _LEADS_OUT = f"{OUTSIDE}; name it by itself, or copy there what it leads to"
 _STDIN = "-"
 _RUN = 2**16  # names of one folder that are sorted in memory at a time
 
 
-def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
+def find_images(arguments: Iterable[str]) -> Iterator[Named]:
     """Yield the images that ``arguments`` name, in order; within a folder, pattern or archive sorted by name.
 
-    Nothing is opened before it is read, and memory does not grow with the number of images, but for the list of an
-    archive's members or a pattern's matches. Folders are searched to any depth, links followed unless they lead back,
-    or out of the folder (of a pattern, the part before its first wildcard). What begins with a dot is left out. Images
-    of formats that are not decoded are yielded as well, to be named as such.
+    Nothing is opened before it is read. Memory does not grow with the number of images, except for an archive's
+    members and a pattern's matches. Folders are searched to any depth. Links are followed unless they form a loop or
+    leave the folder (for a pattern, the part before its first wildcard). Hidden files are skipped. Images of formats
+    that are not supported are yielded too, so that they are reported.
 
     Args:
         arguments: files, folders, ``.zip`` archives, folders and files in these (``faces.zip/copy``), patterns with
-            ``*``, ``?``, ``[...]`` and ``**``, or ``-``.
+            ``*``, ``?``, ``[...]`` and ``**``, or ``-`` for standard input.
 
     Yields:
-        Name and reader. What is missing, unreadable or without any image is yielded too; its reader raises
-        :class:`InputError`, :class:`ArchiveError` or OSError, and the others go on.
+        Name and reader. For an argument that is missing, unreadable or without any image, the reader raises
+        :class:`InputError`, :class:`ArchiveError` or OSError.
     """
     for argument in arguments:
         found = False
-        for named in _expand(argument):
+        for name, read in _expand(argument):
             found = True
-            yield named
+            yield name, partial(_read_supported, name, read)
         if not found:
             yield _failing(argument, InputError(f"holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"))
 
@@ -61,7 +62,7 @@ def find_pictures(arguments: Iterable[str]) -> Iterator[Named]:
 def _expand(argument: str) -> Iterator[Named]:
     if argument == _STDIN:
         yield _STDIN, _read_stdin
-    elif os.path.isdir(argument):  # noqa: PTH112  False also where it cannot be asked
+    elif os.path.isdir(argument):  # noqa: PTH112  False for what cannot be examined
         yield from _walk(argument, os.path.realpath(argument))
     elif os.path.lexists(argument):
         yield from _open_file(argument)
@@ -78,12 +79,12 @@ def _open_file(name: str) -> Iterator[Named]:
     elif suffix in OTHER_ARCHIVES:
         yield _failing(name, InputError(f"archives of this kind ({suffix}) are not read; unpack it, give the folder"))
     else:
-        yield name, _reader(name)
+        yield name, partial(_read_named, name)
 
 
 def _open_inside(name: str) -> Iterator[Named]:
-    """Open what a path that goes on inside an archive names."""
-    from gender_classifier.data.archive import split_archive_path  # noqa: PLC0415  of no use to a single file
+    """Yield the images at a path that continues inside an archive."""
+    from gender_classifier.data.archive import split_archive_path  # noqa: PLC0415  not needed for single files
 
     path, folder = split_archive_path(Path(name))
     if folder and find_suffix(path.name) == ".zip":
@@ -97,13 +98,12 @@ def _open_inside(name: str) -> Iterator[Named]:
 
 
 def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Named]:
-    """Yield the images below ``folder``; nothing if it is one of those ``above`` it, reached by a link.
+    """Yield the images below ``folder``, unless a link led back to it: then it is among the folders ``above``.
 
-    Links out of ``root``, a path free of links, are yielded as what cannot be read.
+    Links that leave ``root``, a path without links, are yielded with a reader that fails.
     """
     try:
-        found = os.stat(folder)  # noqa: PTH116
-        identity = (found.st_dev, found.st_ino)
+        identity = identify(folder)
         if identity in above:
             return
         for name, kind in _sort_entries(folder, root):
@@ -113,19 +113,19 @@ def _walk(folder: str, root: str, above: frozenset[tuple[int, int]] = frozenset(
             elif kind in (_OUTSIDE, _OUTSIDE_FOLDER):
                 yield _failing(path, InputError(_LEADS_OUT))
             else:
-                yield path, _plain_reader(path) if kind == _FILE else _odd_reader(path, root)
+                yield path, partial(_read_plain, path) if kind == _FILE else partial(read_file, Path(path), root)
     except OSError as error:
         yield _failing(folder, error)
 
 
-_FOLDER, _FILE, _LOST, _ODD = "folder", "file", "link that leads nowhere", "odd"
-_OUTSIDE, _OUTSIDE_FOLDER = "link that leads out of the folder", "link to a folder elsewhere"
+_FOLDER, _FILE, _LOST, _ODD = "folder", "file", "broken link", "odd"
+_OUTSIDE, _OUTSIDE_FOLDER = "link that leaves the folder", "link to a folder elsewhere"
 
 
 def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
-    """Yield the images and folders in ``folder`` by name, each with what it is.
+    """Yield name and kind of the images and folders in ``folder``, by name.
 
-    Runs of names that do not fit are sorted one by one, kept in temporary files, and merged.
+    A large folder is sorted in runs, which are kept in temporary files and merged.
     """
     with os.scandir(folder) as scanned:
         kinds = ((entry.name, _find_kind(entry, root)) for entry in scanned if not is_clutter(entry.name))
@@ -137,7 +137,7 @@ def _sort_entries(folder: str, root: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_wanted(name: str, kind: str) -> bool:
-    # A lost link without a suffix may have led to a folder of images.
+    # A broken link without a suffix may have led to a folder of images.
     return kind in (_FOLDER, _OUTSIDE_FOLDER) or has_image_suffix(name) or (kind == _LOST and not find_suffix(name))
 
 
@@ -149,7 +149,7 @@ def _find_kind(entry: os.DirEntry[str], root: str) -> str:
             return _FOLDER
         if entry.is_file(follow_symlinks=False):
             return _FILE
-    except OSError:  # a link that leads where this user must not look
+    except OSError:  # a link into a folder that this user may not search
         return _LOST
     return _LOST if _is_lost(entry.path) else _ODD
 
@@ -177,36 +177,32 @@ def _match(pattern: str) -> Iterator[Named]:
 
     found, closed = expand_pattern(pattern)
     listed = set(found)
-    everything = "**" in pattern and pattern.rpartition("/")[2] in ("*", "**")  # what lies in folders is listed as well
+    everything = "**" in pattern and pattern.rpartition("/")[2] in ("*", "**")  # also lists what is in the folders
     root = find_root(pattern)
     for name in found:
         if leads_out(name, root):
             if _is_wanted(name, _OUTSIDE_FOLDER if os.path.isdir(name) else _OUTSIDE):  # noqa: PTH112
                 yield _failing(name, InputError(_LEADS_OUT))
         elif os.path.isdir(name):  # noqa: PTH112
-            yield from () if everything else _walk_unlisted(name, root, listed)
+            for path, read in () if everything else _walk(name, root):
+                if path not in listed:  # a pattern may match a folder inside another match
+                    listed.add(path)
+                    yield path, read
         elif has_image_suffix(name) or (_is_lost(name) and not find_suffix(name)):
-            yield name, _odd_reader(name, root) if find_problem(name) or os.path.islink(name) else _plain_reader(name)  # noqa: PTH114
+            is_odd = find_problem(name) or os.path.islink(name)  # noqa: PTH114
+            yield name, partial(read_file, Path(name), root) if is_odd else partial(_read_plain, name)
         elif find_suffix(name) in (".zip", *OTHER_ARCHIVES):
             yield from _open_file(name)
     for folder, error in closed.items():
-        if folder not in listed or not leads_out(folder, root):  # those are named above
+        if folder not in listed or not leads_out(folder, root):  # those are reported above
             yield _failing(folder, error)
 
 
-def _walk_unlisted(folder: str, root: str, listed: set[str]) -> Iterator[Named]:
-    """Yield the images below ``folder`` that are not ``listed``, and add them: patterns match folders in folders."""
-    for name, read in _walk(folder, root):
-        if name not in listed:
-            listed.add(name)
-            yield name, read
-
-
 def _unzip(name: str, folder: str = "") -> Iterator[Named]:
-    from gender_classifier.data.archive import Archive  # noqa: PLC0415  of no use to a single file
+    from gender_classifier.data.archive import Archive  # noqa: PLC0415  not needed for single files
 
     try:
-        # Closed when the last of its readers is gone: they are called after this function has gone on.
+        # Not closed here, since its readers are called later; it closes when the last of them is gone.
         archive = Archive(Path(name))
         single = escape_name(folder)
         members = [single] if single in archive.members else sorted(archive.list_below(folder).values())
@@ -215,49 +211,34 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
     except ArchiveError as error:
         yield _failing(name, error)
         return
-
-    def reader(member: str) -> Callable[[], bytes]:
-        return lambda: _check_format(member, archive.read(member))
-
     for member in members:
-        yield f"{name}/{member}", reader(member)
+        yield f"{name}/{member}", partial(archive.read, member)
 
 
-def _reader(name: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with open(name, "rb") as file:  # noqa: PTH123  quicker, and this is done a million times
-            return _check_format(name, _read_limited(file))
+def _read_supported(name: str, read: Callable[[], bytes]) -> bytes:
+    """Read an image, and reject it if neither its name nor its content is of a supported format."""
+    data = read()
+    if other := find_other_format(name, data):
+        raise InputError(f"{other} images are not decoded; convert it to JPEG or PNG")
+    return data
 
-    return read
+
+def _read_named(name: str) -> bytes:
+    """Read a file that the user named: a pipe is waited for."""
+    with open(name, "rb") as file:  # noqa: PTH123  faster than Path.open, and called for every image
+        return _read_limited(file)
 
 
-def _plain_reader(name: str) -> Callable[[], bytes]:
-    """Read what was a file and no link when it was listed, if it still is; a pipe is not waited for."""
-
-    def read() -> bytes:
-        with open(name, "rb", opener=_open_plain) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError("no regular file any more")
-            return _check_format(name, _read_limited(file))
-
-    return read
+def _read_plain(name: str) -> bytes:
+    """Read what was a regular file when it was listed, if it still is one; a pipe is not waited for."""
+    with open(name, "rb", opener=_open_plain) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError("no regular file any more")
+        return _read_limited(file)
 
 
 def _open_plain(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-
-
-def _odd_reader(name: str, root: str | None = None) -> Callable[[], bytes]:
-    """Read what was a link, or no file, when it was listed; a pipe is not waited for."""
-    return lambda: _check_format(name, read_file(Path(name), root))
-
-
-def _check_format(name: str, data: bytes) -> bytes:
-    """Return ``data``, unless the name is of a format that is not decoded and the content is no other."""
-    other = find_other_format(name, data)
-    if other:
-        raise InputError(f"{other} images are not decoded; convert it to JPEG or PNG")
-    return data
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _read_stdin() -> bytes:
@@ -274,6 +255,8 @@ def _read_limited(file: BinaryIO) -> bytes:
 
 
 def _failing(name: str, error: Exception) -> Named:
+    """Return ``name`` with a reader that raises ``error``."""
+
     def read() -> bytes:
         raise error
 

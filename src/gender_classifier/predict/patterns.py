@@ -1,4 +1,4 @@
-"""File name patterns as a shell's, that follow links but never out or round a loop, and name what cannot be listed."""
+"""Shell-like file name patterns that report unlistable folders and follow no link out of the root or in a loop."""
 
 import errno
 import fnmatch
@@ -7,10 +7,9 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from gender_classifier.data.folders import OUTSIDE, leads_out
+from gender_classifier.data.folders import OUTSIDE, identify, is_folder, leads_out
 
-Identity = tuple[int, int]
-"""Device and number: what tells one folder from all others, whatever it is called."""
+_MAGIC = re.compile(r"[*?[]")
 
 
 @dataclass
@@ -20,26 +19,22 @@ class _Search:
     closed: dict[str, OSError] = field(default_factory=dict)
 
 
-_MAGIC = re.compile(r"[*?[]")
-
-
 def find_root(pattern: str) -> str:
-    """Return the folder before the first wildcard, free of links: what a pattern finds by itself lies below it."""
+    """Return the real path of the folder before the first wildcard, below which all matches must lie."""
     before = _MAGIC.split(pattern, maxsplit=1)[0]
     return os.path.realpath(before[: before.rfind("/") + 1] or ".")
 
 
 def expand_pattern(pattern: str) -> tuple[list[str], dict[str, OSError]]:
-    """Find what matches a pattern with ``*``, ``?``, ``[...]`` and ``**``.
+    """Find the paths that match a pattern with ``*``, ``?``, ``[...]`` and ``**``.
 
-    As :func:`glob.glob`, which goes round loops of links until names are too long, follows links to anywhere, and is
-    silent about folders that cannot be listed. Links to folders outside :func:`find_root` are not followed. Names that
-    begin with a dot match only a part that does.
+    Unlike :func:`glob.glob`, this ends in loops of links, does not follow links to folders outside :func:`find_root`,
+    and reports folders that cannot be listed. A name that begins with a dot is matched only by a part that does.
 
     Returns:
         The paths, sorted and spelled as the pattern is, and the folders that could not be listed or lie elsewhere.
     """
-    parts = (pattern.replace(os.sep, "/") if os.altsep else pattern).split("/")
+    parts = pattern.split("/")
     if parts[-1] == "**":
         parts.append("*")
     search = _Search(root=find_root(pattern))
@@ -48,7 +43,7 @@ def expand_pattern(pattern: str) -> tuple[list[str], dict[str, OSError]]:
 
 
 def _match(prefix: str, parts: list[str], search: _Search) -> None:
-    """Add what matches ``parts`` below the folder ``prefix``, which is empty or ends in a slash."""
+    """Add the matches of ``parts`` below the folder ``prefix``, which is empty or ends with a slash."""
     part, rest = parts[0], parts[1:]
     if part == "**":
         _match_any_depth(prefix, rest, frozenset(), search)
@@ -69,14 +64,13 @@ def _go_on(path: str, rest: list[str], search: _Search, *, is_folder: bool) -> N
         search.found.add(path)
 
 
-def _match_any_depth(prefix: str, rest: list[str], above: frozenset[Identity], search: _Search) -> None:
-    """Match ``rest`` in a folder and in all below it, but for those ``above`` it that a link leads back to."""
+def _match_any_depth(prefix: str, rest: list[str], above: frozenset[tuple[int, int]], search: _Search) -> None:
+    """Match ``rest`` in a folder and all folders below it, except where a link leads back to one ``above``."""
     try:
-        folder = os.stat(prefix or ".")  # noqa: PTH116
+        identity = identify(prefix or ".")
     except OSError as error:
         search.closed[prefix.rstrip("/")] = error
         return
-    identity = (folder.st_dev, folder.st_ino)
     if identity in above:
         return
     _match(prefix, rest, search)
@@ -97,17 +91,10 @@ def _list(prefix: str, search: _Search) -> list[os.DirEntry[str]]:
 
 
 def _may_enter(entry: os.DirEntry[str], prefix: str, search: _Search) -> bool:
-    """Tell whether an entry is a folder below the root; note it where it lies elsewhere."""
-    if not _is_folder(entry):
+    """Return True for a folder below the root; record one that a link leads to elsewhere."""
+    if not is_folder(entry):
         return False
     if entry.is_symlink() and leads_out(entry.path, search.root):
         search.closed[prefix + entry.name] = OSError(errno.EIO, OUTSIDE, prefix + entry.name)
         return False
     return True
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

@@ -1,4 +1,4 @@
-"""The trained model in use: one ONNX file, read with onnxruntime, Pillow and NumPy alone."""
+"""Inference with the exported model: one ONNX file, run with onnxruntime, Pillow and NumPy alone."""
 
 import os
 from collections import deque
@@ -13,7 +13,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from gender_classifier.common.model_metadata import (
+from gender_classifier.common.terminal import printable
+from gender_classifier.common.threads import chunk, count_cores, find_thread_limit
+from gender_classifier.data.images import to_array
+from gender_classifier.errors import GenderClassifierError, ModelError
+from gender_classifier.model.metadata import (
     check_answer,
     check_classes,
     check_image_size,
@@ -21,33 +25,31 @@ from gender_classifier.common.model_metadata import (
     check_ports,
     parse_json,
 )
-from gender_classifier.common.terminal import printable
-from gender_classifier.common.threads import count_cores, find_thread_limit
-from gender_classifier.data.images import to_array
-from gender_classifier.errors import GenderClassifierError, ModelError
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
-"""px; a larger image is refused before it is decoded, as by ``verify``'s default."""
-
+"""px; a larger image is rejected before it is decoded, as with the default of ``verify.max_pixels``."""
 
 BATCH_SIZE = 64
-"""Images. Batches of 32 are some 5 % slower; larger ones are no faster on the cores at hand, and hold results back."""
+"""Images. Batches of 32 are about 5 % slower; larger ones are no faster on CPUs and delay the results."""
 
-Source = tuple[str, bytes | Callable[[], bytes]]
-"""An image's name, and its file's content or a function that reads it. Reading is left to the worker that decodes."""
+Content = bytes | Callable[[], bytes]
+"""An image file's content, or a function that reads it, which the decoding worker calls."""
+
+Source = tuple[str, Content]
+"""An image's name and content."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image, or why it says nothing.
+    """The model's answer for one image, or the reason why there is none.
 
-    ``label`` is the likeliest class and ``prob`` its probability; ``probs`` has one for each class, in the order of
-    ``Predictor.classes``. Of an image that cannot be read, ``error`` is the reason in one line, ``label`` is empty,
-    ``prob`` is 0 and ``probs`` is empty. Of a face in a whole image, ``box`` is where: left, top, right, bottom in px
-    of the upright image.
+    ``label`` is the most probable class and ``prob`` its probability; ``probs`` has one entry per class, in the order
+    of ``Predictor.classes``. If the image cannot be read, ``error`` is the reason in one line, ``label`` and ``probs``
+    are empty and ``prob`` is 0. For a face in a whole image, ``box`` is its left, top, right and bottom in px of the
+    upright image.
     """
 
     name: str
@@ -59,28 +61,28 @@ class Prediction:
 
 
 class Predictor:
-    """Probabilities of images.
+    """A loaded model that classifies images.
 
-    ``classes`` are the names in the order of the columns, ``image_size`` is S in px, and ``metadata`` is all text that
-    ``evaluate`` kept in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
+    ``classes`` are the class names in column order, ``image_size`` is S in px, and ``metadata`` is the text that
+    ``evaluate`` stored in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
-        """Load ``path``.
+        """Load and check a model file.
 
         Args:
-            path: what ``evaluate`` wrote, ``models/model.onnx``.
-            threads: of onnxruntime; None for one a core.
+            path: an ONNX file written by ``evaluate``, such as ``models/model.onnx``.
+            threads: of onnxruntime; None for one per core.
 
         Raises:
-            ModelError: the file is missing, damaged, no model of this project, or one that says what cannot be.
+            ModelError: the file is missing, damaged or no model of this project, or its metadata are invalid.
         """
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or find_thread_limit() or 0
-        # Idle threads that spin take the cores from decoding.
+        # Idle threads that spin would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -92,7 +94,7 @@ class Predictor:
         self.classes, self.image_size = self._check(path)
 
     def _check(self, path: Path) -> tuple[tuple[str, ...], int]:
-        """Return classes and image size of a file that is what it says, and can be run."""
+        """Check metadata, inputs and outputs, run the model once, and return its classes and image size."""
         check_metadata(path, self.metadata)
         for key in ("classes", "image_size"):
             if key not in self.metadata:
@@ -111,10 +113,10 @@ class Predictor:
         return classes, size
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
-        """Turn an image file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
+        """Decode an image file's content to uint8 (S, S, 3), exactly as ``preprocess`` does.
 
         Raises:
-            ImageError: it is no whole image.
+            ImageError: the content is not a complete image.
         """
         return to_array(data, self.image_size, max_pixels=MAX_PIXELS)
 
@@ -130,42 +132,65 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Yield one :class:`Prediction` a source, in order; an image that cannot be read does not stop the rest.
+        """Yield one :class:`Prediction` per source, in order; an unreadable image does not stop the others.
 
-        Each worker reads, decodes and classifies a batch of its own, so no core waits for another: build the predictor
-        with ``threads=1``. At most ``2 * workers`` batches are in flight, and a worker holds one decoded image at a
-        time beside its batch of (S, S, 3), so memory does not grow with the number of sources.
+        Each worker reads, decodes and classifies whole batches, so build the predictor with ``threads=1``. At most
+        ``2 * workers`` batches are in flight, and a worker holds one decoded image beside its batch of (S, S, 3), so
+        memory does not grow with the number of sources.
 
         Args:
             sources: paths, or names with contents; consumed as the results are.
             batch_size: images.
-            workers: threads; None for one a core.
+            workers: threads; None for one per core.
         """
-
-        def classify(batch: list[Source]) -> list[Prediction]:
-            return self._predict_batch(batch)
-
-        for predictions in map_in_order(classify, _grow_batches(map(_as_source, sources), batch_size), workers=workers):
+        batches = chunk(map(_as_source, sources), batch_size, first=1)
+        for predictions in map_in_order(self._predict_batch, batches, workers=workers):
             yield from predictions
 
     def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
-        """Turn one image's probabilities, float32 (C,), into a :class:`Prediction`."""
+        """Build the :class:`Prediction` of one image from its probabilities, float32 (C,)."""
         best = int(probs.argmax())
         return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)))
 
     def _predict_batch(self, batch: list[Source]) -> list[Prediction]:
-        images, outcomes = [], []
-        for _, data in batch:
-            try:
-                images.append(self.prepare(data if isinstance(data, bytes) else data()))
-                outcomes.append("")
-            except (GenderClassifierError, OSError) as error:
-                outcomes.append(explain(error))
-        rows = iter(self.compute_probs(np.stack(images))) if images else iter(())
+        outcomes = [(name, try_load(content, self.prepare)) for name, content in batch]
+        images = [image for _, image in outcomes if not isinstance(image, str)]
+        rows = iter(self.compute_probs(np.stack(images)) if images else ())
         return [
-            Prediction(name, error=error) if error else self.describe(name, next(rows))
-            for (name, _), error in zip(batch, outcomes, strict=True)
+            Prediction(name, error=image) if isinstance(image, str) else self.describe(name, next(rows))
+            for name, image in outcomes
         ]
+
+
+def try_load(content: Content, load: Callable[[bytes], T]) -> T | str:
+    """Return ``load`` of an image file's content, or the reason in one line, without a name, if it cannot be read."""
+    try:
+        return load(content if isinstance(content, bytes) else content())
+    except GenderClassifierError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int | None = None) -> Iterator[T]:
+    """Apply ``function`` to ``items`` on threads and yield the results in order, at most ``2 * workers`` ahead.
+
+    An exception of ``function`` or of ``items`` reaches the caller after the results before it.
+    """
+    workers = workers or count_cores()
+    remaining, wait = iter(items), True
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+    waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    except KeyboardInterrupt:
+        wait = False  # a worker may be blocked on a terminal or a pipe
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _one_line(error: Exception) -> str:
@@ -182,41 +207,3 @@ def _as_source(source: Source | str | os.PathLike[str]) -> Source:
         return read_file(Path(source))
 
     return os.fspath(source), read
-
-
-def explain(error: GenderClassifierError | OSError) -> str:
-    """Say in one line why an image could not be read, without its name."""
-    if isinstance(error, OSError):
-        return f"cannot be read ({error.strerror or error})"
-    return str(error)
-
-
-def map_in_order(function: Callable[[S], T], items: Iterable[S], *, workers: int | None = None) -> Iterator[T]:
-    """Apply ``function`` to ``items`` on threads and yield the results in order, at most ``2 * workers`` at a time.
-
-    An error of ``function`` or of ``items`` reaches the caller, after the results before it.
-    """
-    workers = workers or count_cores()
-    remaining, wait = iter(items), True
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
-    waiting: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(remaining, 2 * workers))
-    try:
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-            yield result
-    except KeyboardInterrupt:
-        wait = False  # a worker may hang on a terminal or a pipe
-        raise
-    finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
-
-
-def _grow_batches(sources: Iterable[Source], batch_size: int) -> Iterator[list[Source]]:
-    """Cut ``sources`` into batches of 1, 2, 4, ... images: the first rows come soon, and few images share the cores."""
-    remaining, size, given = iter(sources), 1, 0
-    while batch := list(islice(remaining, size)):
-        yield batch
-        given += 1
-        if given % 4 == 0:
-            size = min(2 * size, batch_size)

@@ -1,18 +1,17 @@
-"""A smaller, faster variant of the exported model: 8-bit activations and 7-bit weights, calibrated on images.
+"""Static quantization of the exported model: 8-bit activations and 7-bit weights, calibrated on images.
 
-The file gives the same answers on every processor. On x86 without VNNI, onnxruntime multiplies unsigned activations by
+The file gives the same results on every processor. On x86 without VNNI, onnxruntime multiplies unsigned activations by
 signed weights with VPMADDUBSW, which adds two products into 16 bits and saturates: 2 * 255 * 127 exceeds 32,767. With
-weights of 7 bits it cannot: 2 * 255 * 64 = 32,640. Unsigned weights (U8U8) avoid it too, by a kernel that first widens
-both to 16 bits: as accurate, and slower (BENCHMARKS.md). Signed activations do not help: x86 computes them as unsigned.
+7-bit weights it cannot: 2 * 255 * 64 = 32,640. Unsigned weights (U8U8) avoid it too, with a kernel that first widens
+both to 16 bits: equally accurate, but slower (BENCHMARKS.md). Signed activations are computed as unsigned ones on x86.
 Sources: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I need to try
 U8U8?", and onnxruntime/core/mlas/lib/platform.cpp, which picks the kernels.
 """
 
 import contextlib
 import io
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +21,32 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from gender_classifier.common.files import write_bytes
+from gender_classifier.common.logs import quiet_loggers
 
 _BATCH_SIZE = 32
 _LEAST_SHARE = "least_share"
-_QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalisation, temperature and softmax stay float32
+_QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalization, temperature and softmax stay float32
 
 
 def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
-    """Write an int8 variant of ``source`` with the same input, output and metadata, and ``precision`` ``int8``.
+    """Write an int8 variant of ``source`` with the same input, output and metadata, plus ``precision`` ``int8``.
 
-    Weights are quantised to 7 bits by output channel, activations to 8 by their range on ``images``; the second look's
-    (``model.infer``) by their range on all of ``images``, since few or none of them may be in doubt.
+    Weights are quantized to 7 bits per output channel, activations to 8 bits by their range on ``images``. For the
+    pass of test-time augmentation, all of ``images`` count, since it may apply to few or none of them otherwise.
 
     Args:
-        source: what ``evaluate`` wrote, float32.
-        target: where to.
-        images: uint8 (N, S, S, 3) of the kind that will be classified; some 200 do.
+        source: float32 model written by ``evaluate``.
+        target: file to write.
+        images: uint8 (N, S, S, 3), similar to those to be classified; about 200 are enough.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        quiet_loggers("root"),  # onnxruntime logs and prints advice that is followed here
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        least_share = _look_twice_at_all(prepared)
+        least_share = _augment_all(prepared)
         quantize_static(
             str(prepared),
             str(quantized),
@@ -62,10 +66,10 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
     write_bytes(target, proto.SerializeToString(deterministic=True))
 
 
-def _look_twice_at_all(path: Path) -> onnx.TensorProto | None:
-    """Change the model in ``path``; return what undoes it, or None if the model looks once.
+def _augment_all(path: Path) -> onnx.TensorProto | None:
+    """Apply test-time augmentation to every image; return the constant that undoes it, or None if the model has none.
 
-    The one comparison in the graph is that of the second look's weight with 0: what is greater, is looked at twice.
+    The only comparison in the graph is that of an image's augmentation weight with 0: if greater, it is augmented.
     """
     proto = onnx.load(str(path))
     comparisons = [node for node in proto.graph.node if node.op_type == "Greater"]
@@ -74,7 +78,7 @@ def _look_twice_at_all(path: Path) -> onnx.TensorProto | None:
     (comparison,) = comparisons
     before = _find(proto.graph.initializer, comparison.input[1])
     value = onnx.numpy_helper.to_array(before)
-    comparison.input[1] = _LEAST_SHARE  # a constant of its own: others may share the 0
+    comparison.input[1] = _LEAST_SHARE  # a new constant, as other nodes may share the 0
     if not any(before.name in node.input for node in proto.graph.node):
         proto.graph.initializer.remove(before)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full_like(value, -np.inf), _LEAST_SHARE))
@@ -87,24 +91,11 @@ def _find(tensors: Iterable[onnx.TensorProto], name: str) -> onnx.TensorProto:
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Batches of images, once over."""
+    """One pass over the calibration images, in batches."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._batches = iter([images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)])
+        starts = range(0, len(images), _BATCH_SIZE)
+        self._batches = ({"images": images[start : start + _BATCH_SIZE]} for start in starts)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's advice off the terminal: it is followed here."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(before)
+        return next(self._batches, None)

@@ -1,1 +1,1 @@
-"""The HTTP service and its page."""
+"""The HTTP service and its web page."""

@@ -1,6 +1,6 @@
-"""The model over HTTP: predictions, heat maps, a page for people, figures for Prometheus.
+"""The HTTP service: predictions, heat maps, a web page and Prometheus metrics.
 
-Nothing of a request is written to disk, and no path is taken from one.
+Requests are never written to disk, and no path is taken from one.
 """
 
 import asyncio
@@ -8,14 +8,17 @@ import hashlib
 import hmac
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -29,59 +32,65 @@ from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
 from gender_classifier.serve.guard import Guard
 from gender_classifier.serve.middleware import Frame, Metrics, build_failure
-from gender_classifier.serve.pages import PAGE, add_page
 from gender_classifier.serve.schema import (
     Explanation,
     Health,
     ModelInfo,
     Prediction,
     Unreadable,
-    declare_key,
     describe_body,
     describe_refusals,
-    describe_security,
 )
 from gender_classifier.serve.uploads import Capacity, RequestError, Upload, check_length, find_boundary, read_uploads
 
-# Of one call of the model: beyond it, more images at once are no quicker each, and others wait longer.
+# Images per call of the model: larger batches are no faster per image and make other requests wait.
 _MAX_BATCH = 32
-# A heat map's copies go in pieces, so that predictions get their turn between them.
+# Images of a heat map per call, so that predictions get their turn in between.
 _EXPLAIN_BATCH = 8
-# Processes; more than cores would only hold more images in memory.
+# Decoding processes; with more than there are cores, only memory grows.
 _DECODERS = 2
-# s; a body that takes longer is refused.
+# s until a whole body must have arrived.
 _BODY_SECONDS = 60
+
+_API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json")
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+}  # file and media type of each path
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service takes, and from whom."""
+    """Limits and access of the service."""
 
     max_bytes: int = 16 * 2**20
-    """Of one request's body."""
+    """Bytes per request body."""
     max_images: int = 64
-    """Of one request."""
+    """Images per request."""
     max_pixels: int = 25_000_000
-    """Of one image; decoded, 25 million are 75 MB, and two are decoded at once."""
+    """Pixels per image; 25 million take 75 MB decoded, and two images are decoded at once."""
     max_requests: int = 64
-    """Requests whose body has arrived and that are not answered. Beyond this the service returns 503."""
+    """Requests in progress whose body has arrived. Beyond this the service returns 503."""
     max_held_bodies: int = 8
-    """Bodies of ``max_bytes`` that are held at once; smaller ones are more."""
+    """Memory for bodies, in multiples of ``max_bytes``. Beyond this the service returns 503."""
     threshold: float = 0.8
-    """A lower probability counts as uncertain."""
+    """Predictions with a lower probability count as uncertain."""
     api_key: str | None = None
-    """What predictions, heat maps and metrics ask for."""
+    """Required for predictions, heat maps and metrics, if given."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names the service answers to beside IP addresses and localhost; `service_guard.HostPattern` reads them."""
+    """Host names accepted beside IP addresses and localhost, as `HostPattern` parses them."""
     registry_version: str | None = None
-    """Of the model, if it came from MLflow's registry."""
+    """Version in MLflow's registry, if the model was loaded from there."""
 
 
 def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
-    """Return the service as an ASGI application."""
+    """Build the ASGI application."""
     metrics = Metrics()
     service = _Service(predictor, settings, metrics)
-
     app = FastAPI(
         title="gender-classifier",
         version=predictor.metadata.get("version", "unknown"),
@@ -90,76 +99,70 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=service.run,
-        redirect_slashes=False,  # the redirect would go to whatever host the request names
+        redirect_slashes=False,  # a redirect would go to whatever host the request names
     )
     app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, metrics=metrics)
-    app.add_middleware(Frame, metrics=metrics, paths={*PAGE, *_API})
+    app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
     _add_error_answers(app, metrics)
-    _add_api(app, service)
-    add_page(app)
+    _add_api(app, service, settings)
+    for path, (name, media_type) in _PAGE.items():
+        app.get(path, include_in_schema=False)(_serve_file(name, media_type))
     return app
 
 
-_API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json")
-
-
-def _add_api(app: FastAPI, service: "_Service") -> None:
-    settings = service.settings
-    needs_key = settings.api_key is not None
-
-    @app.post(
+def _add_api(app: FastAPI, service: "_Service", settings: Settings) -> None:
+    has_key = settings.api_key is not None
+    # HTTPBearer only documents the scheme; `check_key` checks.
+    bearer = HTTPBearer(scheme_name="key", auto_error=False)
+    guarded: dict[str, Any] = {"dependencies": [Security(bearer), Depends(service.check_key)] if has_key else []}
+    keyed = (401,) if has_key else ()
+    upload_refusals = describe_refusals(400, 403, 408, 413, 415, 422, 503, *keyed)
+    app.post(
         "/predict",
         summary="Classify one or many images",
-        description="The answers are in the order of the images. Of several, one that cannot be read is answered "
-        "with `error` in its place; a single one is refused with status 422.",
-        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
+        description="Answers are in the order of the images. Of several images, an unreadable one is answered with "
+        "`error` in its place; a single one is refused with status 422.",
+        responses=upload_refusals,
         response_model=list[Prediction | Unreadable],
-        openapi_extra=describe_body("images", settings.max_images) | describe_security(needs_key),
-    )
-    async def predict(request: Request) -> Response:
-        return await service.predict(request)
-
-    @app.post(
+        openapi_extra=describe_body("images", settings.max_images),
+        **guarded,
+    )(service.predict)
+    app.post(
         "/explain",
         summary="Heat map of one image",
-        description="Covers each part of the image in turn and says how far the probability falls (occlusion "
+        description="Covers each part of the image in turn and reports by how much the probability falls (occlusion "
         "sensitivity). Costs as much as 65 predictions.",
-        responses=describe_refusals(needs_key, 400, 403, 408, 413, 415, 422, 503),
+        responses=upload_refusals,
         response_model=Explanation,
-        openapi_extra=describe_body("image", None) | describe_security(needs_key),
-    )
-    async def explain(request: Request) -> Response:
-        return await service.explain(request)
-
-    @app.get("/model", summary="The model: version, data, figures, limits", response_model=ModelInfo)
-    async def model() -> Response:
-        return JSONResponse(service.info)
-
-    @app.get("/health", summary="Whether the service is up", response_model=Health)
-    async def health() -> Response:
-        return JSONResponse({"status": "ok"})
-
-    @app.get(
+        openapi_extra=describe_body("image", None),
+        **guarded,
+    )(service.explain)
+    app.get("/model", summary="The model: version, data, metrics, limits", response_model=ModelInfo)(service.model)
+    app.get("/health", summary="Check that the service is up", response_model=Health)(service.health)
+    app.get(
         "/metrics",
-        summary="Figures for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **describe_refusals(needs_key)},
-        openapi_extra=describe_security(needs_key),
-    )
-    async def metrics(request: Request) -> Response:
-        service.check_key(request)
-        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **describe_refusals(*keyed)},
+        **guarded,
+    )(service.metrics)
 
-    if needs_key:
-        declare_key(app)
+
+def _serve_file(name: str, media_type: str) -> Callable[[], Any]:
+    content = (resources.files("gender_classifier.serve") / "page" / name).read_bytes()
+
+    async def serve() -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return serve
 
 
 class _Service:
-    """The endpoints' work."""
+    """The endpoints."""
 
     def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
-        self.settings, self.metrics = settings, metrics
-        self.info = describe_model(predictor, settings)
+        self._settings, self._metrics = settings, metrics
+        self._info = _describe_model(predictor, settings)
         self._classes = predictor.classes
         self._key_digest = _digest(settings.api_key.encode()) if settings.api_key is not None else None
         self._decoders = Decoders(
@@ -168,28 +171,25 @@ class _Service:
             max_pixels=settings.max_pixels,
             max_bytes=settings.max_bytes,
         )
-        self._model = ThreadPoolExecutor(1, "model")
         self._batcher = Batcher(
-            predictor.compute_probs, self._model, max_batch=_MAX_BATCH, observe=metrics.batch_images.observe
+            predictor.compute_probs,
+            ThreadPoolExecutor(1, "model"),
+            max_batch=_MAX_BATCH,
+            observe=metrics.batch_images.observe,
         )
         self._capacity = Capacity(settings.max_requests, settings.max_held_bodies * settings.max_bytes)
 
     async def predict(self, request: Request) -> Response:
         with self._capacity.hold_bytes() as hold:
-            uploads = await self._receive(request, "images", self.settings.max_images, hold)
+            uploads = await self._receive(request, "images", self._settings.max_images, hold)
             with self._capacity.admit():
-                prepared = await asyncio.gather(*map(self._prepare, uploads))
-                arrays = [one for one in prepared if not isinstance(one, ImageError)]
-                if len(uploads) == 1 and not arrays:
-                    raise _refuse_image(prepared[0])
-                probs = iter(await self._batcher.compute(np.stack(arrays)) if arrays else ())
-        answers = [
-            {"name": upload.name, **self._report(one)}
-            if isinstance(one, ImageError)
-            else {"name": upload.name, **self._describe(next(probs))}
-            for upload, one in zip(uploads, prepared, strict=True)
-        ]
-        return JSONResponse(answers)
+                images = await asyncio.gather(*map(self._prepare, uploads))
+                if len(images) == 1 and isinstance(images[0], ImageError):
+                    raise RequestError(422, images[0].reason, str(images[0]))
+                readable = [image for image in images if not isinstance(image, ImageError)]
+                probs = iter(await self._batcher.compute(np.stack(readable)) if readable else ())
+        pairs = zip(uploads, images, strict=True)
+        return JSONResponse([{"name": upload.name, **self._describe(image, probs)} for upload, image in pairs])
 
     async def explain(self, request: Request) -> Response:
         with self._capacity.hold_bytes() as hold:
@@ -197,10 +197,10 @@ class _Service:
             with self._capacity.admit():
                 image = await self._prepare(upload)
                 if isinstance(image, ImageError):
-                    raise _refuse_image(image)
+                    raise RequestError(422, image.reason, str(image))
                 copies = build_occlusions(image)
                 starts = range(0, len(copies), _EXPLAIN_BATCH)
-                # One after the other: whoever asks for a prediction meanwhile is between two of them.
+                # In sequence, so that predictions of other requests run in between.
                 parts = [await self._batcher.compute(copies[start : start + _EXPLAIN_BATCH]) for start in starts]
         probs = np.concatenate(parts)
         label = int(probs[0].argmax())
@@ -208,50 +208,46 @@ class _Service:
         name, prob = self._classes[label], _as_prob(probs[0, label])
         return JSONResponse({"name": upload.name, "label": name, "prob": prob, "grid": grid})
 
+    async def model(self) -> Response:
+        return JSONResponse(self._info)
+
+    async def health(self) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self) -> Response:
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
     @asynccontextmanager
     async def run(self, _: FastAPI) -> AsyncIterator[None]:
-        """Leave nothing that decodes when the service stops."""
+        """End the decoding processes when the service stops."""
         try:
             yield
         finally:
             self._decoders.stop()
 
-    def check_key(self, request: Request) -> None:
-        """Refuse with 401 who does not bring the key."""
-        if self._key_digest is None:
-            return
+    async def check_key(self, request: Request) -> None:
+        """Reject requests without the API key with 401."""
+        assert self._key_digest is not None
         values = request.headers.getlist("authorization")
         scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        # Digests, so that the time of the comparison says nothing of the key, its length included.
+        # Digests have equal lengths, so that the time of the comparison reveals nothing about the key.
         is_right = hmac.compare_digest(_digest(key.strip(" \t").encode("latin-1")), self._key_digest)
         if scheme.lower() != "bearer" or not is_right:
-            raise RequestError(
-                401,
-                "no_key",
-                "send the service's API key as `Authorization: Bearer KEY`",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            message = "send the service's API key as `Authorization: Bearer KEY`"
+            raise RequestError(401, "no_key", message, {"WWW-Authenticate": "Bearer"})
 
     async def _receive(self, request: Request, name: str, max_images: int, hold: Callable[[int], None]) -> list[Upload]:
-        """Read the files of a request. What its head tells is refused before any of the body is read."""
-        settings = self.settings
-        self.check_key(request)
+        """Read the files of a request; what the headers show to be wrong is refused before the body is read."""
         boundary = find_boundary(request.headers.get("content-type", ""))
         length = request.headers.get("content-length", "")[:20]
-        check_length(int(length) if length.isdecimal() else 0, settings.max_bytes)
+        max_bytes = self._settings.max_bytes
+        check_length(int(length) if length.isdecimal() else 0, max_bytes)
         self._capacity.check_room()
+        reading = read_uploads(
+            request.stream(), boundary, name=name, max_images=max_images, max_bytes=max_bytes, hold=hold
+        )
         try:
-            return await asyncio.wait_for(
-                read_uploads(
-                    request.stream(),
-                    boundary,
-                    name=name,
-                    max_images=max_images,
-                    max_bytes=settings.max_bytes,
-                    hold=hold,
-                ),
-                _BODY_SECONDS,
-            )
+            return await asyncio.wait_for(reading, _BODY_SECONDS)
         except TimeoutError:
             raise RequestError(408, "slow", f"the request took more than {_BODY_SECONDS} s to arrive") from None
 
@@ -260,26 +256,29 @@ class _Service:
             image = await asyncio.wrap_future(self._decoders.submit(upload.data))
         except ImageError as error:
             return error
-        self.metrics.images.inc()
+        self._metrics.images.inc()
         return image
 
-    def _report(self, error: ImageError) -> dict[str, object]:
-        self.metrics.errors.labels(error.reason).inc()
-        return {"error": {"reason": error.reason, "message": str(error)}}
-
-    def _describe(self, probs: NDArray[np.float32]) -> dict[str, object]:
+    def _describe(
+        self, image: NDArray[np.uint8] | ImageError, all_probs: Iterator[NDArray[np.float32]]
+    ) -> dict[str, object]:
+        """Return the answer for one image; that of a readable one takes the next of ``all_probs``."""
+        if isinstance(image, ImageError):
+            self._metrics.errors.labels(image.reason).inc()
+            return {"error": {"reason": image.reason, "message": str(image)}}
+        probs = next(all_probs)
         label = int(probs.argmax())
         prob = _as_prob(probs[label])
         return {
             "label": self._classes[label],
             "prob": prob,
-            "uncertain": prob < self.settings.threshold,
+            "uncertain": prob < self._settings.threshold,
             "probs": {name: _as_prob(value) for name, value in zip(self._classes, probs, strict=True)},
         }
 
 
-def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object]:
-    """Return what ``GET /model`` answers; what a file of an older version lacks is null or empty."""
+def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, object]:
+    """Return the answer of ``GET /model``; entries that the model file lacks are null or empty."""
     metadata = predictor.metadata
     return {
         "version": metadata.get("version"),
@@ -287,7 +286,7 @@ def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object
         "data_digest": metadata.get("data_digest"),
         "classes": list(predictor.classes),
         "image_size": predictor.image_size,
-        "metrics": _read_metrics(metadata),
+        "metrics": _parse_metrics(metadata.get("metrics", "{}")),
         "limits": metadata.get("limits", ""),
         "threshold": settings.threshold,
         "needs_key": settings.api_key is not None,
@@ -300,10 +299,10 @@ def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object
     }
 
 
-def _read_metrics(metadata: Mapping[str, str]) -> dict[str, float]:
+def _parse_metrics(text: str) -> dict[str, float]:
+    """Return the finite numbers in a JSON object; none of a malformed text."""
     try:
-        entries = json.loads(metadata.get("metrics", "{}")).items()
-        found = {key: float(value) for key, value in entries if isinstance(value, (int, float))}
+        found = {key: float(value) for key, value in json.loads(text).items() if isinstance(value, (int, float))}
     except (ValueError, AttributeError, OverflowError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}
@@ -317,16 +316,11 @@ def _as_prob(value: np.float32) -> float:
     return round(min(max(float(value), 0.0), 1.0), 6)
 
 
-def _refuse_image(error: NDArray[np.uint8] | ImageError) -> RequestError:
-    assert isinstance(error, ImageError)
-    return RequestError(422, error.reason, str(error))
-
-
 def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestError)
     async def refuse(request: Request, error: RequestError) -> Response:
         metrics.errors.labels(error.reason).inc()
-        # A client that asked whether to send its body does not send it now; the next request would be taken for it.
+        # After `Expect`, the client does not send the body; the connection's next request would be read as it.
         close = {"Connection": "close"} if "expect" in request.headers else {}
         return build_failure(error.status, error.reason, str(error), error.headers | close)
 
@@ -336,10 +330,9 @@ def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"
-        return build_failure(
-            error.status_code, "not_found" if error.status_code == 404 else "refused", message, headers
-        )
+        reason = "not_found" if error.status_code == 404 else "refused"
+        return build_failure(error.status_code, reason, message, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def drop(_: Request, __: ClientDisconnect) -> Response:
-        return build_failure(400, "disconnected", "the client has gone")
+        return build_failure(400, "disconnected", "the client has disconnected")

@@ -1,4 +1,4 @@
-"""Predictions of many requests computed together: what arrives while the model runs is its next batch."""
+"""Dynamic batching: requests that arrive while the model runs form its next batch."""
 
 import asyncio
 from collections import deque
@@ -12,10 +12,9 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Batcher:
-    """A queue in front of ``compute``; for the coroutines of one event loop.
+    """A queue in front of a model, for the coroutines of one event loop.
 
-    Nobody waits for company: an idle model starts at once, with what there is. Batches form by themselves when requests
-    come faster than the model answers.
+    An idle model starts at once with what there is; nothing waits for a batch to fill.
     """
 
     def __init__(
@@ -26,13 +25,13 @@ class Batcher:
         max_batch: int,
         observe: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Run ``compute`` in ``executor``, on at most ``max_batch`` images unless one submission has more.
+        """Create an empty queue.
 
         Args:
             compute: uint8 (N, S, S, 3) to float32 (N, C).
-            executor: of one thread, so that calls do not compete for the cores.
-            max_batch: images a call.
-            observe: is told the number of images of each call.
+            executor: runs ``compute``; one thread, so that calls do not compete for the cores.
+            max_batch: images per call, unless a single submission has more.
+            observe: called with the number of images of each call.
         """
         self._compute, self._executor, self._max_batch, self._observe = compute, executor, max_batch, observe
         self._waiting: deque[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = deque()
@@ -50,33 +49,32 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                images, futures = self._take()
-                if not futures:
+                batch = self._take()
+                if not batch:
                     continue
-                self._observe(sum(map(len, images)))
-                batch = images[0] if len(images) == 1 else np.concatenate(images)
+                images = np.concatenate([part for part, _ in batch])
+                self._observe(len(images))
                 try:
-                    probs = await loop.run_in_executor(self._executor, self._compute, batch)
+                    probs = await loop.run_in_executor(self._executor, self._compute, images)
                 except Exception as error:
-                    for future in futures:
+                    for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
                     continue
-                ends = np.cumsum([len(one) for one in images])
-                for future, part in zip(futures, np.split(probs, ends[:-1]), strict=True):
-                    if not future.done():  # its client has gone
-                        future.set_result(part)
+                ends = np.cumsum([len(part) for part, _ in batch])
+                for (_, future), result in zip(batch, np.split(probs, ends[:-1]), strict=True):
+                    if not future.done():  # cancelled: the client has gone
+                        future.set_result(result)
         finally:
             self._runner = None
 
-    def _take(self) -> tuple[list[NDArray[np.uint8]], list[asyncio.Future[NDArray[np.float32]]]]:
-        images: list[NDArray[np.uint8]] = []
-        futures: list[asyncio.Future[NDArray[np.float32]]] = []
+    def _take(self) -> list[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]]:
+        """Remove the next batch from the queue, without cancelled submissions."""
+        batch: list[tuple[NDArray[np.uint8], asyncio.Future[NDArray[np.float32]]]] = []
         count = 0
-        while self._waiting and (not images or count + len(self._waiting[0][0]) <= self._max_batch):
-            one, future = self._waiting.popleft()
+        while self._waiting and (not batch or count + len(self._waiting[0][0]) <= self._max_batch):
+            images, future = self._waiting.popleft()
             if not future.done():
-                images.append(one)
-                futures.append(future)
-                count += len(one)
-        return images, futures
+                batch.append((images, future))
+                count += len(images)
+        return batch

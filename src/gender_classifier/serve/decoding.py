@@ -1,19 +1,19 @@
-"""Images that strangers send, decoded in processes of their own: with a deadline, and with a limit of memory.
+"""Decoding of untrusted images in separate processes, with a deadline and a memory limit.
 
-A decoder that hangs, crashes or fills the memory takes its process with it; the image is refused, and the next one gets
-a new process. Each process is started without this one's modules or open files, and ends when this one is gone.
+A decoder that hangs, crashes or fills the memory takes only its process down: the image is rejected, and the next one
+gets a new process. Processes inherit neither modules nor open files, and end when the service is gone.
 """
 
 import json
 import os
 import queue
 import signal
-import struct
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO
+from multiprocessing import Pipe
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,43 +22,43 @@ from gender_classifier.data.images import MAX_BYTES_PER_PIXEL
 from gender_classifier.errors import ImageError, ServiceError
 
 DEADLINE = 5.0
-"""s for one image. The slowest one that is accepted, 25 million px, takes some 1.5 s on one core."""
+"""s per image. The slowest accepted image, 25 million px, takes about 1.5 s on one core."""
 
 _SPARE_BYTES = 128 * 2**20
-"""What codecs and the interpreter may take beside image and file."""
+"""Memory for codecs and the interpreter, beside image and file."""
 
-_FAREWELL = 0.5
-"""s that a process whose pipes are closed has to end by itself, so that its status says what ended it."""
+_EXIT_SECONDS = 0.5
+"""s to exit after the connection is closed, so that the exit status tells the cause."""
 
-IMAGE, ARRAY, REFUSED, REFUSED_AND_FULL = b"?", b"=", b"!", b"-"
-"""Kinds of messages. A process that keeps much memory after it refused an image ends, and is replaced."""
+ARRAY, REFUSED, REFUSED_AND_FULL = b"=", b"!", b"-"
+"""First byte of an answer. After REFUSED_AND_FULL the process exits, since the image left it with too much memory."""
 
-_HEAD = struct.Struct("<cI")
-
-# Its sys.path is this process's: `-m` would put the working folder in front, whoever writes there.
+# `-m` would put the working folder, to which others may write, in front of sys.path.
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from gender_classifier.serve.decoding_process import serve; "
     "serve(*map(float, sys.argv[2:]))"
 )
 
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every thread would reserve memory
+
 
 class Decoders:
-    """A fixed number of decoding processes."""
+    """A pool of decoding processes."""
 
     def __init__(self, count: int, *, image_size: int, max_pixels: int, max_bytes: int) -> None:
-        """Prepare ``count`` processes; each starts with its first image, which takes some 0.2 s.
+        """Prepare ``count`` processes; each starts with its first image, which takes about 0.2 s.
 
         Args:
             count: processes.
             image_size: S, px.
-            max_pixels: larger images are refused.
-            max_bytes: of the longest file.
+            max_pixels: larger images are rejected.
+            max_bytes: size of the largest file.
         """
         memory = MAX_BYTES_PER_PIXEL * max_pixels + 4 * max_bytes + _SPARE_BYTES
         self._arguments = [str(number) for number in (image_size, max_pixels, DEADLINE, memory)]
         self._shape = (image_size, image_size, 3)
-        # As many threads as processes: each takes the process that was used last.
+        # As many threads as processes; each takes the most recently used process.
         self._threads = ThreadPoolExecutor(count, "decode")
         self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
         for _ in range(count):
@@ -67,10 +67,10 @@ class Decoders:
         weakref.finalize(self, _end_all, self._started)
 
     def submit(self, data: bytes) -> Future[NDArray[np.uint8]]:
-        """Begin to do what :func:`~gender_classifier.data.images.to_array` does, as soon as a process is free.
+        """Schedule :func:`~gender_classifier.data.images.to_array` for an image file's content.
 
-        The future's error is an ImageError as there; one of ``too_slow`` or ``too_large``, where the image takes more
-        time or memory than it is given; or a ServiceError, where no process can be started.
+        The future's exception is the ImageError of that function; one with the reason ``too_slow`` or ``too_large``, if
+        the image exceeds its time or memory; or a ServiceError, if no process can be started.
         """
         future = self._threads.submit(self._decode, data)
         self._waiting.add(future)
@@ -78,7 +78,7 @@ class Decoders:
         return future
 
     def stop(self) -> None:
-        """Cancel what waits, and end what is being decoded, on the spot; later images are decoded again."""
+        """Cancel waiting images and kill busy processes; images submitted later are decoded again."""
         for future in tuple(self._waiting):
             future.cancel()
         for process in tuple(self._busy):
@@ -92,8 +92,9 @@ class Decoders:
                 process = None
             process = process or self._start()
             self._busy.add(process)
-            kind, content = _ask(process, data)
+            answer = process.ask(data)
             self._busy.discard(process)
+            kind, content = answer[:1], answer[1:]
             if kind == ARRAY:
                 return np.frombuffer(content, np.uint8).reshape(self._shape)
             if kind != REFUSED:
@@ -102,96 +103,54 @@ class Decoders:
             if kind in (REFUSED, REFUSED_AND_FULL):
                 reason, message = content.decode().split("\n")
                 raise ImageError(reason, message)
-            raise _explain_end(status)
+            if status == -signal.SIGALRM:
+                raise ImageError("too_slow", f"takes more than {DEADLINE:g} s to decode; save it again, as JPEG or PNG")
+            raise ImageError(
+                "unreadable", f"the decoder ended without an answer (status {status}); save it again, as PNG"
+            )
         finally:
             self._idle.put(process)
 
-    def _drop(self, process: "_Process") -> int:
-        """End a process and return its status."""
-        self._started.discard(process)
-        return _end(process)
-
     def _start(self) -> "_Process":
-        command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(sys.path), *self._arguments]
         try:
-            process = subprocess.Popen(  # noqa: S603  this interpreter and program
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=os.environ | _ONE_THREAD
-            )
+            process = _Process(self._arguments)
         except OSError as error:
             raise ServiceError(f"a decoding process cannot be started ({error.strerror})") from None
         self._started.add(process)
         return process
 
-
-def _explain_end(status: int) -> ImageError:
-    if status == -signal.SIGALRM:
-        return ImageError("too_slow", f"takes more than {DEADLINE:g} s to decode; save it again, as JPEG or PNG")
-    return ImageError("unreadable", f"the decoder ended without an answer (status {status}); save it again, as PNG")
+    def _drop(self, process: "_Process") -> int:
+        self._started.discard(process)
+        return process.end()
 
 
-_Process = subprocess.Popen[bytes]
+class _Process(subprocess.Popen[bytes]):
+    """A decoding process, and the connection to it."""
 
+    def __init__(self, arguments: Iterable[str]) -> None:
+        self._connection, theirs = Pipe()
+        command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(sys.path), *arguments]
+        with theirs:
+            super().__init__(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=os.environ | _ONE_THREAD)
 
-def _ask(process: _Process, data: bytes) -> tuple[bytes, bytes]:
-    """Return kind and content of the answer; two empty ones where the process has ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        write_message(process.stdin, IMAGE, data)
-        return read_message(process.stdout)
-    except OSError:
-        return b"", b""
+    def ask(self, data: bytes) -> bytes:
+        """Return the answer about an image, or an empty one if the process has ended."""
+        try:
+            self._connection.send_bytes(data)
+            return self._connection.recv_bytes()
+        except (EOFError, OSError):
+            return b""
 
-
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each would reserve memory
-
-
-def write_message(file: IO[bytes], kind: bytes, content: bytes) -> None:
-    """Write a message of one byte's ``kind``."""
-    _write_all(file, _HEAD.pack(kind, len(content)))
-    _write_all(file, content)
-
-
-def read_message(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """Return kind and content of the next message; two empty ones at the end.
-
-    Raises:
-        OSError: the pipe broke.
-    """
-    head = _read_exactly(file, _HEAD.size)
-    if len(head) < _HEAD.size:
-        return b"", b""
-    kind, length = _HEAD.unpack(head)
-    content = _read_exactly(file, length)
-    return (kind, content) if len(content) == length else (b"", b"")
-
-
-def _read_exactly(file: IO[bytes], length: int) -> bytes:
-    parts, missing = list[bytes](), length
-    while missing and (part := file.read(missing)):
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    def end(self) -> int:
+        """Close the connection, kill the process if it does not exit, and return its status."""
+        self._connection.close()
+        try:
+            return self.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
 
 
 def _end_all(processes: set[_Process]) -> None:
     while processes:
-        _end(processes.pop())
-
-
-def _end(process: _Process) -> int:
-    """Close a process's pipes, end it if it lives, and return its status."""
-    for file in (process.stdin, process.stdout):
-        if file is not None:
-            file.close()
-    try:
-        return process.wait(_FAREWELL)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+        processes.pop().end()

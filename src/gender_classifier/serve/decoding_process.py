@@ -1,55 +1,54 @@
-"""What runs in a decoding process: images from standard input, arrays or reasons to standard output."""
+"""The program of a decoding process: images come in, arrays or reasons for a refusal go out."""
 
 import os
 import resource
 import signal
 import warnings
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import ImageError
-from gender_classifier.serve.decoding import ARRAY, IMAGE, REFUSED, REFUSED_AND_FULL, read_message, write_message
+from gender_classifier.serve.decoding import ARRAY, REFUSED, REFUSED_AND_FULL
 
 
 def serve(image_size: float, max_pixels: float, deadline: float, memory: float) -> None:
-    """Answer until standard input ends, that is, until the service is gone.
+    """Answer on the socket that is standard input until the service closes it.
 
     Args:
         image_size: S, px.
-        max_pixels: larger images are refused.
-        deadline: s; the kernel ends this process where an image takes longer, whatever the decoder is at.
-        memory: bytes of address space, beside those that are in use at the start.
+        max_pixels: larger images are rejected.
+        deadline: s per image, after which the kernel ends this process, whatever the decoder is doing.
+        memory: bytes of address space, in addition to those used at the start.
     """
-    # The terminal's Ctrl-C, or a stop of a whole group, is the service's to judge: it may still want answers.
+    # Ctrl-C or a signal to the whole group is handled by the service, which may still need answers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     enough = _limit_memory(int(memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.filterwarnings("ignore", module="PIL")
-    requests = os.fdopen(os.dup(0), "rb", buffering=0)
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    connection: Connection = Connection(os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):  # codecs write remarks on damaged files
+    for descriptor in (0, 1, 2):  # codecs print messages about damaged files
         os.dup2(null, descriptor)
-    while (message := read_message(requests))[0] == IMAGE:
-        signal.setitimer(signal.ITIMER_REAL, deadline)
-        kind, content = _answer(message[1], int(image_size), int(max_pixels))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        full = kind == REFUSED and _measure_memory() > enough
-        try:
-            write_message(answers, REFUSED_AND_FULL if full else kind, content)
-        except OSError:  # the service is gone
-            break
-        if full:
-            break
-    os._exit(0)  # nothing is left to be written
+    is_full = False
+    with suppress(EOFError, OSError):  # the service is gone
+        while not is_full:
+            data = connection.recv_bytes()
+            signal.setitimer(signal.ITIMER_REAL, deadline)
+            kind, content = _answer(data, int(image_size), int(max_pixels))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            is_full = kind == REFUSED and _measure_memory() > enough
+            connection.send_bytes((REFUSED_AND_FULL if is_full else kind) + content)
+    os._exit(0)  # there is nothing to flush
 
 
 def _limit_memory(memory: int) -> float:
-    """Return how many bytes of address space are no reason to end."""
+    """Limit the address space; return above how many bytes the process should be replaced after a refusal."""
     used = _measure_memory()
-    if not used:  # not Linux; macOS does not keep such limits either
+    if not used:  # not Linux; macOS does not enforce such limits either
         return float("inf")
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     return used + memory / 4

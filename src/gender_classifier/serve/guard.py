@@ -1,4 +1,4 @@
-"""Checks before routing: the host names the service answers to, and the pages that may post to it."""
+"""Checks before routing: host names (DNS rebinding) and origins of pages (cross-site requests)."""
 
 import ipaddress
 import re
@@ -8,40 +8,38 @@ from functools import cached_property, lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gender_classifier.serve.middleware import Metrics, build_failure
+from gender_classifier.serve.middleware import Metrics, Refusal, build_failure
 
-# In lower case. Labels may hold `_`, as container names do.
+# In lower case. Labels may contain `_`, as container names do.
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?(?::([0-9]{0,5}))?")
 _ORIGIN = re.compile(r"(https?)://(.+)")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Methods that a page of another origin may use: they change and compute nothing, and it cannot read the answers.
+# Methods allowed to pages of other origins: they change and compute nothing, and the page cannot read the answers.
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _ANY = "*"
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A host and its port, as in a ``Host`` header or an origin; ``port`` None means that none was given."""
+    """Host and port of a ``Host`` header or an origin; ``port`` is None if not given."""
 
     host: str
     port: int | None
 
     @cached_property
     def is_local(self) -> bool:
-        """True for an IP address or localhost: names that no stranger's DNS can point here."""
+        """True for an IP address or localhost, which an attacker's DNS cannot point here."""
         if self.host == "localhost" or self.host.endswith(".localhost"):
             return True
+        kind = ipaddress.IPv6Address if self.host.startswith("[") else ipaddress.IPv4Address
         try:
-            if self.host.startswith("["):
-                ipaddress.IPv6Address(self.host[1:-1])
-            else:
-                ipaddress.IPv4Address(self.host)
+            kind(self.host.strip("[]"))
         except ValueError:
             return False
         return True
 
 
-@lru_cache(maxsize=64)  # nearly every request names the same host
+@lru_cache(maxsize=64)  # nearly all requests name the same host
 def parse_authority(text: str) -> Authority | None:
     """Return host (lower case, without a final dot) and port; None if ``text`` is malformed."""
     found = _AUTHORITY.fullmatch(text.lower())
@@ -52,7 +50,7 @@ def parse_authority(text: str) -> Authority | None:
 
 @dataclass(frozen=True)
 class HostPattern:
-    """One entry of the allowed hosts: any host, one name, or all names below one; on any port or on one."""
+    """An entry of the allowed hosts: any host, a name, or all its subdomains; on any port or a given one."""
 
     name: str
     below: bool = False
@@ -60,24 +58,23 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> "HostPattern":
-        """Read ``*``, ``NAME``, ``*.NAME``, or either with ``:PORT``.
+        """Parse ``*``, ``NAME``, ``*.NAME``, or one of the latter two with ``:PORT``.
 
         Raises:
-            ValueError: anything else.
+            ValueError: ``text`` is malformed.
         """
         if text == _ANY:
             return cls(_ANY)
-        below = text.startswith("*.")
-        found = parse_authority(text[2:] if below else text)
+        found = parse_authority(text.removeprefix("*."))
         if found is None or text.endswith(":"):
             raise ValueError(
                 f"{text!r} is not a host name; use names such as faces.example.org, faces.example.org:8000 or "
                 "*.example.org, separated by commas, or * for any"
             )
-        return cls(found.host, below, found.port)
+        return cls(found.host, text.startswith("*."), found.port)
 
     def matches(self, authority: Authority) -> bool:
-        """True if ``authority`` is covered by this entry."""
+        """Return True if this entry allows ``authority``."""
         ports = _DEFAULT_PORTS.values() if authority.port is None else (authority.port,)
         if self.port is not None and self.port not in ports:
             return False
@@ -87,14 +84,14 @@ class HostPattern:
 
 
 class Guard:
-    """ASGI middleware that refuses foreign host names (DNS rebinding) and posts of other origins' pages."""
+    """ASGI middleware that rejects foreign host names and unsafe requests from pages of other origins."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], metrics: Metrics) -> None:
-        """Wrap ``app``.
+        """Wrap an application.
 
         Args:
-            app: what answers requests that pass.
-            allowed_hosts: entries that `HostPattern.parse` reads; IP addresses and localhost always pass.
+            app: answers the requests that pass.
+            allowed_hosts: entries for `HostPattern.parse`; IP addresses and localhost always pass.
             metrics: counts refusals by reason.
 
         Raises:
@@ -109,35 +106,32 @@ class Guard:
         if refusal is None:
             await self._app(scope, receive, send)
             return
-        self._metrics.errors.labels(refusal[1]).inc()
+        self._metrics.errors.labels(refusal.reason).inc()
         await build_failure(*refusal)(scope, receive, send)
 
-    def _check(self, scope: Scope) -> tuple[int, str, str] | None:
+    def _check(self, scope: Scope) -> Refusal | None:
         hosts = _find_values(scope, b"host")
         if len(hosts) != 1:
-            return 400, "host", f"the request has {len(hosts)} Host headers; send exactly one"
+            return Refusal(400, "host", f"the request has {len(hosts)} Host headers; send exactly one")
+        named = f"Host {hosts[0][:100]!r}"
         host = parse_authority(hosts[0])
         if host is None:
-            return 400, "host", f"Host {hosts[0][:100]!r} is not a host name or an IP address; check the address"
+            return Refusal(400, "host", f"{named} is not a host name or an IP address; check the address")
         if not host.is_local and not any(pattern.matches(host) for pattern in self._patterns):
-            return (
-                421,
-                "host",
-                f"Host {hosts[0][:100]!r} is not a name of this service; use its IP address or localhost, or start it "
-                "with --allowed-hosts",
-            )
-        if scope["method"] not in _SAFE_METHODS and not _is_own_page(
-            _find_values(scope, b"sec-fetch-site"), _find_values(scope, b"origin"), host
-        ):
-            return 403, "origin", "a page of another origin may not post to this service; use the service's own page"
+            advice = "use its IP address or localhost, or start it with --allowed-hosts"
+            return Refusal(421, "host", f"{named} is not a name of this service; {advice}")
+        sites, origins = _find_values(scope, b"sec-fetch-site"), _find_values(scope, b"origin")
+        if scope["method"] not in _SAFE_METHODS and not _is_same_origin(sites, origins, host):
+            message = "a page of another origin may not post to this service; use the service's own page"
+            return Refusal(403, "origin", message)
         return None
 
 
-def _is_own_page(sites: Sequence[str], origins: Sequence[str], host: Authority) -> bool:
-    """True unless the browser says that a page of another origin asks.
+def _is_same_origin(sites: Sequence[str], origins: Sequence[str], host: Authority) -> bool:
+    """Return False if the browser says that the request comes from a page of another origin.
 
-    ``Sec-Fetch-Site`` goes first: no page can set it, and it stays true behind a proxy that changes ``Host``. Browsers
-    send it over TLS and to loopback; for others there is ``Origin``. Programs send neither.
+    ``Sec-Fetch-Site`` takes precedence: pages cannot set it, and it is right behind a proxy that changes ``Host``.
+    Browsers send it over TLS and to loopback, and ``Origin`` otherwise. Other programs send neither.
     """
     if sites:
         return all(site in ("same-origin", "none") for site in sites)

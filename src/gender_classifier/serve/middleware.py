@@ -1,8 +1,9 @@
-"""What is around every answer of the service: HEAD, security headers, and figures for Prometheus."""
+"""Middleware of all endpoints: HEAD, security headers, errors and Prometheus metrics."""
 
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.responses import JSONResponse
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gender_classifier.common.terminal import printable
 
 _SECURITY = {
-    # blob: is the images that the page shows before, and without, any upload.
+    # blob: allows the page's previews of images that are not uploaded yet.
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
     "object-src 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -22,19 +23,27 @@ _SECURITY = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in _SECURITY.items()]
-"""What every answer carries."""
+"""Headers of every answer."""
+
+
+class Refusal(NamedTuple):
+    """Status, one word for programs and one line for people."""
+
+    status: int
+    reason: str
+    message: str
 
 
 def build_failure(status: int, reason: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return a refusal. What ``message`` quotes of a request cannot break its line or control a terminal."""
+    """Build a refusal; quotes of the request in ``message`` are made printable."""
     return JSONResponse({"error": {"reason": reason, "message": printable(message)}}, status, headers)
 
 
 class Metrics:
-    """What Prometheus reads; of one application, not of the process."""
+    """Prometheus metrics of one application."""
 
     def __init__(self) -> None:
-        """Count from zero."""
+        """Create the metrics in a new registry."""
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "gender_classifier_requests", "Requests answered", ["path", "status"], registry=self._registry
@@ -58,19 +67,19 @@ class Metrics:
         )
 
     def render(self) -> bytes:
-        """Return the figures in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class Frame:
-    """ASGI middleware: HEAD wherever GET works, security headers, and time and status for Prometheus."""
+    """ASGI middleware for HEAD requests, security headers, unexpected errors, and time and status for Prometheus."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
-        """Wrap ``app``; requests are counted by path, those outside ``paths`` together as ``other``."""
+        """Wrap ``app``; requests to paths outside ``paths`` are counted as ``other``."""
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; HEAD as GET, without the body. Whatever fails inside is a 500 of the usual form."""
+        """Answer a request; HEAD like GET without the body, and an unexpected error with 500."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,13 +98,13 @@ class Frame:
 
         try:
             await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_framed)
-        except asyncio.CancelledError:  # the server stops, and the request has not ended in time
+        except asyncio.CancelledError:  # the server stops and the request takes too long
             if not has_begun:
                 failure = build_failure(503, "stopping", "the service is shutting down; try again later")
                 await failure(scope, receive, send_framed)
         except Exception:
             if not has_begun:
-                failure = build_failure(500, "internal", "a defect of the service; its log says more")
+                failure = build_failure(500, "internal", "internal error; see the service's log")
                 await failure(scope, receive, send_framed)
             raise
         finally:

@@ -1,73 +1,72 @@
-"""What the service answers with: the schemas of its OpenAPI document."""
+"""Schemas of the service's OpenAPI document."""
 
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
-    """Why something was refused."""
+    """Reason why a request or an image was refused."""
 
     reason: str = Field(description="one word for programs", examples=["truncated"])
     message: str = Field(description="one line for people")
 
 
 class Failure(BaseModel):
-    """The answer to a request that was refused as a whole."""
+    """Answer to a refused request."""
 
     error: Problem
 
 
 class Prediction(BaseModel):
-    """What the model says of one image."""
+    """Classification of one image."""
 
-    name: str = Field(description="the file's name as it was sent")
-    label: str = Field(description="the likeliest class")
+    name: str = Field(description="the file's name as sent")
+    label: str = Field(description="the most probable class")
     prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
     uncertain: bool = Field(description="`prob` is below the service's threshold")
     probs: dict[str, float] = Field(description="calibrated probability of each class")
 
 
 class Unreadable(BaseModel):
-    """One image of several that could not be read; the others are answered."""
+    """An unreadable image among several; the others are classified."""
 
-    name: str = Field(description="the file's name as it was sent")
+    name: str = Field(description="the file's name as sent")
     error: Problem
 
 
 class Explanation(BaseModel):
-    """What the model looked at in one image."""
+    """Occlusion sensitivity of one image."""
 
-    name: str = Field(description="the file's name as it was sent")
-    label: str = Field(description="the likeliest class")
+    name: str = Field(description="the file's name as sent")
+    label: str = Field(description="the most probable class")
     prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
     grid: list[list[float]] = Field(
-        description="rows from top to bottom: how far `prob` falls when this part of the image is covered"
+        description="rows from top to bottom: by how much `prob` falls when this part of the image is covered"
     )
 
 
 class Accepted(BaseModel):
-    """What one request may hold."""
+    """Limits of one request."""
 
-    max_bytes: int = Field(description="of the whole request")
+    max_bytes: int = Field(description="size of the whole request")
     max_images: int
-    max_pixels: int = Field(description="width times height of one image")
+    max_pixels: int = Field(description="width times height of an image")
     formats: list[str]
 
 
 class ModelInfo(BaseModel):
-    """The model that answers, and its limits."""
+    """The loaded model and its limits."""
 
-    version: str | None = Field(description="of the package that made the file")
-    registry_version: str | None = Field(description="in MLflow's registry, if it was taken from there")
-    data_digest: str | None = Field(description="of the data it was trained on")
+    version: str | None = Field(description="version of the package that wrote the model file")
+    registry_version: str | None = Field(description="version in MLflow's registry, if loaded from there")
+    data_digest: str | None = Field(description="digest of the training data")
     classes: list[str]
     image_size: int = Field(description="px; images are scaled to this width and height")
-    metrics: dict[str, float] = Field(description="figures on the test set")
-    limits: str = Field(description="Markdown; empty where the file says nothing")
-    threshold: float = Field(description="a lower probability counts as uncertain")
-    needs_key: bool = Field(description="predictions want `Authorization: Bearer KEY`")
+    metrics: dict[str, float] = Field(description="metrics on the test set")
+    limits: str = Field(description="known limits, in Markdown; empty if the file has none")
+    threshold: float = Field(description="predictions with a lower probability count as uncertain")
+    needs_key: bool = Field(description="predictions require `Authorization: Bearer KEY`")
     accepts: Accepted
 
 
@@ -78,21 +77,20 @@ class Health(BaseModel):
 
 
 _REFUSALS = {
-    400: "The body is not a whole multipart/form-data body.",
+    400: "The body is not a complete multipart/form-data body.",
     401: "The API key is missing or wrong.",
-    403: "A page of another origin asks.",
+    403: "The request comes from a page of another origin.",
     408: "The body took too long to arrive.",
-    413: "More bytes than are accepted.",
+    413: "The body is too large.",
     415: "The body is not multipart/form-data.",
-    422: "There is no image or too many, it cannot be read, or it came in an unknown field.",
+    422: "There are no images or too many, the image cannot be read, or a field is unknown.",
     503: "The service is busy; try again.",
 }
 
 
-def describe_refusals(needs_key: bool, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of ``statuses``, and of 401 if a key is asked for."""
-    keyed = (401,) if needs_key else ()
-    return {status: {"model": Failure, "description": _REFUSALS[status]} for status in sorted((*statuses, *keyed))}
+def describe_refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of ``statuses``."""
+    return {status: {"model": Failure, "description": _REFUSALS[status]} for status in sorted(statuses)}
 
 
 def describe_body(name: str, max_images: int | None) -> dict[str, Any]:
@@ -106,20 +104,3 @@ def describe_body(name: str, max_images: int | None) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-def describe_security(needs_key: bool) -> dict[str, Any]:
-    """Return what an operation that asks for the key says of it."""
-    return {"security": [{"key": []}]} if needs_key else {}
-
-
-def declare_key(app: FastAPI) -> None:
-    """Add the key's scheme to the OpenAPI document."""
-    build = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = build()
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

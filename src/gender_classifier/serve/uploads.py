@@ -1,4 +1,4 @@
-"""The images of one request: multipart bodies read into memory within stated bounds, and never onto disk."""
+"""Multipart uploads, read into memory within limits and never written to disk."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,56 +9,56 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-_MAX_NAME = 200  # characters of a file's name that are given back
+_MAX_NAME = 200  # characters of a file's name in answers
 _MAX_BOUNDARY = 70  # RFC 2046, section 5.1.1
-_MAX_DISPOSITION = 8192  # characters of a part's header that are searched
+_MAX_DISPOSITION = 8192  # characters of a part's header that are parsed
 
-# One parameter of a header; quoted values are matched whole, so that nothing inside them is taken for a parameter.
+# A header's parameter; quoted values are matched whole, so that nothing inside them is read as a parameter.
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 # RFC 8187: charset, language, then percent-encoded bytes.
 _EXTENDED_VALUE = re.compile(r"(?i)(utf-8|iso-8859-1)'[^']*'((?:[!#$&+.^_`|~0-9a-z-]|%[0-9a-f]{2})*)")
 
 
 class RequestError(Exception):
-    """What is wrong with a request: an HTTP status, one word for programs, one line for people."""
+    """A refused request: HTTP status, one word for programs, one line for people."""
 
     def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
-        """Keep what the answer is made of."""
+        """Store the parts of the answer."""
         super().__init__(message)
         self.status, self.reason, self.headers = status, reason, headers or {}
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One image as it was sent. ``name`` is the client's, and means nothing here."""
+    """An image as sent. ``name`` is chosen by the client and has no meaning to the service."""
 
     name: str
     data: bytes
 
 
 class Capacity:
-    """How much there may be at once: requests that are worked on, and bytes of bodies, also of those still arriving."""
+    """Limits on concurrent work: requests being processed, and bytes of bodies, including those still arriving."""
 
     def __init__(self, max_requests: int, max_bytes: int) -> None:
-        """Refuse what exceeds either."""
+        """Start with nothing in use."""
         self._max_requests, self._max_bytes = max_requests, max_bytes
         self._requests = self._bytes = 0
 
     def check_room(self) -> None:
-        """Refuse a request before its body is read.
+        """Check that another request may be processed.
 
         Raises:
-            RequestError: 503, as many requests as are allowed are worked on.
+            RequestError: 503, the limit is reached.
         """
         if self._requests >= self._max_requests:
             raise _busy(f"{self._requests} requests are being worked on")
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Count one request whose body has arrived until the block ends: a slow sender takes nobody's place.
+        """Count a request as being processed. Called after its body has arrived, so that slow senders take no place.
 
         Raises:
-            RequestError: 503, there is no room.
+            RequestError: 503, the limit is reached.
         """
         self.check_room()
         self._requests += 1
@@ -69,7 +69,7 @@ class Capacity:
 
     @contextmanager
     def hold_bytes(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that counts bytes of a body, until the block ends; it raises RequestError (503)."""
+        """Yield a function that reserves bytes until the block ends, or raises RequestError (503)."""
         held = 0
 
         def hold(count: int) -> None:
@@ -86,10 +86,10 @@ class Capacity:
 
 
 def find_boundary(content_type: str) -> bytes:
-    """Return the boundary that a multipart/form-data content type names.
+    """Return the boundary of a multipart/form-data content type.
 
     Raises:
-        RequestError: 415, it is another content type or has no usable boundary.
+        RequestError: 415, it is another content type, or the boundary is missing or invalid.
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
@@ -107,20 +107,20 @@ async def read_uploads(
     name: str,
     max_images: int,
     max_bytes: int,
-    hold: Callable[[int], None] = lambda _: None,
+    hold: Callable[[int], None],
 ) -> list[Upload]:
-    """Read the files of a multipart/form-data body, in their order.
+    """Read the files of a multipart/form-data body, in order.
 
     Args:
-        chunks: the body as it arrives; what it says of its own length is not believed.
-        boundary: of the body's parts; see `find_boundary`.
-        name: of the only field there may be.
-        max_images: files; one more is refused as soon as it begins.
-        max_bytes: of the whole body.
-        hold: is told the length of each chunk, and may refuse it.
+        chunks: the body as it arrives; its length is measured, not taken from a header.
+        boundary: boundary of the parts, see `find_boundary`.
+        name: name of the only field allowed.
+        max_images: maximum number of files, checked at the start of each.
+        max_bytes: maximum length of the whole body.
+        hold: called with the length of each chunk; may refuse it.
 
     Raises:
-        RequestError: 400, 413 or 422.
+        RequestError: 400, 413, 422, or raised by ``hold``.
     """
     form = _Form(name, max_images)
     parser = MultipartParser(
@@ -144,7 +144,8 @@ async def read_uploads(
         try:
             parser.write(chunk)
         except FormParserError as error:
-            raise RequestError(400, "malformed", f"not a multipart/form-data body ({_first_line(error)})") from None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RequestError(400, "malformed", f"not a multipart/form-data body ({reason})") from None
     if not form.is_whole:
         raise RequestError(400, "malformed", "the multipart/form-data body ends before its last boundary")
     if not form.parts:
@@ -153,10 +154,10 @@ async def read_uploads(
 
 
 def check_length(length: int, max_bytes: int) -> None:
-    """Refuse a body of more than ``max_bytes``.
+    """Check the length of a body.
 
     Raises:
-        RequestError: 413.
+        RequestError: 413, it exceeds ``max_bytes``.
     """
     if length > max_bytes:
         raise RequestError(413, "too_many_bytes", f"the request is larger than {max_bytes} bytes; send smaller files")
@@ -165,17 +166,16 @@ def check_length(length: int, max_bytes: int) -> None:
 @dataclass
 class _Part:
     name: str = ""
-    header: bytearray = field(default_factory=bytearray)
-    value: bytearray = field(default_factory=bytearray)
     disposition: bytes = b""
     data: bytearray = field(default_factory=bytearray)
 
 
 class _Form:
-    """What the parser calls; keeps the parts."""
+    """Callbacks of the parser, which collect the parts."""
 
     def __init__(self, name: str, max_images: int) -> None:
         self._name, self._max_images = name, max_images
+        self._header, self._value = bytearray(), bytearray()
         self.parts: list[_Part] = []
         self.is_whole = False
 
@@ -185,28 +185,27 @@ class _Form:
         self.parts.append(_Part())
 
     def begin_header(self) -> None:
-        self.parts[-1].header, self.parts[-1].value = bytearray(), bytearray()
+        self._header, self._value = bytearray(), bytearray()
 
     def add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].header += data[start:end]
+        self._header += data[start:end]
 
     def add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].value += data[start:end]
+        self._value += data[start:end]
 
     def end_header(self) -> None:
-        if self.parts[-1].header.lower() == b"content-disposition":
-            self.parts[-1].disposition = bytes(self.parts[-1].value)
+        if self._header.lower() == b"content-disposition":
+            self.parts[-1].disposition = bytes(self._value)
 
     def end_headers(self) -> None:
-        part = self.parts[-1]
-        kind, options = parse_options_header(part.disposition.decode("latin-1"))
-        name = _decode(options.get(b"name", b""))
+        disposition = self.parts[-1].disposition.decode("latin-1")
+        kind, options = parse_options_header(disposition)
+        name, filename = (options.get(key, b"").decode("utf-8", "replace") for key in (b"name", b"filename"))
         if kind != b"form-data" or name != self._name:
-            raise RequestError(
-                422, "unknown_field", f"the field `{name[:_MAX_NAME]}` is not known; send images in `{self._name}`"
-            )
-        extended = _find_extended_name(part.disposition.decode("latin-1"))
-        part.name = (_decode(options.get(b"filename", b"")) if extended is None else extended)[:_MAX_NAME]
+            message = f"the field `{name[:_MAX_NAME]}` is not known; send images in `{self._name}`"
+            raise RequestError(422, "unknown_field", message)
+        extended = _find_extended_name(disposition)
+        self.parts[-1].name = (filename if extended is None else extended)[:_MAX_NAME]
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
         self.parts[-1].data += data[start:end]
@@ -216,7 +215,7 @@ class _Form:
 
 
 def _find_extended_name(disposition: str) -> str | None:
-    """Return the file name in ``filename*=``, which goes before ``filename=``; None if there is no valid one."""
+    """Return the file name in ``filename*=``, which takes precedence over ``filename=``; None if missing or invalid."""
     for name, value in _PARAMETER.findall(disposition[:_MAX_DISPOSITION]):
         if name.lower() == "filename*" and (found := _EXTENDED_VALUE.fullmatch(value.strip().strip('"'))):
             return unquote_to_bytes(found[2]).decode(found[1], "replace")
@@ -225,11 +224,3 @@ def _find_extended_name(disposition: str) -> str | None:
 
 def _busy(what: str) -> RequestError:
     return RequestError(503, "busy", f"{what}, and no more are taken; try again in a second", {"Retry-After": "1"})
-
-
-def _decode(text: bytes) -> str:
-    return text.decode("utf-8", "replace")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -54,6 +54,10 @@ class Variations(NamedTuple):
     """float (N,): width of a Gaussian, px; 0 for none."""
     jpeg: Tensor
     """float (N,): quality of a compression; 0 for none."""
+    stretch: Tensor
+    """float (N,): width over height against what it was."""
+    erased: Tensor
+    """float (N, 4): left, top, right and bottom of a rectangle without content, fractions of a side; 0 for none."""
 
     def part(self, rows: slice) -> "Variations":
         """Return those of some of the images."""
@@ -88,7 +92,19 @@ def draw_variations(count: int, params: AugmentParams, generator: torch.Generato
         grey=happens(params.grey),
         blur=happens(params.blur) * between(_BLUR_SIGMA),
         jpeg=happens(params.jpeg) * between(_JPEG_QUALITY),
+        # Zero draws nothing, so that what is drawn for the rest does not depend on it.
+        stretch=1 + within(params.stretch) if params.stretch else torch.ones(count),
+        erased=_draw_rectangles(happens(params.erase), generator) if params.erase else torch.zeros(count, 4),
     )
+
+
+def _draw_rectangles(chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Return (N, 4): rectangles of 2 to 20 % of the area, up to three times as wide as high or as high as wide."""
+    area, shape, left, top = torch.rand(4, len(chosen), generator=generator)
+    aspect = 3 ** (2 * shape - 1)
+    sides = ((0.02 + 0.18 * area) * torch.stack([aspect, 1 / aspect])).sqrt()
+    corner = torch.stack([left, top]) * (1 - sides)
+    return torch.cat([corner, corner + sides]).T * chosen[:, None]
 
 
 def apply_variations(images: Tensor, variations: Variations) -> Tensor:
@@ -103,7 +119,7 @@ def apply_variations(images: Tensor, variations: Variations) -> Tensor:
         float (N, 3, H, W); values may leave [0, 1] by the brightness and contrast.
     """
     images = _resample(images, variations)
-    for change in (_relight, _lose_colour, _blur, _compress):
+    for change in (_relight, _lose_colour, _blur, _compress, _erase):
         change(images, variations)  # in place: new memory for a whole batch costs as much as the change
     return images
 
@@ -111,12 +127,17 @@ def apply_variations(images: Tensor, variations: Variations) -> Tensor:
 def _resample(images: Tensor, variations: Variations) -> Tensor:
     """Flip, rotate, scale and shift in one bilinear resampling, into a copy; outside lies the border repeated."""
     flip, angle, scale, shift = variations.flip, variations.angle, variations.scale, variations.shift
-    if not (flip.any() or angle.any() or shift.any() or (scale != 1).any()):
+    if not (flip.any() or angle.any() or shift.any() or (scale != 1).any() or (variations.stretch != 1).any()):
         return images.clone()
     mirror = torch.where(flip, -1.0, 1.0)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
+    across, down = variations.stretch.rsqrt(), variations.stretch.sqrt()
     rows = torch.stack(
-        [torch.stack([mirror * cosine, -sine], dim=1), torch.stack([mirror * sine, cosine], dim=1)], dim=1
+        [
+            torch.stack([mirror * cosine, -sine], dim=1) * across[:, None],
+            torch.stack([mirror * sine, cosine], dim=1) * down[:, None],
+        ],
+        dim=1,
     )
     # grid_sample's coordinates span 2 over a side, so a fraction of a side counts twice.
     theta = torch.cat([rows, 2 * shift[:, :, None]], dim=2).to(images.device)
@@ -175,6 +196,26 @@ def _compress(images: Tensor, variations: Variations) -> None:
     planes[:, 0] += 128
     subset = _blend(back, planes) / 255
     images.index_copy_(0, chosen.to(images.device), subset[:, :, :height, :width].clamp(0, 1))
+
+
+def _erase(images: Tensor, variations: Variations) -> None:
+    """Fill each rectangle with the image's mean colour (random erasing, Zhong et al. 2020)."""
+    chosen = torch.nonzero(variations.erased[:, 2])[:, 0]
+    if not len(chosen):
+        return
+    left, top, right, bottom = variations.erased[chosen].to(images.device).T[:, :, None]
+    height, width = (_place(side, images.device) for side in images.shape[2:])
+    inside = ((height >= top) & (height < bottom))[:, None, :, None] & ((width >= left) & (width < right))[
+        :, None, None
+    ]
+    chosen = chosen.to(images.device)
+    subset = images[chosen]
+    images.index_copy_(0, chosen, torch.where(inside, subset.mean(dim=(2, 3), keepdim=True), subset))
+
+
+def _place(side: int, device: torch.device) -> Tensor:
+    """Return (1, side): the middle of each pixel, as a fraction of the side."""
+    return (torch.arange(side, device=device)[None] + 0.5) / side
 
 
 def _blend(colours: Tensor, planes: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from torch.nn.grad import conv2d_input
 
 from gender_classifier.train.winograd import convolve_by_points
 
-# Outside of these, the transforms cost more than the multiplications they save.
-_MIN_CHANNELS, _MAX_SIDE, _KERNELS = 32, 16, {(3, 3), (5, 5)}
+_KERNELS = {(3, 3), (5, 5)}
 
 
 class CpuConv2d(nn.Conv2d):
@@ -26,7 +25,6 @@ class CpuConv2d(nn.Conv2d):
             return super().forward(input)
         if torch.is_autocast_enabled(input.device.type):
             input = input.to(torch.get_autocast_dtype(input.device.type))
-        assert self.bias is not None
         assert not isinstance(self.padding, str)
         height, width = self.padding
         if input.dtype is torch.bfloat16:
@@ -36,8 +34,10 @@ class CpuConv2d(nn.Conv2d):
         return super().forward(input)
 
     def _saves_products(self, input: Tensor) -> bool:
-        is_small = max(input.shape[2:]) <= _MAX_SIDE
-        return is_small and self.kernel_size in _KERNELS and min(self.weight.shape[:2]) >= _MIN_CHANNELS
+        # The transforms are dense matrices over all positions: beyond as many positions as channels they cost more
+        # than the multiplications they save.
+        positions = input.shape[2] * input.shape[3]
+        return positions <= min(self.weight.shape[:2]) and self.kernel_size in _KERNELS
 
 
 def use_cpu_convolutions(model: nn.Module) -> None:
@@ -46,19 +46,25 @@ def use_cpu_convolutions(model: nn.Module) -> None:
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Conv2d and _is_replaceable(layer):
                 with torch.device("meta"):  # its own weights are dropped at once
-                    new = CpuConv2d(layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding)  # type: ignore[arg-type]
+                    new = CpuConv2d(
+                        layer.in_channels,
+                        layer.out_channels,
+                        layer.kernel_size,  # type: ignore[arg-type]
+                        padding=layer.padding,  # type: ignore[arg-type]
+                        bias=layer.bias is not None,
+                    )
                 new.weight, new.bias = layer.weight, layer.bias
                 setattr(parent, name, new.train(layer.training))
 
 
 def _is_replaceable(layer: nn.Conv2d) -> bool:
-    if layer.bias is None or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return False
     is_inside = all(padding < side for padding, side in zip(layer.padding, layer.kernel_size, strict=True))
     return is_inside and (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
 
 
-def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
     """Convolve as PyTorch does, with the gradient of the weights computed as a convolution too.
 
     That gradient correlates the images with the gradient of the output, summed over the batch: a convolution in which
@@ -71,15 +77,15 @@ def convolve_by_images(images: Tensor, weight: Tensor, bias: Tensor, padding: tu
 
 class _ByImages(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
         weight = weight.to(images.dtype)
         ctx.save_for_backward(images, weight)
-        ctx.padding = padding
-        return F.conv2d(images, weight, bias.to(images.dtype), padding=padding)
+        ctx.padding, ctx.has_bias = padding, bias is not None
+        return F.conv2d(images, weight, None if bias is None else bias.to(images.dtype), padding=padding)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         images, weight = ctx.saved_tensors
         by_images = None
         if ctx.needs_input_grad[0]:
@@ -92,7 +98,8 @@ class _ByImages(torch.autograd.Function):
             by_weight = F.conv2d(_swap(images), _swap(gradient), padding=ctx.padding).transpose(0, 1)
         exact = torch.promote_types(gradient.dtype, torch.float32)
         by_weight = by_weight.to(exact, memory_format=torch.channels_last)
-        return by_images, by_weight, gradient.sum(dim=(0, 2, 3), dtype=exact), None
+        by_bias = gradient.sum(dim=(0, 2, 3), dtype=exact) if ctx.has_bias else None
+        return by_images, by_weight, by_bias, None
 
 
 def _swap(images: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ParamsError
+from gender_classifier.model.network import has_batch_norm
 
 OPTIONS_VARIABLE = "GENDER_CLASSIFIER_TORCHRUN"
 """More options of torchrun for this machine, for a training on several: ``--nnodes 2 --rdzv-endpoint host:29500``."""
@@ -185,7 +186,20 @@ def gather_rows(rows: NDArray[np.float32], count: int, world: World, device: tor
 
 
 def wrap(model: torch.nn.Module, world: World) -> torch.nn.Module:
-    """Return the network to train with: PyTorch's DDP, which averages gradients over the processes."""
+    """Return the network to train with: PyTorch's DDP, which averages gradients over the processes.
+
+    The statistics of BatchNorm are those of the whole batch (SyncBatchNorm).
+
+    Raises:
+        ParamsError: BatchNorm on CPUs, where PyTorch cannot synchronise it.
+    """
     if world.size == 1:
         return model
+    if has_batch_norm(model):
+        if next(model.parameters()).device.type == "cpu":
+            raise ParamsError(
+                "params.yaml: `train.processes` is above 1, and this network has BatchNorm, which PyTorch synchronises "
+                "on GPUs only; set `train.processes` to 1, or `train.network` to alexnet"
+            )
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return torch.nn.parallel.DistributedDataParallel(model)

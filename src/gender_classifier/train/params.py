@@ -20,6 +20,8 @@ class AugmentParams:
     grey: Fraction
     blur: Fraction
     jpeg: Fraction
+    stretch: Annotated[Real, Interval(ge=0, le=0.5)]
+    erase: Fraction
 
 
 @section
@@ -31,6 +33,8 @@ class TrainParams:
     lr: Annotated[Real, Interval(gt=0, le=100), TOP_LEVEL]
     weight_decay: Annotated[Real, Interval(ge=0, le=100), TOP_LEVEL]
     seed: Annotated[Whole, Interval(ge=0, le=2**32 - 1), TOP_LEVEL]
+    network: Text
+    stem: Literal["original", "small"]
     head: Literal["linear", "full"]
     weights: Text
     trunk_lr: Annotated[Real, Interval(ge=0, le=100)]

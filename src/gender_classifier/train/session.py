@@ -4,21 +4,22 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from gender_classifier.common.artifacts import Run, tabulate
 from gender_classifier.common.files import write_csv
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
-from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
-from gender_classifier.model.model_file import ModelSpec
-from gender_classifier.model.network import build_model
-from gender_classifier.model.weights import load_initial_weights
+from gender_classifier.model.model_file import ModelSpec, build_network
+from gender_classifier.model.network import check_choice, try_out
+from gender_classifier.model.serving import can_export_tta
+from gender_classifier.model.weights import InitialWeights, apply_weights, load_weights
 from gender_classifier.train.checkpoints import (
     Checkpoint,
     fingerprint,
@@ -33,6 +34,9 @@ from gender_classifier.train.params import TrainParams
 from gender_classifier.train.trainer import EpochRecord, Trainer
 
 _logger = logging.getLogger(__name__)
+
+_EXPORTABLE = ("alexnet", "resnet10")
+"""Networks that are known to run on images of any allowed size, and to be exported with test-time augmentation."""
 
 
 class Session:
@@ -79,7 +83,7 @@ class Session:
         ) as bar:
             started = time.perf_counter()
             for record in self.trainer.epochs(bar.update):
-                speed = {"images_per_second": per_epoch / (time.perf_counter() - started)}
+                speed = {"train/images_per_second": per_epoch / (time.perf_counter() - started)}
                 self._save(run.run_id, _name_metrics(record) | speed)
                 self._write_curves()
                 run.log_metrics(**self.log[-1])
@@ -131,17 +135,49 @@ def open_session(
         torch.set_num_threads(threads)
     info = read_info(layout.dataset_path)
     train, val = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "val"))
-    pretrained = params.weights == "imagenet"
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (info.channel_mean, info.channel_std)
-    spec = ModelSpec(params.head, info.classes, info.image_size, mean, std, params.tta_margin)
-    torch.manual_seed(params.seed)
-    model = build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture)
-    load_initial_weights(model, params.weights, base_dir, spec.architecture)
+    initial = load_weights(params.weights, base_dir, params.network)
+    model, spec = build_initial(params, info, initial)
+    if spec.tta_margin < params.tta_margin and not world.rank:
+        _logger.warning("%s cannot be exported with test-time augmentation: trained and used without", params.network)
     trainer = Trainer(model, spec, train, val, params, world)
     arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
     facts = asdict(params) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
-    key = fingerprint(facts | {"processes": world.size}, [*code, layout.dataset_path, *arrays])
+    facts |= {"processes": world.size, "weights": initial.digest}
+    key = fingerprint(facts, [*code, layout.dataset_path, *arrays])
     return Session(layout, info, val, trainer, world, layout.checkpoints_dir / f"{key}.safetensors")
+
+
+def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeights) -> tuple[nn.Module, ModelSpec]:
+    """Build the network that training starts from, with its description.
+
+    Args:
+        params: of the training; ``seed`` alone decides the weights that ``initial`` does not give.
+        info: classes, image size and channel statistics of the data set.
+        initial: from ``load_weights``.
+
+    Raises:
+        ModelError: the network cannot take these images, or the weights do not fit.
+    """
+    check_choice(params.network, head=params.head, stem=params.stem, image_size=info.image_size, weights=params.weights)
+    mean, std = initial.normalization or (info.channel_mean, info.channel_std)
+    spec = ModelSpec(
+        params.head,
+        info.classes,
+        info.image_size,
+        mean,
+        std,
+        params.tta_margin,
+        architecture=params.network,
+        stem=params.stem,
+    )
+    torch.manual_seed(params.seed)
+    model = build_network(spec)
+    apply_weights(model, initial, spec)
+    if params.network not in _EXPORTABLE:
+        try_out(model, params.network, info.image_size)
+        if spec.tta_margin and not can_export_tta(model, spec):
+            spec = replace(spec, tta_margin=0.0)
+    return model, spec
 
 
 def _name_epoch(epoch: int, epochs: int) -> str:
@@ -154,5 +190,5 @@ def _name_metrics(record: EpochRecord) -> dict[str, float]:
         "train/accuracy": record.train_accuracy,
         "val/loss": record.val_loss,
         "val/accuracy": record.val_accuracy,
-        "lr": record.lr,
+        "train/lr": record.lr,
     }

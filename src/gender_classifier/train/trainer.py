@@ -19,6 +19,7 @@ from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.errors import ModelError
 from gender_classifier.model.inference import compute_logits, standardize, to_unit
 from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import has_batch_norm
 from gender_classifier.train.augment import apply_variations, draw_variations
 from gender_classifier.train.batches import (
     DeviceSplit,
@@ -104,7 +105,7 @@ class Trainer:
         self.spec, self.params, self._world = spec, params, world or World()
         self._train, self._val = DeviceSplit(train, self.device), DeviceSplit(val, self.device)
         if self.device.type == "cpu":
-            use_cpu_convolutions(model)  # 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
+            use_cpu_convolutions(model)  # of AlexNet 1.15 times the images/s in bf16, 1.7 times in fp32 (BENCHMARKS.md)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = wrap(self.model, self._world)
         self._ema = AveragedModel(self.model, use_buffers=True) if params.ema_epochs else None
@@ -113,7 +114,10 @@ class Trainer:
         self._optimizer = build_optimizer(self.model, params)
         self._class_weights = weigh_classes(self._train.labels) if params.class_balance == "weights" else None
         self._loss_weights = None if self._class_weights is None else self._class_weights.to(self.device)
-        self._steps_per_epoch = math.ceil(len(self._train) / params.batch_size)
+        # BatchNorm cannot learn from a batch of one image: one that is left over joins the batch before.
+        end = len(self._train) - has_batch_norm(model)
+        self._cuts = range(params.batch_size, end, params.batch_size)
+        self._steps_per_epoch = 1 + len(self._cuts)
 
     def epochs(self, on_batch: Callable[[int], object] = lambda _: None) -> Iterator[EpochRecord]:
         """Train, and yield a record after each epoch, until the last one or until early stopping.
@@ -210,7 +214,7 @@ class Trainer:
         losses = torch.zeros(self._steps_per_epoch, device=self.device)
         hits = torch.zeros(self._steps_per_epoch, dtype=torch.int64, device=self.device)
         self.model.train()
-        for step, rows in enumerate(np.array_split(order, _boundaries(len(order), params.batch_size))):
+        for step, rows in enumerate(np.array_split(order, self._cuts)):
             self._set_lr((epoch - 1) * self._steps_per_epoch + step)
             part = self._world.share(len(rows))
             variations = draw_variations(len(rows), params.augment, generator).part(part)
@@ -292,10 +296,6 @@ class Trainer:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
-
-
-def _boundaries(count: int, batch_size: int) -> list[int]:
-    return list(range(batch_size, count, batch_size))
 
 
 def mix_seeds(*seeds: int) -> int:

@@ -39,7 +39,7 @@ class _Plan(NamedTuple):
     """Sides of the output; the last tile of a row or column may reach beyond."""
 
 
-def convolve_by_points(images: Tensor, weight: Tensor, bias: Tensor, padding: Sides) -> Tensor:
+def convolve_by_points(images: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides) -> Tensor:
     """Convolve with stride 1 and zero padding, as ``F.conv2d`` does up to rounding.
 
     The relative error in float32 is about 2e-6 for 3x3 filters and 5e-6 for 5x5 (``F.conv2d``: 1e-6).
@@ -47,7 +47,7 @@ def convolve_by_points(images: Tensor, weight: Tensor, bias: Tensor, padding: Si
     Args:
         images: float (N, C, H, W), N > 0.
         weight: float (C', C, K, L), each side at most 7.
-        bias: float (C',).
+        bias: float (C',), or None.
         padding: of H and W.
 
     Returns:
@@ -61,7 +61,7 @@ class _Winograd(torch.autograd.Function):
     """See :func:`convolve_by_points`. Inside, spatial axes come first: each small matrix is then one large product."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, padding: Sides) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: Sides) -> Tensor:
         count, inputs = images.shape[:2]
         outputs = len(weight)
         plan = _make_plan(tuple(weight.shape[2:]), padding, tuple(images.shape[2:]), images.dtype)
@@ -71,17 +71,17 @@ class _Winograd(torch.autograd.Function):
         products = torch.bmm(at_points, filters.mT).view(points, area, count * outputs)
         results = torch.bmm(plan.collect.expand(area, -1, -1), products.transpose(0, 1))
         ctx.save_for_backward(at_points, filters)
-        ctx.plan, ctx.shape, ctx.kernel = plan, images.shape, weight.shape[2:]
+        ctx.plan, ctx.shape, ctx.kernel, ctx.has_bias = plan, images.shape, weight.shape[2:], bias is not None
         # Not a view of the sum: ReLU works in place on what this returns.
         output = torch.empty(
             count, outputs, *plan.output, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
         )
-        torch.add(_join_tiles(results, plan, count), bias, out=output.permute(0, 2, 3, 1))
+        torch.add(_join_tiles(results, plan, count), 0 if bias is None else bias, out=output.permute(0, 2, 3, 1))
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         at_points, filters = ctx.saved_tensors
         plan, (count, inputs, *sides) = ctx.plan, ctx.shape
         points, outputs = filters.shape[:2]
@@ -95,7 +95,7 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_points = torch.bmm(products, filters).view(-1, count * inputs)
             by_images = _from_rows(plan.spread.mT @ by_points, sides, count, inputs)
-        return by_images, by_weight, gradient.sum(dim=(0, 2, 3)), None
+        return by_images, by_weight, gradient.sum(dim=(0, 2, 3)) if ctx.has_bias else None, None
 
 
 def _to_rows(images: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""The network as it is used: uint8 images in, probabilities out, in one graph that can be exported."""
+
+import copy
+import logging
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
+from io import StringIO
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from gender_classifier.common.logs import quiet_loggers
+from gender_classifier.model.inference import infer, normalize
+from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.network import has_batch_norm
+
+
+class ServedModel(nn.Module):
+    """Normalisation, network, test-time augmentation, temperature and softmax."""
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Take a network of ``build_model`` as it is; see :func:`fold_batch_norm`."""
+        super().__init__()
+        self.model, self.spec = model, spec
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 (N, S, S, 3) RGB to float32 (N, num_classes)."""
+        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
+        return torch.softmax(logits / self.spec.temperature, dim=1)
+
+
+class _ChannelAffine(nn.Module):
+    """A BatchNorm of fixed statistics: one multiplication and one addition a channel."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.scale = nn.Parameter(scale.view(1, -1, 1, 1), requires_grad=False)
+        self.shift = nn.Parameter((norm.bias - norm.running_mean * scale).view(1, -1, 1, 1), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.shift
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode without BatchNorm: folded into the convolution before it where there is one.
+
+    torch.export cannot run BatchNorm on the open number of images of test-time augmentation; folded, the network is
+    quicker as well. A network without BatchNorm is returned as it is.
+    """
+    if not has_batch_norm(model):
+        return model
+    folded = copy.deepcopy(model).eval()
+    with suppress(torch.fx.proxy.TraceError, TypeError):  # control flow that torch.fx cannot follow
+        folded = fuse(folded)
+    for parent in list(folded.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, _ChannelAffine(child))
+    return folded
+
+
+def can_export_tta(model: nn.Module, spec: ModelSpec) -> bool:
+    """Return whether the network can be exported with test-time augmentation, of an open number of images."""
+    served = ServedModel(fold_batch_norm(model), replace(spec, tta_margin=1.0)).eval()
+    example = torch.zeros(2, spec.image_size, spec.image_size, 3, dtype=torch.uint8)
+    try:
+        # torch prints the whole graph of what it cannot export.
+        with quiet_loggers("torch", level=logging.CRITICAL), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            torch.export.export(served, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception:  # torch.export raises what its many parts raise
+        return False
+    return True

@@ -17,11 +17,12 @@ from gender_classifier.evaluate.export import export_checked
 from gender_classifier.evaluate.extra_report import describe_extra, locate_sets, measure_sets
 from gender_classifier.evaluate.inputs import load_inputs
 from gender_classifier.evaluate.measure import measure
+from gender_classifier.evaluate.measured import list_measured
 from gender_classifier.evaluate.report import describe_evaluation, log_evaluation, tell
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
-from gender_classifier.track.registry import register_run
+from gender_classifier.pipeline.stage import point_to, run_stage
+from gender_classifier.track.registration import register_run
 from gender_classifier.track.run import track
 from gender_classifier.train.checkpoints import discard_checkpoints
 
@@ -35,13 +36,16 @@ def main(layout: Layout, params: Params) -> None:
     with track("evaluate", layout.root, params=flatten_params(params), resume=inputs.run_id) as run:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
-        publish(layout.root, describe_evaluation(inputs, evaluation, settings), run)
+        num_corrupted = min(settings.robustness_images, len(inputs.test.labels))
+        measured = list_measured(evaluation, scored, inputs.spec.classes, num_corrupted)
+        publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
-        difference = export_checked(layout.onnx_path, inputs, evaluation)
+        difference = export_checked(layout.onnx_path, inputs, evaluation, measured)
         log_evaluation(run, inputs, evaluation, scored)
         registered = register_run(run, layout, inputs, evaluation, settings.promotion)
     discard_checkpoints(layout.checkpoints_dir, inputs.run_id)
     print(*tell(evaluation, difference, registered), sep="\n")
+    point_to("evaluate", run.place, "models/model_card.md", "metrics/figures/evaluate/")
 
 
 if __name__ == "__main__":

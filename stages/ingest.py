@@ -17,7 +17,7 @@ from gender_classifier.ingest.report import describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.track.run import track
 
 
@@ -33,6 +33,7 @@ def main(layout: Layout, params: Params) -> None:
     for line in (snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
+    point_to("ingest", run.place, "data/raw.json")
 
 
 if __name__ == "__main__":

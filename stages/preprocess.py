@@ -15,7 +15,7 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import read_manifest
 from gender_classifier.pipeline.params import Params
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.preprocess.packing import pack_all, write_splits
 from gender_classifier.preprocess.splits import split_records
 
@@ -41,6 +41,7 @@ def main(layout: Layout, params: Params) -> None:
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})
             run.set_tags({"data.digest": short_digest(digest)})
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
+    point_to("preprocess", run.place, "metrics/figures/preprocess/")
 
 
 if __name__ == "__main__":

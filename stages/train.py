@@ -15,11 +15,11 @@ from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.processes import keep_freed_memory, share_threads
 from gender_classifier.pipeline.params import Params, flatten_params
 from gender_classifier.pipeline.publish import publish
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
 from gender_classifier.train.distributed import World, is_launched, join, launch
-from gender_classifier.train.report import describe_run, describe_training, log_inputs, summarize
+from gender_classifier.train.report import describe_run, describe_training, log_inputs, log_summary, summarize, tag_run
 from gender_classifier.train.session import open_session
 
 
@@ -41,15 +41,19 @@ def _train(layout: Layout, params: Params, world: World) -> None:
         return
     with (
         session.hold(),
-        track("train", layout.root, params=flatten_params(params), resume=session.run_id, key=session.key) as run,
-    ):
+        track(
+            "train", layout.root, params=flatten_params(params), tags=tag_run(session, params.ingest.source),
+            resume=session.run_id, key=session.key,
+        ) as run,
+    ):  # fmt: skip
         publish(layout.root, describe_run(run))
         log_inputs(run, session, params.ingest.source)
         session.fit(run)
         summary = summarize(session)
         publish(layout.root, describe_training(session, summary), run)
-        run.log_metrics(summary.metrics, timestamp=session.log[-1]["timestamp"])
+        log_summary(run, session, summary)
     print(summary.line)
+    point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")
 
 
 if __name__ == "__main__":

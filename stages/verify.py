@@ -16,7 +16,7 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import write_manifest
 from gender_classifier.pipeline.params import Params
-from gender_classifier.pipeline.stage import run_stage
+from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.verify.inspection import inspect_all
 from gender_classifier.verify.policies import check_fitness, judge
 
@@ -38,6 +38,7 @@ def main(layout: Layout, params: Params) -> None:
             write_manifest(layout.manifest_path, records)
             run.set_tags({"data.digest": short_digest(hash_file(layout.manifest_path))})
     print(f"verify: {tell(records)}")
+    point_to("verify", run.place, "data/verified/report.json", "metrics/figures/verify/")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ equal bytes is a repository of its own.
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
@@ -15,6 +16,7 @@ from checkout import Checkout
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import load_params
+from gender_classifier.track import runs_view
 
 
 def test_a_second_repro_does_nothing_but_say_so(repro: Checkout) -> None:
@@ -39,8 +41,9 @@ def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
     assert run.info.run_id == repro.read("models/mlflow_run.json")["run_id"]
     assert run.info.run_name.startswith("repro-")
     trained, evaluated = repro.read("metrics/train.json"), repro.read("metrics/evaluate.json")["test"]
-    assert {key: run.data.metrics[key] for key in trained} == trained
-    assert {key: run.data.metrics[f"test/{key}"] for key in evaluated} == evaluated
+    trained = trained["val"]
+    assert {key: run.data.metrics[f"val/{key}"] for key in trained} == pytest.approx(trained, rel=1e-5)
+    assert {key: run.data.metrics[f"test/{key}"] for key in evaluated} == pytest.approx(evaluated, rel=1e-5)
     assert 0 <= evaluated["accuracy_low"] <= evaluated["accuracy"] <= evaluated["accuracy_high"] <= 1
     assert run.data.params["ingest.sample_train"] == "160"
     assert run.data.params["lr"] == str(load_params(repro.folder / "params.yaml").train.lr)
@@ -50,6 +53,28 @@ def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
     inputs = run.inputs.dataset_inputs
     assert {tag.value for entry in inputs for tag in entry.tags} == {"training", "evaluation"}
     assert {entry.dataset.digest for entry in inputs} == {run.data.tags["data.digest"]}
+
+
+def test_metrics_have_one_scheme_and_the_shared_view_finds_its_columns(repro: Checkout) -> None:
+    run = repro.runs()[0]
+    metrics = run.data.metrics
+    assert len(metrics) <= 40
+    assert not [key for key in metrics if not key.startswith(("train/", "val/", "test/"))]
+    assert not [key for key, value in metrics.items() if float(f"{value:.6g}") != value]
+    assert set(runs_view.METRICS) | set(runs_view.CURVES) <= set(metrics)
+    assert set(runs_view.PARAMS) <= set(run.data.params)
+    assert {"test/recall_female", "test/recall_male", "test/roc_auc", "test/ece", "test/accuracy_low"} <= set(metrics)
+
+
+def test_the_card_in_mlflow_adds_time_and_hardware_to_the_file(repro: Checkout) -> None:
+    run = repro.runs()[0]
+    kept = (repro.folder / "models/model_card.md").read_text()
+    shown = Path(repro.client.download_artifacts(run.info.run_id, "model_card.md")).read_text()
+    assert shown.startswith(kept)
+    assert shown.removeprefix(kept).split("\n")[1] == "## Training time and hardware"
+    assert run.data.tags["train.time"] in shown
+    assert "time and hardware" not in kept
+    assert repro.client.get_model_version("gender-classifier", "1").description == shown
 
 
 def test_splits_are_disjoint_by_content(repro: Checkout) -> None:
@@ -82,8 +107,8 @@ def test_the_cost_and_the_use_of_the_second_look_are_reported(repro: Checkout) -
     images, labels = (np.load(repro.folder / f"data/processed/test_{what}.npy") for what in ("images", "labels"))
     once = compute_logits(model, replace(spec, tta_margin=0.0), images)
     doubtful = np.abs(once[:, 0] - once[:, 1]) < spec.tta_margin
-    found, run = repro.read("metrics/test_report.json"), repro.runs()[0]
-    assert found["tta_share"] == run.data.metrics["test/tta_share"] == doubtful.mean()
+    found = repro.read("metrics/test_report.json")
+    assert found["tta_share"] == doubtful.mean()
     assert found["accuracy_without_tta"] == (once.argmax(axis=1) == labels).mean()
 
 
@@ -105,8 +130,8 @@ def test_corruptions_thresholds_and_suspects_are_tabulated(repro: Checkout) -> N
     assert [float(row["prob_label"]) for row in suspects] == sorted(float(row["prob_label"]) for row in suspects)
     run = repro.runs()[0]
     assert {"robustness.png", "label_issues.png"} <= repro.artifacts(run)
-    assert run.data.metrics["test/robust_accuracy"] == headlines["robust_accuracy"]
-    assert run.data.metrics["temperature"] == load_model(repro.folder / "models/model.safetensors")[1].temperature
+    temperature = load_model(repro.folder / "models/model.safetensors")[1].temperature
+    assert run.data.metrics["val/temperature"] == pytest.approx(temperature, rel=1e-5)
 
 
 def test_the_registered_version_predicts_what_the_pipeline_did(

@@ -70,7 +70,7 @@ def test_dvcs_own_commands_read_well(experiments: Checkout) -> None:
 def test_shown_experiments_have_the_metrics(experiments: Checkout) -> None:
     shown = experiments.run("dvc", "exp", "show", "--csv").stdout
     header = next(csv.reader(shown.splitlines()))
-    assert {"test.accuracy", "best_val_accuracy", "epochs", "lr"} <= set(header)
+    assert {"test.accuracy", "val.kept_accuracy", "epochs", "lr"} <= set(header)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from checkout import SMALL, Checkout, clone
 
-from gender_classifier.track.recovery import catch_up
+from gender_classifier.track.delivery import catch_up
 from gender_classifier.train.checkpoints import load_checkpoint
 
 EPOCHS = 4

@@ -11,8 +11,8 @@ from served import write_model
 
 from gender_classifier.cli import main as cli
 from gender_classifier.cli.main import main
-from gender_classifier.track.description import describe_process
 from gender_classifier.track.experiments import find_dvc_experiments
+from gender_classifier.track.identity import describe_source
 from gender_classifier.version import __version__
 
 PROGRAM = [sys.executable, "-m", "gender_classifier"]
@@ -86,7 +86,7 @@ def test_git_need_not_be_there(root: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert find_dvc_experiments(root) == []
     assert main(["sync"]) == 0
     assert capsys.readouterr().out == "sync: 0 runs completed, 0 marked KILLED, 0 experiment names added\n"
-    assert "mlflow.source.git.commit" not in describe_process("train", root)
+    assert "mlflow.source.git.commit" not in describe_source("train", root)
 
 
 @pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 12345"), OSError("No username set")])
@@ -95,4 +95,4 @@ def test_a_user_need_not_have_a_name(error: Exception, root: Path, monkeypatch: 
         raise error
 
     monkeypatch.setattr("getpass.getuser", fail)
-    assert describe_process("train", root)["mlflow.user"] == str(os.getuid())
+    assert describe_source("train", root)["mlflow.user"] == str(os.getuid())

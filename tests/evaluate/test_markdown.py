@@ -25,7 +25,15 @@ def test_nothing_is_markup(show: object, text: str) -> None:
     if not shown.startswith("`"):  # where Markdown still looks for markup
         assert not set("*~!#_:") & set(re.sub(r"&#\d+;", "", inside))
         assert "www." not in shown
-    assert build_table(["a", "b"], [[shown, "x"]]).splitlines()[2].count("|") == 3
+
+
+@pytest.mark.parametrize("text", [*NASTY, "```", "a\n```\n<b>"])
+def test_no_cell_ends_a_table(text: str) -> None:
+    lines = build_table(["name", "n"], [[text, "1"], ["x", "20"]]).splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("```text", "```", 5)
+    assert "```" not in "".join(lines[1:-1])
+    assert lines[2].endswith("  1")
+    assert lines[3].endswith(" 20")
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1))

@@ -143,8 +143,8 @@ def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
     with (whole / "metrics/curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    best = json.loads((whole / "metrics/train.json").read_text())
-    assert float(rows[best["best_epoch"] - 1]["val_accuracy"]) == best["best_val_accuracy"]
+    kept = json.loads((whole / "metrics/train.json").read_text())["val"]
+    assert float(rows[kept["kept_epoch"] - 1]["val_accuracy"]) == kept["kept_accuracy"]
 
 
 def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:

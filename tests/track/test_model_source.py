@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from checkout import ROOT
 from conftest import client
@@ -15,7 +16,8 @@ from served import SIZE, grey, served, write_model
 from gender_classifier.errors import ModelError, TrackingError
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
-from gender_classifier.track.registry import promote, register_model
+from gender_classifier.track.registration import register_model
+from gender_classifier.track.registry import promote
 from gender_classifier.track.run import track
 
 
@@ -24,7 +26,7 @@ def register(root: Path, path: Path) -> str:
     card.write_text("# Model card\n")
     with track("evaluate", root, params={}) as run:
         return register_model(
-            run.client, run.run_id, path, image_size=SIZE, num_classes=2, metrics={}, tags={}, card=card
+            run.client, run.run_id, path, name="m", image_size=SIZE, num_classes=2, metrics={}, tags={}, card=card
         )
 
 
@@ -47,7 +49,10 @@ def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
 
 def test_a_version_of_the_registry_says_the_same_as_the_file_it_was_made_of(root: Path) -> None:
     path = write_model(root / "model.onnx")
-    assert [register(root, path) for _ in range(2)] == ["1", "2"]
+    another = onnx.load(str(path))
+    another.graph.doc_string = "another model"
+    onnx.save(another, str(root / "another.onnx"))
+    assert [register(root, root / "another.onnx"), register(root, path)] == ["1", "2"]
     promote(client(root), "1", "a test")
     expected = Predictor(path)
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.track.promotion import Contender, decide
 
-RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)
+RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9)
 DIGESTS = {"val": "a", "test": "b"}
 
 
 def contender(version: str, accuracy: float, **more: float) -> Contender:
-    return Contender(version, {"best_val_accuracy": accuracy, "test/accuracy": accuracy, **more}, DIGESTS)
+    return Contender(version, {"val/kept_accuracy": accuracy, "test/accuracy": accuracy, **more}, DIGESTS)
 
 
 @pytest.mark.parametrize(
     ("accuracy", "champion", "promote", "reason"),
     [
-        (0.95, None, True, "promoted: the first, with best_val_accuracy 0.9500"),
-        (0.85, None, False, "not promoted: best_val_accuracy 0.8500 is below 0.9"),
-        (0.96, 0.95, True, "promoted: best_val_accuracy 0.9600 against 0.9500 of version 1, a gain of +0.0100"),
+        (0.95, None, True, "promoted: the first, with val/kept_accuracy 0.9500"),
+        (0.85, None, False, "not promoted: val/kept_accuracy 0.8500 is below 0.9"),
+        (0.96, 0.95, True, "promoted: val/kept_accuracy 0.9600 against 0.9500 of version 1, a gain of +0.0100"),
         (0.9505, 0.95, False, "a gain of +0.0005; 0.001 is needed"),
         (0.951, 0.95, True, "a gain of +0.0010"),  # 0.951 - 0.95 is a little less in floats
         (0.94, 0.95, False, "a gain of -0.0100; 0.001 is needed"),
@@ -45,18 +45,18 @@ def test_better_on_other_images_is_no_gain() -> None:
 
 
 def test_a_lower_loss_is_a_gain() -> None:
-    rule = replace(RULE, metric="best_val_loss")
-    low, high = contender("2", 0.95, best_val_loss=0.1), contender("1", 0.95, best_val_loss=0.2)
+    rule = replace(RULE, metric="val/kept_loss")
+    low, high = contender("2", 0.95, **{"val/kept_loss": 0.1}), contender("1", 0.95, **{"val/kept_loss": 0.2})
     assert decide(low, high, rule).promote
     assert not decide(high, low, rule).promote
 
 
 def test_a_champion_without_the_figure_stays() -> None:
     decision = decide(
-        contender("2", 0.95, best_val_loss=0.1), contender("1", 0.95), replace(RULE, metric="best_val_loss")
+        contender("2", 0.95, **{"val/kept_loss": 0.1}), contender("1", 0.95), replace(RULE, metric="val/kept_loss")
     )
     assert (decision.promote, decision.reason) == (
-        False, "not promoted: version 1 has no figure best_val_loss to compare with")  # fmt: skip
+        False, "not promoted: version 1 has no figure val/kept_loss to compare with")  # fmt: skip
 
 
 @given(st.floats(0.9, 1), st.floats(0.9, 1), st.floats(0, 0.1))

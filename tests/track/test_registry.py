@@ -4,6 +4,7 @@ from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import client
@@ -17,10 +18,11 @@ from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
-from gender_classifier.track.registry import REGISTERED_MODEL, promote, register_model, rollback, settle_champion
+from gender_classifier.track.registration import register_model
+from gender_classifier.track.registry import REGISTERED_MODEL, promote, rollback, settle_champion
 from gender_classifier.track.run import track
 
-RULE = PromotionParams(metric="best_val_accuracy", min_gain=0.001, min_accuracy=0.9)
+RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
@@ -29,12 +31,19 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     torch.manual_seed(0)
     spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
-    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {})
+    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"metrics": "{}"})
     return path
 
 
-def register(root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a") -> tuple[str, str]:
-    """Register one version as `evaluate` does; return it, and what became of it."""
+def register(
+    root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a", network: str = "", figures: str = "{}"
+) -> tuple[str, str]:
+    """Register one version as `evaluate` does, by default another model each; return it, and what became of it."""
+    model = onnx.load(str(onnx_path))
+    model.graph.doc_string = network or f"{accuracy} on {digest}"
+    next(entry for entry in model.metadata_props if entry.key == "metrics").value = figures
+    onnx_path = root / "model.onnx"
+    onnx.save(model, str(onnx_path))
     card = root / "model_card.md"
     card.write_text(f"# Model card\n\naccuracy {accuracy}\n")
     with track("evaluate", root, params={}) as run:
@@ -42,9 +51,10 @@ def register(root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a")
             run.client,
             run.run_id,
             onnx_path,
+            name="alexnet-repro",
             image_size=64,
             num_classes=2,
-            metrics={"best_val_accuracy": accuracy, "test/accuracy": accuracy},
+            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy},
             tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"},
             card=card,
         )
@@ -118,6 +128,53 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     assert "no such version" in capsys.readouterr().err
 
 
+def test_a_model_that_is_evaluated_again_keeps_its_version_and_gets_its_new_figures(
+    root: Path, onnx_path: Path
+) -> None:
+    assert register(root, onnx_path, 0.95, network="same") == (
+        "1",
+        "promoted: the first, with val/kept_accuracy 0.9500",
+    )
+    register(root, onnx_path, 0.93, network="other")
+    again = register(root, onnx_path, 0.951234567, network="same", figures='{"ece": 0.1}')
+    assert again == ("1", "champion already, promoted: the first, with val/kept_accuracy 0.9500")
+    store = client(root)
+    found = store.get_model_version(REGISTERED_MODEL, "1")
+    assert found.tags["val/kept_accuracy"] == "0.951235"
+    assert found.tags["promotion"] == "promoted: the first, with val/kept_accuracy 0.9500"
+    assert "accuracy 0.951234567" in found.description
+    with find_model("models:/gender-classifier@challenger", root) as renewed:
+        assert renewed.registry_version == "1"
+        assert Predictor(renewed.path).metadata["metrics"] == '{"ece": 0.1}'
+    assert len(store.search_model_versions(f"name='{REGISTERED_MODEL}'")) == 2
+    # The run that evaluated it again is linked to the logged model it found.
+    runs = sorted(
+        (run for run in store.search_runs([store.get_experiment_by_name("gender-classifier").experiment_id])),
+        key=lambda run: run.info.start_time,
+    )
+    models = [[output.model_id for output in run.outputs.model_outputs] for run in runs]
+    assert models[2] == models[0] == [found.source.removeprefix("models:/")]
+    assert models[1] != models[0]
+    names = {model.name for model in store.search_logged_models([runs[0].info.experiment_id])}
+    assert names == {"alexnet-repro"}
+
+
+def test_a_version_that_was_rolled_back_is_not_promoted_by_evaluating_it_again(root: Path, onnx_path: Path) -> None:
+    register(root, onnx_path, 0.92, network="first")
+    register(root, onnx_path, 0.95, network="second")
+    rollback(client(root), "fails in the dark")
+    assert register(root, onnx_path, 0.95, network="second") == ("2", "not promoted: rolled back: fails in the dark")
+    assert champion(root) == "1"
+
+
+def test_a_champion_of_an_earlier_version_is_compared_by_its_old_tags(root: Path, onnx_path: Path) -> None:
+    version, _ = register(root, onnx_path, 0.95)
+    client(root).delete_model_version_tag(REGISTERED_MODEL, version, "val/kept_accuracy")
+    client(root).set_model_version_tag(REGISTERED_MODEL, version, "best_val_accuracy", "0.95")
+    _, reason = register(root, onnx_path, 0.96)
+    assert reason == "promoted: val/kept_accuracy 0.9600 against 0.9500 of version 1, a gain of +0.0100"
+
+
 def test_rolling_back_steps_over_deleted_versions(root: Path, onnx_path: Path) -> None:
     for accuracy in (0.91, 0.92, 0.93):
         register(root, onnx_path, accuracy)
@@ -132,7 +189,7 @@ def test_a_champion_whose_version_was_deleted_leaves_the_place_free(root: Path, 
     register(root, onnx_path, 0.95)
     client(root).delete_model_version(REGISTERED_MODEL, "1")
     _, reason = register(root, onnx_path, 0.92)
-    assert reason == "promoted: the first, with best_val_accuracy 0.9200"
+    assert reason == "promoted: the first, with val/kept_accuracy 0.9200"
     with pytest.raises(TrackingError, match="nothing to go back to"):
         rollback(client(root), "")
 
@@ -146,7 +203,7 @@ def test_after_the_champion_was_deleted_the_last_one_left_counts(
     client(root).delete_model_version(REGISTERED_MODEL, "3")
     version, reason = register(root, onnx_path, 0.92)
     assert (version, reason.split(";")[0]) == (
-        "4", "not promoted: best_val_accuracy 0.9200 against 0.9300 of version 2, a gain of -0.0100")  # fmt: skip
+        "4", "not promoted: val/kept_accuracy 0.9200 against 0.9300 of version 2, a gain of -0.0100")  # fmt: skip
     assert main(["rollback"]) == 0
     assert capsys.readouterr().out == "champion: version 2, taken from version 3\n"
     assert champion(root) == "2"
@@ -218,7 +275,7 @@ def test_nothing_of_this_machine_is_told_with_a_model(
     root: Path, onnx_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = "https://you:secret-token@example.org/faces.git"
-    monkeypatch.setattr("gender_classifier.track.registry.get_git_repo_url", lambda _: address)
+    monkeypatch.setattr("gender_classifier.track.registration.get_git_repo_url", lambda _: address)
     monkeypatch.setattr("mlflow.tracking.context.git_context.get_git_repo_url", lambda _: address)
     monkeypatch.setattr("sys.argv", ["/home/somebody/faces/stages/evaluate.py"])
     version, _ = register(root, onnx_path, 0.95)

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from gender_classifier.common import locks
 from gender_classifier.errors import LockError, TrackingError
 from gender_classifier.track import relocation, store
+from gender_classifier.track.delivery import catch_up
 from gender_classifier.track.outbox import find_outboxes
-from gender_classifier.track.recovery import catch_up
 from gender_classifier.track.run import TrackedRun, track
 from gender_classifier.track.store import connect, find_tracking_uri, locate_store_root, name_store
 

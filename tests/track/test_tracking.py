@@ -15,8 +15,9 @@ from mlflow.exceptions import MlflowException
 
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.processes import note_stop
-from gender_classifier.errors import TrackingError
-from gender_classifier.track.recovery import catch_up, name_experiments
+from gender_classifier.errors import DataError, TrackingError
+from gender_classifier.track.delivery import catch_up
+from gender_classifier.track.experiments import name_experiments
 from gender_classifier.track.run import TrackedRun, track
 from gender_classifier.track.store import find_tracking_uri, fluent
 
@@ -49,7 +50,27 @@ def test_everything_logged_is_read_back(root: Path) -> None:
 def test_a_run_is_closed_as_it_ended(root: Path, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), track("verify", root, params={}, data=True) as run:
         raise error
-    assert client(root).get_run(run.run_id).info.status == status
+    found = client(root).get_run(run.run_id)
+    assert found.info.status == status
+    assert found.data.tags.get("error") == ("ValueError: x" if status == "FAILED" else None)
+
+
+def test_a_failed_run_says_why_in_one_line_until_it_goes_on(root: Path) -> None:
+    message = f"{root}/params.yaml: is\nnot /home/me/my.zip, at https://you:secret@example.org/a/b"
+    with pytest.raises(DataError), track("train", root, params={}) as run:
+        raise DataError(message)
+    failed = client(root).get_run(run.run_id)
+    assert failed.data.tags["error"] == "params.yaml: is not my.zip, at https://***@example.org/a/b"
+    with track("train", root, params={}, resume=run.run_id):
+        pass
+    assert "error" not in client(root).get_run(run.run_id).data.tags
+
+
+def test_tags_that_people_look_for_come_first(root: Path) -> None:
+    with track("train", root, params={}, tags={"data.digest": "abc"}, key="k") as run:
+        pass
+    shown = [key for key in client(root).get_run(run.run_id).data.tags if not key.startswith("mlflow.")]
+    assert shown == ["dvc.stage", "data.digest", "process.host", "process.pid", "process.started", "work"]
 
 
 def test_a_stop_that_a_library_turned_into_an_error_is_no_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +223,7 @@ def test_what_an_outage_holds_back_is_sent_once_the_store_is_back(
     assert catch_up(client(root), root) == (0, 0)
     found = client(root).get_run(run.run_id)
     assert (found.info.status, found.data.tags["late"]) == ("FINISHED", "yes")
-    assert history(root, run.run_id) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert history(root, run.run_id) == [(1, 1.0), (2, 0.5), (3, 0.333333)]
     assert [item.path for item in client(root).list_artifacts(run.run_id, "metrics")] == ["metrics/curves.csv"]
     assert not list((root / ".mlflow-unsent").glob("*/*/"))
 

@@ -1,8 +1,6 @@
 """The command ``gender-classifier``."""
 
 import argparse
-import os
-import shutil
 import signal
 import sys
 import warnings
@@ -13,11 +11,9 @@ from gender_classifier.cli.monitor import add_monitor_command
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
-from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
-from gender_classifier.common.paths import find_checkout
 from gender_classifier.common.terminal import complain, describe_os_error, drop_output, make_output_safe
-from gender_classifier.errors import GenderClassifierError, TrackingError
+from gender_classifier.errors import GenderClassifierError
 from gender_classifier.version import __version__
 
 
@@ -90,18 +86,17 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
+def _sync(_: argparse.Namespace) -> None:
     from gender_classifier.common.paths import Layout
-    from gender_classifier.track.experiments import find_dvc_experiments
+    from gender_classifier.track.delivery import catch_up
+    from gender_classifier.track.experiments import find_dvc_experiments, name_experiments
     from gender_classifier.track.outbox import find_strays
-    from gender_classifier.track.recovery import catch_up, name_experiments
     from gender_classifier.track.store import connect, locate_store_root, name_store
 
     root = locate_store_root(Path.cwd())
-    client = connect(root, create=create)
+    client = connect(root, create=False)
     completed, marked = catch_up(client, root)
-    experiments = find_dvc_experiments(root)
-    named = name_experiments(client, [(experiment.name, experiment.run_id) for experiment in experiments])
+    named = name_experiments(client, find_dvc_experiments(root))
     print(f"sync: {completed} runs completed, {marked} marked KILLED, {named} experiment names added")
     folder = Layout(root).outbox_dir
     strays = find_strays(folder, name_store(client.tracking_uri, root))
@@ -112,35 +107,11 @@ def _sync(_: argparse.Namespace, *, create: bool = False) -> None:
         )
 
 
-def _ui(options: argparse.Namespace) -> None:
-    from gender_classifier.track.run import now_ms
-    from gender_classifier.track.runs_view import build_runs_view, link_runs_view
-    from gender_classifier.track.store import connect, find_experiments, find_tracking_uri, locate_store_root
+def _ui(options: argparse.Namespace) -> int:
+    from gender_classifier.cli.ui import show_ui
 
-    # A new checkout has no store yet and gets an empty one; elsewhere none is created.
-    _sync(options, create=find_checkout(Path.cwd()) is not None)
-    root = locate_store_root(Path.cwd())
-    uri = find_tracking_uri(root)
-    is_server = uri.startswith(("http:", "https:"))
-    address = strip_credentials(uri) if is_server else f"http://127.0.0.1:{options.port}"
-    client = connect(root)
-    models = [experiment for name, experiment in find_experiments(client).items() if not name.endswith("-data")]
-    if models:
-        known = client.get_experiment(models[0]).tags
-        for key, value in build_runs_view(now_ms()).items():
-            if key not in known:
-                client.set_experiment_tag(models[0], key, value)
-        address = link_runs_view(address, models[0])
-    print(f"MLflow UI: {address}{'' if is_server else '  (Ctrl-C stops it)'}", flush=True)
-    if is_server:
-        return
-    program = shutil.which("mlflow", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if program is None:
-        raise TrackingError("mlflow: no such program; install the project with its extra `pipeline`")
-    command = [program, "ui", "--workers", "1", "--host", "127.0.0.1", "--port", str(options.port)]
-    # Job execution would start 15 processes and take 2 GB. The address may hold a password, so it is no argument.
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
-    os.execve(program, command, os.environ | settings)  # noqa: S606
+    _sync(options)
+    return show_ui(options.port)
 
 
 def _promote(options: argparse.Namespace) -> None:

@@ -42,6 +42,10 @@ Fraction = Annotated[Real, Interval(ge=0, le=1)]
 Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}\z")]
 
 
+class Renamed(dict[str, str]):
+    """Annotates a choice: values of earlier versions, and what to write instead."""
+
+
 @dataclass_transform(frozen_default=True)
 def section(cls: type[Section]) -> type[Section]:
     """Turn ``cls`` into a frozen dataclass that checks its values and refuses unknown keys."""
@@ -115,8 +119,11 @@ def _explain(error: ErrorDetails, hint: Any, annotations: tuple[Any, ...]) -> st
     if get_origin(hint) is Mapping:
         return ", not names with their texts; write {} for none"
     if get_origin(hint) is Literal:
-        choices = [str(choice) for choice in get_args(hint)]
-        return f"; choose one of {', '.join(choices)}{_suggest(str(error['input']), choices)}"
+        choices, given = [str(choice) for choice in get_args(hint)], str(error["input"])
+        new = next((one[given] for one in annotations if isinstance(one, Renamed) and given in one), None)
+        if new is not None:
+            return f", a value of an earlier version; write {new}"
+        return f"; choose one of {', '.join(choices)}{_suggest(given, choices)}"
     bounds = _bound(annotations)
     if error["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
         return f", out of range; it must be {bounds or 'finite'}"

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from gender_classifier.common.credentials import hide_in_addresses
 from gender_classifier.common.terminal import printable
+from gender_classifier.data.names import KAGGLE, SAMPLE
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Suffixes of the formats that are decoded, in lower case."""
@@ -118,7 +119,8 @@ def list_first(names: Iterable[str], most: int = 5) -> str:
 def describe_value(value: object) -> str:
     """Return ``value`` as text without private parts: the last part of a full path, an address without its password.
 
-    Relative paths are kept. ``/home/me/faces.zip/copy``, a folder in a zip, becomes ``faces.zip/copy``.
+    A relative path is kept. An absolute path that ends like the name of another source is marked, ``…/kaggle``. Of a
+    folder in a zip, ``/home/me/faces.zip/copy``, the zip's name is kept too: ``faces.zip/copy``.
     """
     text = str(value)
     if not isinstance(value, str):
@@ -128,7 +130,8 @@ def describe_value(value: object) -> str:
         return hide_in_addresses(text)
     parts = [part for part in path.parts if part != path.anchor]
     zips = [place for place, part in enumerate(parts) if part.lower().endswith(".zip")]
-    return "/".join(parts[zips[0] if zips else -1 :])
+    shown = "/".join(parts[zips[0] if zips else -1 :])
+    return f"…/{shown}" if shown in (SAMPLE, KAGGLE) else shown
 
 
 def _as_full_path(text: str) -> PurePath | None:

@@ -11,4 +11,7 @@ SPLITS = ("train", "val", "test")
 SAMPLE = "sample"
 """Name of the built-in source, drawn by code."""
 
+KAGGLE = "kaggle"
+"""The source that is downloaded from Kaggle."""
+
 SAMPLE_NOTE = "Synthetic data, drawn by this project: figures measured on it say nothing about faces."

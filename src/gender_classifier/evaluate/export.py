@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
+from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.model_card import describe_limits
 from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
 from gender_classifier.metrics.scores import select_headlines
@@ -68,17 +70,17 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
-def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation) -> float:
+def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> float:
     """Write the evaluated model with its description; return how far its probabilities are from torch's, at most.
 
     Raises:
         ModelError: a probability or a prediction differs.
     """
-    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation))
+    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation, measured))
     return check_export(path, inputs.test.images, evaluation.report.probs)
 
 
-def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
+def describe_model(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> dict[str, str]:
     """Return what the model file says of itself to the predictor and the service; no time, host or path."""
     reference = dict(inputs.reference)
     # Of val: its weights have not seen these images, and they come from the same images as train's.
@@ -89,6 +91,7 @@ def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
         "data_digest": short_digest(inputs.info.manifest_sha256),
         "version": __version__,
         "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
+        "measured": json.dumps([asdict(found) for found in measured]),
         "limits": describe_limits(inputs.source),
         "reference": json.dumps(to_jsonable(reference)),
     }

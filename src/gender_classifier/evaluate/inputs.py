@@ -85,7 +85,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         test=test,
         members={name: read_index(layout.index_path(name)) for name in SPLITS},
         seen={sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))},
-        best=read_json(layout.train_report_path),
+        best=read_json(layout.train_report_path)["val"],
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),
     )

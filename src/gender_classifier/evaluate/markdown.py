@@ -1,4 +1,4 @@
-"""Text of others in Markdown: names and params are shown as they are, and are no markup, HTML, link or image."""
+"""Foreign text in Markdown: names and params are shown literally, never as markup, HTML, link or image."""
 
 import re
 from collections.abc import Sequence
@@ -20,6 +20,19 @@ def code_span(text: str) -> str:
     return f"`{text}`" if _PLAIN_CODE.fullmatch(text) else f"<code>{escape_markdown(text)}</code>"
 
 
-def build_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; its cells are Markdown, made by the functions above where they hold text of others."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+def build_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> str:
+    """Return an aligned table in a block of code: MLflow draws Markdown's own without any space between columns.
+
+    Args:
+        header: names of the columns.
+        rows: cells, shown as they are.
+        text: how many columns from the left are text; the others are numbers, to the right.
+    """
+    table = [[printable(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) if place < text else cell.rjust(width) for place, (cell, width) in enumerate(cells))
+        for cells in (zip(row, widths, strict=True) for row in table)
+    ]
+    # No cell can end the block: a line of nothing but backticks would.
+    return "\n".join(["```text", *(line.rstrip().replace("`" * 3, "'" * 3) for line in lines), "```"])

@@ -1,20 +1,26 @@
 """The model card: one page of Markdown, made of a run's own files. After Mitchell et al., "Model cards" (2019)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.file_names import describe_value
-from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
+from gender_classifier.data.names import KAGGLE, SAMPLE, SAMPLE_NOTE
 from gender_classifier.evaluate.markdown import build_table, code_span, escape_markdown
-from gender_classifier.metrics.scores import Report, wilson_interval
+from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import find_network
 
 _TEMPLATE = "model_card.md.j2"
 _MAX_EPOCHS = 12  # rows of the table of curves
+
+_TERMS = {
+    SAMPLE: "The images are drawn by that code.",
+    KAGGLE: "The terms of the images are those of https://www.kaggle.com/datasets/cashutosh/gender-classification-dataset.",
+}
+_UNKNOWN_TERMS = "The terms of the images are those of their source; this project does not know them."
 
 _LIMITS = """\
 ## Intended use
@@ -48,7 +54,8 @@ def write_card(
     spec: ModelSpec,
     info: DatasetInfo,
     counts: Mapping[str, int],
-    report: Report,
+    metrics: Mapping[str, float],
+    measured: Sequence[MeasuredSet],
     best: Mapping[str, float],
     curves: Sequence[Mapping[str, str]],
 ) -> str:
@@ -60,8 +67,9 @@ def write_card(
         spec: its network, classes, size, test-time augmentation and temperature.
         info: of the arrays.
         counts: images a split.
-        report: on the test set.
-        best: ``metrics/train.json``.
+        metrics: on the test set.
+        measured: every set that it was measured on, the worst first.
+        best: ``metrics/train.json``, of the kept epoch.
         curves: rows of ``metrics/curves.csv``.
     """
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  no HTML
@@ -73,44 +81,37 @@ def write_card(
         network=find_network(spec.architecture).title,
         classes=[code_span(name) for name in spec.classes],
         source=code_span(describe_value(source)),
+        terms=_TERMS.get(source, _UNKNOWN_TERMS),
         spec=spec,
         info=info,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
-        num_test=f"{counts['test']:,}",
-        figures=list(_list_figures(spec, report)),
-        metrics=report.metrics,
+        worst=measured[0],
+        measured_header=["set", "images", "accuracy", "95 % interval", *(f"recall {name}" for name in spec.classes)],
+        measured=[_list_cells(found, spec.classes) for found in measured],
+        metrics=metrics,
         best=best,
-        curves=_thin_out(curves),
-        params=[
-            (code_span(key), code_span(describe_value(params[key])))
-            for key in sorted(params, key=lambda key: "." in key)
-        ],
+        curves=_thin_out(curves, int(best["kept_epoch"])),
+        params=[(key, describe_value(params[key])) for key in sorted(params, key=lambda key: "." in key)],
         limits=_LIMITS,
     )
 
 
-def _list_figures(spec: ModelSpec, report: Report) -> Iterator[tuple[str, str, str]]:
-    metrics = report.metrics
-    yield "accuracy", f"{metrics['accuracy']:.4f}", _span(metrics["accuracy_low"], metrics["accuracy_high"])
-    for place, (name, row) in enumerate(zip(spec.classes, report.confusion, strict=True)):
-        hits, total = int(row[place]), int(row.sum())
-        yield f"recall of {escape_markdown(name)}", f"{hits / total:.4f}", _span(*wilson_interval(hits, total))
-    yield "ROC AUC", f"{metrics['roc_auc']:.4f}", ""
-    yield "loss (nats an image)", f"{metrics['loss']:.4f}", ""
-    yield "expected calibration error", f"{metrics['ece']:.4f}", ""
-    if "robust_accuracy" in metrics:
-        yield "accuracy over all corruptions", f"{metrics['robust_accuracy']:.4f}", ""
+def _list_cells(found: MeasuredSet, classes: Sequence[str]) -> list[str]:
+    recalls = (f"{found.recalls[name]:.4f}" if name in found.recalls else "" for name in classes)
+    interval = f"{found.accuracy_low:.4f} to {found.accuracy_high:.4f}"
+    return [found.name, f"{found.images:,}", f"{found.accuracy:.4f}", interval, *recalls]
 
 
-def _thin_out(curves: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    count = min(len(curves), _MAX_EPOCHS)
-    places = sorted({round(number * (len(curves) - 1) / max(count - 1, 1)) for number in range(count)})
+def _thin_out(curves: Sequence[Mapping[str, str]], kept: int) -> list[list[str]]:
+    """Return the rows of up to ``_MAX_EPOCHS`` epochs, the first, the last and the ``kept`` one among them."""
+    count = min(len(curves), _MAX_EPOCHS - 1)
+    spread = (round(number * (len(curves) - 1) / max(count - 1, 1)) for number in range(count))
     keys = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
     return [
-        [escape_markdown(curves[place]["epoch"]), *(f"{float(curves[place][key]):.4f}" for key in keys)]
-        for place in places
+        [
+            curves[place]["epoch"],
+            *(f"{float(curves[place][key]):.4f}" for key in keys),
+            "kept" if place == kept - 1 else "",
+        ]
+        for place in sorted({*spread, kept - 1})
     ]
-
-
-def _span(low: float, high: float) -> str:
-    return f"{low:.4f} to {high:.4f}"

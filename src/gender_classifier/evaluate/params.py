@@ -5,21 +5,24 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from gender_classifier.common.schema import Count, Fraction, Name, Real, Text, Whole, section
+from gender_classifier.common.schema import Count, Fraction, Name, Real, Renamed, Text, Whole, section
+
+RENAMED_METRICS = Renamed(best_val_accuracy="val/kept_accuracy", best_val_loss="val/kept_loss")
+"""Metrics under the names of earlier versions, which versions in a registry still bear."""
 
 
 @section
 class PromotionParams:
     """When the newest version becomes champion in the model registry."""
 
-    metric: Literal["best_val_accuracy", "best_val_loss", "test/accuracy", "test/loss"]
+    metric: Annotated[Literal["val/kept_accuracy", "val/kept_loss", "test/accuracy", "test/loss"], RENAMED_METRICS]
     min_gain: Annotated[Real, Interval(ge=0, le=100)]
     min_accuracy: Fraction
 
 
 @section
 class EvaluateParams:
-    """How the report on the test set is drawn up."""
+    """How a model is measured, on the test set and on others."""
 
     ece_bins: Annotated[Whole, Interval(ge=2, le=1000)]
     worst_mistakes: Annotated[Whole, Interval(ge=0, le=1000)]

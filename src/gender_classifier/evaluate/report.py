@@ -10,6 +10,7 @@ from gender_classifier.evaluate.extra import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation, Suspect
+from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
@@ -20,7 +21,9 @@ from gender_classifier.metrics.scores import select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
 
-def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: EvaluateParams) -> Iterator[Artifact]:
+def describe_evaluation(
+    inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], params: EvaluateParams
+) -> Iterator[Artifact]:
     """Yield metrics, tables, predictions, the model card and the figures."""
     report, labels, classes = evaluation.report, inputs.test.labels, inputs.spec.classes
     members = inputs.members["test"]
@@ -38,7 +41,8 @@ def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: Evaluate
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
     yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
-    yield Artifact("models/model_card.md", _build_card(inputs, evaluation), "")
+    # The copy in MLflow says more: see register_run.
+    yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured))
     figures = {
         "test_confusion": confusion_matrix(report.confusion, classes, "Test set"),
         "roc": roc_curve(roc, report.metrics["roc_auc"], classes[-1]),
@@ -53,12 +57,12 @@ def describe_evaluation(inputs: Inputs, evaluation: Evaluation, params: Evaluate
 
 
 def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> None:
-    """Log every metric as ``test/...`` and ``extra/NAME/...``, and the test set as an input."""
-    report = evaluation.report
-    run.log_metrics({f"test/{key}": value for key, value in report.metrics.items()})
-    run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", {"test": len(report.preds)})
-    for name, one in scored.items():
-        run.log_metrics({f"extra/{name}/{key}": value for key, value in one.report.metrics.items()})
+    """Log the headlines as ``test/...`` and ``extra/NAME/...``, and the test set as an input."""
+    reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
+    for prefix, report in reports.items():
+        run.log_metrics({f"{prefix}/{key}": value for key, value in select_headlines(report.metrics).items()})
+    counts = {"test": len(evaluation.report.preds)}
+    run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", counts)
 
 
 def tell(evaluation: Evaluation, difference: float, registered: str) -> Iterator[str]:
@@ -79,14 +83,15 @@ def tell(evaluation: Evaluation, difference: float, registered: str) -> Iterator
     yield f"evaluate: {registered}"
 
 
-def _build_card(inputs: Inputs, evaluation: Evaluation) -> str:
+def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> str:
     return write_card(
         source=inputs.source,
         params={"source": inputs.source, **inputs.params},
         spec=inputs.spec,
         info=inputs.info,
         counts={name: len(members) for name, members in inputs.members.items()},
-        report=evaluation.report,
+        metrics=evaluation.report.metrics,
+        measured=measured,
         best=inputs.best,
         curves=inputs.curves,
     )

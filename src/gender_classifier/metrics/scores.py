@@ -30,13 +30,21 @@ class Report:
     probs: Floats
 
 
-HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "loss", "roc_auc", "ece", "robust_accuracy")
-"""Metrics shown by ``dvc metrics``, the model file and the page; metrics/test_report.json has all."""
+HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy")
+"""The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.
+
+``recall_`` stands for those of all classes.
+"""
 
 
 def select_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return those of :data:`HEADLINES` that are in ``metrics``."""
-    return {key: metrics[key] for key in HEADLINES if key in metrics}
+    """Return the headline metrics that there are."""
+    return {
+        key: value
+        for headline in HEADLINES
+        for key, value in metrics.items()
+        if key == headline or (headline.endswith("_") and key.startswith(headline))
+    }
 
 
 def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15) -> Report:

@@ -50,6 +50,11 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
         _fail(name, _describe(error), 1)
 
 
+def point_to(name: str, run: str, *paths: str) -> None:
+    """Print where to look at what a stage has made: its files, and the MLflow run at ``run``."""
+    print(f"{name}: look at {', '.join(paths)}; MLflow run {run}")
+
+
 def _describe(error: Exception) -> str:
     text = printable(" ".join(str(error).split()))
     if isinstance(error, GenderClassifierError):

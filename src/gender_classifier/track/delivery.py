@@ -1,4 +1,7 @@
-"""Sending entries of a run to its MLflow store, those first that an outage held back."""
+"""Entries on their way to the MLflow store, and what a later command makes up for.
+
+An outage holds entries back, and a killed process leaves its run open.
+"""
 
 import json
 import logging
@@ -12,8 +15,18 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from gender_classifier.common.files import short_digest
-from gender_classifier.track.outbox import Entry, Outbox
-from gender_classifier.track.store import UPLOAD_TIMEOUT, shorten
+from gender_classifier.common.paths import Layout
+from gender_classifier.common.processes import is_dead
+from gender_classifier.track.outbox import Entry, Outbox, find_outboxes
+from gender_classifier.track.store import (
+    UPLOAD_TIMEOUT,
+    find_experiments,
+    name_store,
+    one_line_errors,
+    patience,
+    quiet_mlflow,
+    shorten,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +37,21 @@ MAX_PARAMS, MAX_METRICS = 100, 1000
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
 
-def deliver_all(client: MlflowClient, boxes: Iterable[Outbox]) -> int:
+def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
+    """Send what the store has missed, and mark runs KILLED whose process on this host has died.
+
+    Returns:
+        How many runs were completed, and how many were marked.
+
+    Raises:
+        TrackingError: the store does not answer, or refuses an entry.
+    """
+    with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
+        completed = _deliver_all(client, find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root)))
+        return completed, _mark_dead(client)
+
+
+def _deliver_all(client: MlflowClient, boxes: Iterable[Outbox]) -> int:
     """Send what is in ``boxes``; return how many were sent.
 
     A box that the store refuses is set aside, one that fails stays, and each is named in one line: neither keeps back
@@ -111,3 +138,12 @@ def _build_input(entry: Mapping[str, Any]) -> DatasetInput:
 
 def _warn(message: str) -> None:
     _logger.warning("%s", message)
+
+
+def _mark_dead(client: MlflowClient) -> int:
+    ids = list(find_experiments(client).values())
+    running = client.search_runs(ids, "attributes.status = 'RUNNING'") if ids else []
+    dead = [run for run in running if is_dead(run.data.tags)]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(dead)

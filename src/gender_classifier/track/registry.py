@@ -1,139 +1,56 @@
-"""MLflow's model registry: one version an evaluated model; ``challenger`` names the newest, ``champion`` the chosen.
+"""MLflow's model registry: a version for each model that was evaluated, whatever it was evaluated on since.
+
+``challenger`` names the one evaluated last, ``champion`` the chosen one.
 
 No pickle on either side: the model is an ONNX file.
 """
 
 import json
-import os
 import re
-import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
 import mlflow.artifacts
 import mlflow.onnx
-import numpy as np
-import onnx
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
-from mlflow.utils.git_utils import get_git_repo_url
 
-from gender_classifier.common.credentials import hide_secrets, strip_credentials
-from gender_classifier.common.files import short_digest
+from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.common.locks import hold_lock
-from gender_classifier.common.paths import Layout, find_main_root
+from gender_classifier.common.paths import find_main_root
 from gender_classifier.errors import TrackingError
-from gender_classifier.evaluate.inputs import Inputs
-from gender_classifier.evaluate.measure import Evaluation
-from gender_classifier.evaluate.params import PromotionParams
+from gender_classifier.evaluate.params import RENAMED_METRICS, PromotionParams
 from gender_classifier.track.promotion import Contender, Decision, decide
-from gender_classifier.track.run import TrackedRun
 from gender_classifier.track.store import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
 
-_ABOUT = (
-    "Classifies face crops: uint8 images (N, S, S, 3) in, probabilities (N, C) out; the signature has S and C. "
-    "Alias `champion`: the one to use. Alias `challenger`: the newest. The tag `promotion` of a version says why it is "
-    "champion or not."
-)
-
 # What the promotion rule may compare; all other figures are the logged model's.
-_TAGGED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
+COMPARED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
+
+_ROLLED_BACK = "rolled back: "
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
 
 
-def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Evaluation, rule: PromotionParams) -> str:
-    """Register the exported model of an evaluated run, and let ``rule`` decide whether it becomes champion.
-
-    Returns:
-        The version and the decision, in a line.
-    """
-    digests = inputs.info.split_sha256
-    best = {key: inputs.best[key] for key in ("best_val_accuracy", "best_val_loss")}
-    version = register_model(
-        run.client,
-        run.run_id,
-        layout.onnx_path,
-        image_size=inputs.spec.image_size,
-        num_classes=len(inputs.spec.classes),
-        metrics=best | {f"test/{key}": value for key, value in evaluation.report.metrics.items()},
-        tags={
-            "data.digest": short_digest(inputs.info.manifest_sha256),
-            **{f"{name}.digest": short_digest(digests[name]) for name in ("val", "test")},
-            "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
-            "git.commit": run.commit,
-        },
-        card=layout.card_path,
-    )
-    decision = settle_champion(run.client, layout.root, version, rule)
-    return f"version {version} of {REGISTERED_MODEL}, {decision.reason}"
-
-
-def register_model(
-    client: MlflowClient,
-    run_id: str,
-    path: Path,
-    *,
-    image_size: int,
-    num_classes: int,
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
-    card: Path,
-) -> str:
-    """Log the ONNX file ``path`` as the run's model, and register it as the newest version, ``challenger``.
-
-    Args:
-        client: of the store that has the run.
-        run_id: of the run that trained and evaluated it.
-        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
-        image_size: S, px.
-        num_classes: C.
-        metrics: go to the logged model; those that promotion compares, as tags to the version too.
-        tags: more tags; empty ones are left out.
-        card: Markdown; the version's description, and a file beside the model.
-
-    Returns:
-        The version.
-    """
-    images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
-    probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
-    own_tags = {key: value for key, value in tags.items() if value}
-    with fluent(client), mlflow.start_run(run_id=run_id):
-        info = mlflow.onnx.log_model(
-            onnx.load(str(path)),
-            name="model",
-            registered_model_name=REGISTERED_MODEL,
-            signature=ModelSignature(Schema([images]), Schema([probs])),
-            # Named, since inferring them takes 10 s; what scoring needs and no more.
-            pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
-            tags=own_tags | _describe_source(),
-        )
-        mlflow.log_metrics(dict(metrics), model_id=info.model_id, run_id=run_id)
-        client.log_model_artifact(info.model_id, str(card))
-        version = str(info.registered_model_version)
-        for key, value in {**own_tags, **{name: f"{metrics[name]:.6g}" for name in _TAGGED if name in metrics}}.items():
-            client.set_model_version_tag(REGISTERED_MODEL, version, key, value)
-        if not client.get_registered_model(REGISTERED_MODEL).description:
-            client.update_registered_model(REGISTERED_MODEL, _ABOUT)
-        client.update_model_version(REGISTERED_MODEL, version, card.read_text(encoding="utf-8"))
-        client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
-    return version
-
-
 def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
-    """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way."""
+    """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way.
+
+    One that is champion, or was rolled back by hand, stays what it is, and so does its reason.
+    """
     with hold_lock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
         current = _find_last_champion(client)
         challenger = client.get_model_version(REGISTERED_MODEL, version)
+        before = challenger.tags.get("promotion", "")
+        if before.startswith(_ROLLED_BACK):
+            return Decision(False, f"not promoted: {before}")
+        if current is not None and str(current.version) == version:
+            return Decision(False, f"champion already, {before}")
         decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
         client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
         if decision.promote:
@@ -184,7 +101,7 @@ def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:
             why = f"version {lost} is the first champion" if is_first else f"no champion before version {lost} is left"
             raise TrackingError(f"{why} of {REGISTERED_MODEL}; there is nothing to go back to")
         if current is not None:
-            client.set_model_version_tag(REGISTERED_MODEL, lost, "promotion", f"rolled back: {reason}")
+            client.set_model_version_tag(REGISTERED_MODEL, lost, "promotion", f"{_ROLLED_BACK}{reason}")
         client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, earlier[-1])
         client.set_registered_model_tag(REGISTERED_MODEL, _HISTORY, json.dumps(earlier))
     return lost, earlier[-1]
@@ -224,14 +141,6 @@ def download_version(client: MlflowClient, version: ModelVersion, folder: Path) 
     if len(found) != 1:
         raise TrackingError(f"{uri}: holds {len(found)} ONNX files, not one; name a version that `evaluate` registered")
     return found[0]
-
-
-def _describe_source() -> dict[str, str]:
-    """Return the tags by which MLflow names the code: by itself it adds paths of this machine, and Git's password."""
-    path = Path(sys.argv[0]).absolute()
-    tags = {"mlflow.source.name": f"{path.parent.name}/{path.name}"}
-    repository = get_git_repo_url(str(path))
-    return tags | ({"mlflow.source.git.repoURL": strip_credentials(repository)} if repository else {})
 
 
 def _parse_reference(reference: str) -> tuple[str, str, str]:
@@ -291,6 +200,7 @@ def _search_versions(client: MlflowClient) -> list[ModelVersion]:
 
 
 def _read_contender(version: ModelVersion) -> Contender:
-    metrics = {name: float(version.tags[name]) for name in _TAGGED if name in version.tags}
+    tags = {RENAMED_METRICS.get(key, key): value for key, value in version.tags.items()}
+    metrics = {name: float(tags[name]) for name in COMPARED if name in tags}
     digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
     return Contender(str(version.version), metrics, digests)

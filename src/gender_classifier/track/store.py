@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,6 +40,8 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Seconds to wait for an answer when the store is opened, and for an upload. MLflow's own limits (7 retries of
 # 2 minutes) are for people who wait.
 OPEN_TIMEOUT, UPLOAD_TIMEOUT = 10, 120
+
+_one_thread = threading.RLock()
 
 
 def locate_store_root(folder: Path) -> Path:
@@ -170,17 +173,21 @@ def shorten(error: Exception) -> str:
 
 @contextmanager
 def patience(timeout: int) -> Iterator[None]:
-    """Have MLflow wait ``timeout`` seconds and try twice, without bars where nobody sees them; the environment wins."""
+    """Have MLflow wait ``timeout`` seconds and try twice, without bars where nobody sees them; the environment wins.
+
+    Its limits are variables of the process, so that one thread at a time talks to the store.
+    """
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     if not sys.stderr.isatty():
         limits["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    ours = {key: value for key, value in limits.items() if key not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for key in ours:
-            os.environ.pop(key, None)
+    with _one_thread:
+        ours = {key: value for key, value in limits.items() if key not in os.environ}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for key in ours:
+                os.environ.pop(key, None)
 
 
 @contextmanager

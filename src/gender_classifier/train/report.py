@@ -1,21 +1,22 @@
 """What a finished training leaves: the model, its figures on val, its curves."""
 
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
 
 from gender_classifier.common.artifacts import Artifact, Run, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
+from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 from gender_classifier.model.model_file import ModelSpec, pack_model
-from gender_classifier.model.network import count_parameters
+from gender_classifier.model.network import count_parameters, find_network
 from gender_classifier.train.figures import curves
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
@@ -37,28 +38,37 @@ def describe_run(run: Run) -> Iterator[Artifact]:
     yield Artifact("models/mlflow_run.json", {"run_id": run.run_id, "experiment": run.experiment})
 
 
-def log_inputs(run: Run, session: Session, source: str) -> None:
-    """Link the run to its data, and tag it with what it runs on.
+def tag_run(session: Session, source: str) -> dict[str, object]:
+    """Return what people look for in a run: its data, its network, what it runs on, and all that in two sentences.
 
     Args:
-        run: of MLflow.
         session: about to train.
         source: of the data set, as in ``params.yaml``.
     """
-    trainer, digest = session.trainer, session.info.manifest_sha256
-    run.log_dataset(Path(source).name, digest, "training", {"train": trainer.num_train, "val": len(session.val.images)})
-    run.set_tags(
-        {
-            "data.digest": short_digest(digest),
-            "model.parameters": count_parameters(trainer.model),
-            "torch.device": trainer.device,
-            "torch.precision": trainer.precision,
-            "torch.processes": trainer.num_processes,
-            "torch.threads": torch.get_num_threads(),
-            "torch.version": torch.__version__,
-            "mlflow.note.content": SAMPLE_NOTE if source == SAMPLE else "",
-        }
+    trainer, params = session.trainer, session.trainer.params
+    start = "from scratch" if params.weights == "none" else f"from the weights {describe_value(params.weights)}"
+    network = f"{find_network(trainer.spec.architecture).title} ({trainer.spec.head} head)"
+    about = (
+        f"{network} {start}, up to {params.epochs} epochs on {trainer.num_train:,} images of {describe_value(source)}, "
+        f"{len(session.val.images):,} to validate."
     )
+    return {
+        "data.digest": short_digest(session.info.manifest_sha256),
+        "model.parameters": count_parameters(trainer.model),
+        "torch.device": trainer.device,
+        "torch.hardware": _name_hardware(trainer.device),
+        "torch.precision": trainer.precision,
+        "torch.processes": trainer.num_processes,
+        "torch.threads": torch.get_num_threads(),
+        "torch.version": torch.__version__,
+        "mlflow.note.content": f"{about}\n\n{SAMPLE_NOTE}" if source == SAMPLE else about,
+    }
+
+
+def log_inputs(run: Run, session: Session, source: str) -> None:
+    """Link the run to the data set, called by its ``source`` in ``params.yaml``."""
+    counts = {"train": session.trainer.num_train, "val": len(session.val.images)}
+    run.log_dataset(describe_value(source), session.info.manifest_sha256, "training", counts)
 
 
 def summarize(session: Session) -> Summary:
@@ -69,11 +79,11 @@ def summarize(session: Session) -> Summary:
     spec = replace(session.trainer.spec, temperature=fit_temperature(best.val_logits, labels))
     report = evaluate(best.val_logits / spec.temperature, labels, classes=spec.classes)
     metrics = {
-        "best_epoch": record.epoch,
-        "best_val_accuracy": record.val_accuracy,
-        "best_val_loss": record.val_loss,
+        "kept_epoch": record.epoch,
+        "kept_accuracy": record.val_accuracy,
+        "kept_loss": record.val_loss,
         "temperature": spec.temperature,
-        "threshold": choose_threshold(threshold_points(*pick_positive(report.probs, labels))),
+        "decision_threshold": choose_threshold(threshold_points(*pick_positive(report.probs, labels))),
     }
     line = (
         f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "
@@ -82,12 +92,21 @@ def summarize(session: Session) -> Summary:
     return Summary(best, spec, report, metrics, line)
 
 
+def log_summary(run: Run, session: Session, summary: Summary) -> None:
+    """Log the kept epoch's figures as ``val/...``, and how long the epochs took, those before a stop included."""
+    kept = {f"val/{key}": value for key, value in summary.metrics.items()}
+    run.log_metrics(kept, timestamp=session.log[-1]["timestamp"])
+    images = session.trainer.num_train + len(session.val.images)
+    seconds = sum(images / entry["metrics"]["train/images_per_second"] for entry in session.log)
+    run.set_tags({"train.time": f"{seconds // 60:.0f} min {seconds % 60:.0f} s"})
+
+
 def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
     """Yield the model file, metrics, curves, predictions and figures."""
     classes, report, epoch = summary.spec.classes, summary.report, summary.best.record.epoch
     records = session.trainer.records
     yield Artifact("models/model.safetensors", pack_model(summary.best.state, summary.spec), "weights")
-    yield Artifact("metrics/train.json", summary.metrics)
+    yield Artifact("metrics/train.json", {"val": summary.metrics})
     yield Artifact("metrics/curves.csv", tabulate(EpochRecord, records), "metrics")
     yield Artifact("metrics/val_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     predictions = tabulate_predictions(session.members, session.val.labels, report, classes)
@@ -98,3 +117,9 @@ def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
     }
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/train/{name}.png", figure, "")
+
+
+def _name_hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

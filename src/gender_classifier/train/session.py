@@ -83,7 +83,7 @@ class Session:
         ) as bar:
             started = time.perf_counter()
             for record in self.trainer.epochs(bar.update):
-                speed = {"images_per_second": per_epoch / (time.perf_counter() - started)}
+                speed = {"train/images_per_second": per_epoch / (time.perf_counter() - started)}
                 self._save(run.run_id, _name_metrics(record) | speed)
                 self._write_curves()
                 run.log_metrics(**self.log[-1])
@@ -190,5 +190,5 @@ def _name_metrics(record: EpochRecord) -> dict[str, float]:
         "train/accuracy": record.train_accuracy,
         "val/loss": record.val_loss,
         "val/accuracy": record.val_accuracy,
-        "lr": record.lr,
+        "train/lr": record.lr,
     }

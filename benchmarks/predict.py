@@ -1,9 +1,9 @@
-"""How fast the model in use is: a cold start, a folder, its parts, and the memory it takes.
+"""Speed and memory of `gender-classifier predict`: cold start, a folder, decoding and inference alone.
 
     python benchmarks/predict.py faces.zip      about a minute on 2 cores with 12,000 images
 
-Each command is timed as a whole process, from its start to its end. The fastest of the repeats counts: the others were
-disturbed. Decoding and inference alone run on as many threads as the command uses.
+Commands are timed as whole processes. Each figure is the fastest of its repeats, which other work has disturbed least.
+Decoding alone and inference alone use as many threads as the command.
 """
 
 import argparse
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from gender_classifier.predict.inputs import find_pictures  # noqa: E402
 from gender_classifier.predict.predictor import BATCH_SIZE, Predictor, count_cores, map_in_order  # noqa: E402
 
-# The command, which says at its end how much memory it has had (KiB).
+# Runs the command and prints its peak memory, KiB.
 _MEASURED = (
     "import sys\n"
     "from gender_classifier.cli.main import main\n"
@@ -40,10 +40,10 @@ _MEASURED = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="zip or folder with images, at least 1,200")
+    parser.add_argument("source", type=Path, help="zip or folder with at least 1,200 images")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--repeats", type=int, default=3, help="of which the fastest counts (default: 3)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = _unpack(options.source, Path(folder)) if options.source.is_file() else options.source
@@ -56,31 +56,31 @@ def main() -> None:
 
 
 def measure(source: Path, model: Path, scratch: Path, repeats: int) -> dict[str, tuple[float, str]]:
-    """Return the figures, with their units."""
+    """Return each figure with its unit."""
     names = [name for name, _ in find_pictures([str(source)])]
     tenth = scratch / "tenth"
     tenth.mkdir()
     for number, name in enumerate(names[: len(names) // 10]):
         (tenth / f"{number}{Path(name).suffix}").symlink_to(name)
-    one = _fastest(lambda: _run(model, names[0]), 3 * repeats)
-    whole = _fastest(lambda: _run(model, str(source)), repeats)
-    few = _fastest(lambda: _run(model, str(tenth)), repeats)
+    on_image = _fastest(lambda: _run(model, names[0]), 3 * repeats)
+    on_folder = _fastest(lambda: _run(model, str(source)), repeats)
+    on_tenth = _fastest(lambda: _run(model, str(tenth)), repeats)
     return {
         "images": (len(names), ""),
         "cores": (count_cores(), ""),
-        "one image, cold, whole process": (one[0], "s"),
-        "folder, whole process": (whole[0], "s"),
-        "folder, decoding included": (len(names) / whole[0], "images/s"),
+        "one image, cold, whole process": (on_image[0], "s"),
+        "folder, whole process": (on_folder[0], "s"),
+        "folder, decoding included": (len(names) / on_folder[0], "images/s"),
         "decoding alone": (_time_decoding(model, names, repeats), "images/s"),
         "inference alone": (_time_inference(model, repeats), "images/s"),
-        "peak memory, one image": (one[1], "MiB"),
-        "peak memory, a tenth of the folder": (few[1], "MiB"),
-        "peak memory, the folder": (whole[1], "MiB"),
+        "peak memory, one image": (on_image[1], "MiB"),
+        "peak memory, a tenth of the folder": (on_tenth[1], "MiB"),
+        "peak memory, the folder": (on_folder[1], "MiB"),
     }
 
 
 def _run(model: Path, path: str) -> tuple[float, float]:
-    """Classify ``path`` into a file; return seconds and MiB."""
+    """Run `predict` on ``path``; return its time, s, and its peak memory, MiB."""
     command = [sys.executable, "-c", _MEASURED, "predict", "--model", str(model), "--format", "csv", path]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with tempfile.TemporaryFile() as rows:
@@ -119,7 +119,7 @@ def _rate(work: Callable[[], Iterator[object]], count: int, repeats: int) -> flo
 
 
 def _fastest(run: Callable[[], tuple[float, float]], repeats: int) -> tuple[float, float]:
-    """Return the least time, and the most memory."""
+    """Return the shortest time and the highest memory of the repeats."""
     times, peaks = zip(*(run() for _ in range(repeats)), strict=True)
     return min(times), max(peaks)
 

@@ -73,7 +73,7 @@ def main() -> None:
             "fused optimizer": partial(plain, fused=True),
             **({"bf16": quick} if bf16 else {}),
             "channels last": partial(quick, channels_last=True),
-            "weight gradients by convolution": partial(quick, channels_last=True, cpu_convolutions=True),
+            "CPU convolutions": partial(quick, channels_last=True, cpu_convolutions=True),
             "params.yaml: augmentation, mixup, EMA": ours,
         }
         speeds: dict[str, list[float]] = {name: [] for name in changes}

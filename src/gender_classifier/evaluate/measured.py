@@ -22,8 +22,8 @@ class MeasuredSet:
     @property
     def lowest(self) -> tuple[float, str]:
         """The lowest of its figures, and which that is."""
-        recalls = ((value, f"recall of {name}") for name, value in self.recalls.items())
-        return min((self.accuracy, "accuracy"), *recalls)
+        recalls = [(value, f"recall of {name}") for name, value in self.recalls.items()]
+        return min([(self.accuracy, "accuracy"), *recalls])
 
 
 def list_measured(
@@ -56,7 +56,7 @@ def _list_sets(
         everything, *attributes = tabulate_attributes(found)
         yield _describe_row(name, everything, classes)
         if attributes:
-            # Below all others even if chance has favoured it: a value of three images says little.
+            # By the upper end of its interval: a value of one image that is wrong says little.
             row = min(attributes, key=lambda row: row.accuracy_high)
             yield _describe_row(f"{name}, {row.attribute} {row.value}", row, classes)
 

@@ -4,8 +4,8 @@
     dvc exp run -S verify.near_duplicates=drop         another policy
 
 Reads data/raw.zip and `verify`; writes data/verified/manifest.csv (a row an image), data/verified/report.json,
-metrics/verify.json and metrics/figures/verify/. A data set that lacks a class, or loses more images than
-`verify.max_rejected`, stops here, after the report and the figures are written.
+metrics/verify.json, metrics/figures/verify/ and metrics/sheets/verify/. A data set that lacks a class, or loses more
+images than `verify.max_rejected`, stops here, after the report and the figures are written.
 """
 
 from dataclasses import asdict

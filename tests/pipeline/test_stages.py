@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.predict.predictor import Predictor
+from gender_classifier.train.report import warn_of_one_class
 from gender_classifier.version import __version__
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
@@ -54,7 +56,6 @@ def shrink(folder: Path, **top: object) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params |= {"epochs": 2, "batch_size": 32, **top}
     params["ingest"] |= {"sample_train": 100, "sample_val": 30}
-    params["verify"]["max_rejected"] = 0.1
     params["preprocess"]["val_fraction"] = 0.2
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -85,7 +86,7 @@ def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
         for entry in stage.get(kind, [])
     }
     files = {
-        str(path.parent.relative_to(whole) if "figures" in path.parts else path.relative_to(whole))
+        str(path.parent.relative_to(whole) if {"figures", "sheets"} & {*path.parts} else path.relative_to(whole))
         for folder in ("data", "models", "metrics")
         for path in (whole / folder).rglob("*")
         if path.is_file()
@@ -145,6 +146,16 @@ def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
     best = json.loads((whole / "metrics/train.json").read_text())
     assert float(rows[best["best_epoch"] - 1]["val_accuracy"]) == best["best_val_accuracy"]
+
+
+def test_a_training_too_short_to_tell_the_classes_apart_says_so(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shrink(copy, epochs=1, lr=1e-9)
+    run("train", copy)
+    assert re.search(
+        r"every validation image is called (fe)?male: the recipe needs more steps than these 3; raise epochs",
+        capsys.readouterr().out,
+    )
+    assert warn_of_one_class(np.array([0, 1, 0]), ("female", "male"), 3) == ""
 
 
 def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:

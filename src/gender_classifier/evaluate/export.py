@@ -74,17 +74,23 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
-def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation) -> float:
+def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation, min_side: int) -> float:
     """Write the evaluated model with its description; return how far its probabilities are from torch's, at most.
+
+    Args:
+        path: where to.
+        inputs: the model and its data.
+        evaluation: of the model.
+        min_side: px; the model in use refuses smaller images, as ``verify`` did.
 
     Raises:
         ModelError: a probability or a prediction differs.
     """
-    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation))
+    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation, min_side))
     return check_export(path, inputs.test.images, evaluation.report.probs)
 
 
-def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
+def describe_model(inputs: Inputs, evaluation: Evaluation, min_side: int) -> dict[str, str]:
     """Return what the model file says of itself to the predictor and the service; no time, host or path."""
     reference = dict(inputs.reference)
     # Of val: its weights have not seen these images, and they come from the same images as train's.
@@ -96,6 +102,7 @@ def describe_model(inputs: Inputs, evaluation: Evaluation) -> dict[str, str]:
         "version": __version__,
         "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
         "limits": describe_limits(inputs.source),
+        "min_side": str(min_side),
         "reference": json.dumps(to_jsonable(reference)),
     }
 

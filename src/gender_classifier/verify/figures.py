@@ -51,9 +51,8 @@ def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
     return figure
 
 
-def _whole_bins(sides: Sequence[int], *, most: int = 60) -> NDArray[np.float64]:
+def _whole_bins(sides: Sequence[int], *, most: int = 60) -> NDArray[np.floating]:
     """Return edges of bins that are all the same whole number of pixels wide: others show stripes."""
     low, high = min(sides), max(sides)
     width = (high - low) // most + 1
-    edges: NDArray[np.float64] = np.arange(low, max(high, low + 4 * width) + width + 1, width) - 0.5
-    return edges
+    return np.arange(low, max(high, low + 4 * width) + width + 1, width) - 0.5

@@ -20,7 +20,7 @@ class ArchiveError(GenderClassifierError):
 class ImageError(GenderClassifierError):
     """Bytes that are no usable image.
 
-    ``reason`` is one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or
+    ``reason`` is one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large``, ``too_small`` or
     ``unreadable``. The service, which gives each image a time, has ``too_slow`` too.
     """
 

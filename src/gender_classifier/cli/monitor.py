@@ -214,17 +214,19 @@ def _describe(
         "model_version": predictor.metadata.get("version"),
         "data_digest": predictor.metadata.get("data_digest"),
         "statistics": [
-            asdict(one) | {"reference": _figures(reference[one.name]), "new": _figures(tally.new[one.name])}
+            asdict(one)
+            | {"reference": _figures(one.name, reference[one.name]), "new": _figures(one.name, tally.new[one.name])}
             for one in comparisons
         ],
     }
 
 
-def _figures(histogram: Histogram) -> dict[str, float]:
+def _figures(name: str, histogram: Histogram) -> dict[str, float]:
     if histogram.categories:
         shares = (histogram.counts / histogram.total).tolist()
         return dict(zip(histogram.categories, shares, strict=True))
-    return {name: histogram.quantile(share) for name, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))}
+    found = {key: histogram.quantile(share) for key, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))}
+    return {key: round(value) for key, value in found.items()} if name in ("width", "height") else found
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from gender_classifier.common.logs import LEVEL_VARIABLE
+from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 
 DEBUG_VARIABLE = "GENDER_CLASSIFIER_DEBUG"
 
@@ -29,15 +30,38 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threshold_option(parser: argparse.ArgumentParser, *, default: float) -> None:
+def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--threshold``: the probability below which a prediction counts as uncertain."""
     parser.add_argument(
         "--threshold",
         type=parse_probability,
-        default=default,
+        default=THRESHOLD,
         metavar="P",
         help="a prediction with a lower probability counts as uncertain, 0 to 1 (default: %(default)s)",
     )
+
+
+def add_max_pixels_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max-pixels``: the size from which on an image is refused."""
+    parser.add_argument(
+        "--max-pixels",
+        type=parse_count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="width times height of one image; a larger one is refused (default: %(default)s)",
+    )
+
+
+def parse_count(text: str) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is 0 or less.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
 
 
 def parse_probability(text: str) -> float:

@@ -7,11 +7,12 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gender_classifier.cli.options import add_model_option, add_threshold_option
+from gender_classifier.cli.options import add_max_pixels_option, add_model_option, add_threshold_option
 from gender_classifier.common.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from gender_classifier.predict.inputs import Named
     from gender_classifier.predict.predictor import Prediction, Predictor
 
-_UNCERTAIN, _NO_FACE = "uncertain", "no face"
+_UNCERTAIN, _NO_FACE, _FAILED = "uncertain", "no face", ""
+_WITHOUT_LABEL = {_NO_FACE: "without a face", _FAILED: "refused (see above)"}
+_MOST_NAMED = 3  # images that --draw wrote, named in the last line
 _SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 
 _DESCRIPTION = """\
@@ -54,7 +57,8 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         default="table",
         help="table for people (default); json: JSON Lines, an object a line as results come; csv: with a header",
     )
-    add_threshold_option(parser, default=0.0)
+    add_threshold_option(parser)
+    add_max_pixels_option(parser)
     parser.add_argument(
         "--faces",
         action="store_true",
@@ -92,22 +96,49 @@ def _predict(options: argparse.Namespace) -> int:
     from gender_classifier.track.model_source import find_model
 
     with find_model(options.model, Path.cwd()) as found:
-        predictor = Predictor(found.path, threads=1)
-    pictures = find_pictures(options.paths)
-    predictions = _find_faces(predictor, pictures, options) if options.faces else predictor.predict(pictures)
+        predictor = Predictor(found.path, threads=1, max_pixels=options.max_pixels)
+    pictures, drawn = find_pictures(options.paths), dict[str, str]()
+    predictions = _find_faces(predictor, pictures, options, drawn) if options.faces else predictor.predict(pictures)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
-    failed = False
+    counts = Counter[str]()
     # Named: what has no name ends with the loop that Ctrl-C ends, and would wait for a worker that reads a terminal.
     shown = _show_progress(predictions)
     for prediction in shown:
+        label = _judge(prediction, options.threshold)
         if prediction.error:
-            failed = True
             _complain(prediction)
-        write(prediction, _judge(prediction, options.threshold))
-    return int(failed)
+        counts[_FAILED if prediction.error else label or _NO_FACE] += 1
+        write(prediction, label)
+    if options.format == "table":
+        print(_summarize(counts, (*predictor.classes, _UNCERTAIN), options), file=sys.stderr)
+    if drawn:
+        print(f"gender-classifier predict: {_list_drawn(options.draw, drawn)}", file=sys.stderr)
+    return int(counts[_FAILED] > 0)
 
 
-def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
+def _summarize(counts: Counter[str], labels: Sequence[str], options: argparse.Namespace) -> str:
+    """Return one line: how many images, or faces, got each label, and how many got none."""
+    total = sum(counts[label] for label in labels)
+    what = ("face" if options.faces else "image") + ("s" if total != 1 else "")
+    listed = [f"{counts[label]:,} {printable(label)}" for label in labels if counts[label]]
+    if counts[_UNCERTAIN]:
+        listed[-1] += f" (below {options.threshold:g})"
+    line = f"{total:,} {what}" + (f": {', '.join(listed)}" if listed else "")
+    rest = [f"{counts[key]:,} {words}" for key, words in _WITHOUT_LABEL.items() if counts[key]]
+    return f"gender-classifier predict: {'; '.join([line, *rest])}"
+
+
+def _list_drawn(folder: Path, drawn: Iterable[str]) -> str:
+    """Say which images were written; of many, the first few."""
+    paths = sorted(drawn)
+    named = ", ".join(paths[:_MOST_NAMED]) + (f" and {len(paths) - _MOST_NAMED:,} more" if paths[_MOST_NAMED:] else "")
+    return printable(f"wrote {len(paths):,} image{'s' if len(paths) > 1 else ''} with boxes to {folder}: {named}")
+
+
+def _find_faces(
+    predictor: Predictor, pictures: Iterable[Named], options: argparse.Namespace, drawn: dict[str, str]
+) -> Iterator[Prediction]:
+    """Find and classify faces; the paths of images that were drawn are added to ``drawn``, below ``options.draw``."""
     from gender_classifier.predict.faces import FaceFinder, draw_faces, predict_faces, save_drawn
 
     taken = dict[str, str]()
@@ -115,11 +146,13 @@ def _find_faces(predictor: Predictor, pictures: Iterable[Named], options: argpar
     def show(image: Image.Image, predictions: list[Prediction]) -> None:
         boxes = []
         for one in predictions:
-            if one.box:
+            if one.probs and one.box:
                 label = _judge(one, options.threshold)
                 colour = None if label == _UNCERTAIN else predictor.classes.index(one.label)
-                boxes.append((one.box, f"{label} {one.prob:.2f}", colour))
-        save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)
+                # No rounding says that the model is sure.
+                boxes.append((one.box, f"{label} {one.prob:.2f}" if one.prob < 0.995 else f"{label} >0.99", colour))
+        path = save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)
+        drawn[str(path)] = predictions[0].name
 
     return predict_faces(predictor, pictures, FaceFinder(), show=show if options.draw else None)
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from gender_classifier.cli.options import add_model_option, add_threshold_option
+from gender_classifier.cli.options import add_max_pixels_option, add_model_option, add_threshold_option, parse_count
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
 from gender_classifier.track.model_source import find_model
@@ -45,12 +45,12 @@ def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         help="host names under which clients reach the service, separated by commas; *.NAME, NAME:PORT and * for any; "
         "IP addresses and localhost always work",
     )
-    add_threshold_option(serve, default=0.8)
-    serve.add_argument("--max-bytes", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-images", type=_count, metavar="N", help="of one request")
-    serve.add_argument("--max-pixels", type=_count, metavar="N", help="of one image")
+    add_threshold_option(serve)
+    serve.add_argument("--max-bytes", type=parse_count, metavar="N", help="of one request")
+    serve.add_argument("--max-images", type=parse_count, metavar="N", help="of one request")
+    add_max_pixels_option(serve)
     serve.add_argument(
-        "--threads", type=_count, metavar="N", help="of the model; default: half the cores, the rest decode"
+        "--threads", type=parse_count, metavar="N", help="of the model; default: half the cores, the rest decode"
     )
     serve.set_defaults(run=_serve)
 
@@ -169,13 +169,6 @@ def _read_private(path: Path) -> bytes:
 
 def _bracket(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
 
 
 def _host_names(text: str) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ UNITS = {
 """Every statistic and its unit; contrast is RMS contrast (Peli, "Contrast in complex images", 1990)."""
 
 
-# Fine bins, so that any reference can be cut into tenths. Sizes by 16th parts of an octave; confidence, which piles up
-# near 1, finer there.
-_SIDES = np.round(np.geomspace(8, 16384, 11 * 16 + 1), 2)
+# Fine bins, so that any reference can be cut into tenths. Sizes by the pixel up to 512, its middle being the size
+# itself, then by 16th parts of an octave; confidence, which piles up near 1, finer there.
+_SIDES = np.concatenate([np.arange(0.5, 513), np.round(np.geomspace(512, 16384, 5 * 16 + 1)[1:], 2)])
 
 
 _EDGES: dict[str, Floats] = {

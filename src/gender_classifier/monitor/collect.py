@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.common.spreadsheet import restore_cell
-from gender_classifier.data.images import decode, to_rgb, to_square
+from gender_classifier.data.images import check_side, decode, to_rgb, to_square
 from gender_classifier.errors import DataError, GenderClassifierError
 from gender_classifier.metrics.histograms import (
     SIZE_STATISTICS,
@@ -21,7 +21,7 @@ from gender_classifier.metrics.histograms import (
     measure_pixels,
     measure_predictions,
 )
-from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, explain, map_in_order
+from gender_classifier.predict.predictor import Predictor, Source, explain, map_in_order
 
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
 """Of a log of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes it."""
@@ -109,7 +109,8 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> _Batch:
     batch, sizes, images = _Batch(), [], []
     for name, data in sources:
         try:
-            picture = decode(data if isinstance(data, bytes) else data(), max_pixels=MAX_PIXELS)
+            picture = decode(data if isinstance(data, bytes) else data(), max_pixels=predictor.max_pixels)
+            check_side(picture, predictor.min_side)
             images.append(to_square(to_rgb(picture), predictor.image_size))
             sizes.append(picture.size)
         except (GenderClassifierError, OSError) as error:

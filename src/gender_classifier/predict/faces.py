@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gender_classifier.common.files import write_bytes
-from gender_classifier.data.images import decode, to_rgb, to_square
-from gender_classifier.errors import GenderClassifierError, InputError, ModelError
-from gender_classifier.predict.predictor import MAX_PIXELS, Prediction, Predictor, Source, explain, map_in_order
+from gender_classifier.data.images import check_side, decode, to_rgb, to_square
+from gender_classifier.errors import GenderClassifierError, ImageError, InputError, ModelError
+from gender_classifier.predict.predictor import Prediction, Predictor, Source, explain, map_in_order
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, px."""
@@ -102,7 +102,7 @@ def predict_faces(
     def work(source: Source) -> list[Prediction]:
         name, data = source
         try:
-            image = to_rgb(decode(data if isinstance(data, bytes) else data(), max_pixels=MAX_PIXELS))
+            image = to_rgb(decode(data if isinstance(data, bytes) else data(), max_pixels=predictor.max_pixels))
         except (GenderClassifierError, OSError) as error:
             return [Prediction(name, error=explain(error))]
         predictions = _classify(predictor, name, image, finder.find(image))
@@ -117,9 +117,18 @@ def predict_faces(
 def _classify(predictor: Predictor, name: str, image: Image.Image, boxes: list[Box]) -> list[Prediction]:
     if not boxes:
         return [Prediction(name)]
-    crops = np.stack([to_square(image.crop(box), predictor.image_size) for box in boxes])
-    probs = predictor.compute_probs(crops)
-    return [replace(predictor.describe(name, row), box=box) for box, row in zip(boxes, probs, strict=True)]
+    found: list[Prediction] = []
+    crops = []
+    for box in boxes:
+        crop = image.crop(box)
+        try:
+            check_side(crop, predictor.min_side)
+            crops.append(to_square(crop, predictor.image_size))
+            found.append(Prediction(name, box=box))
+        except ImageError as error:
+            found.append(Prediction(name, error=f"a face: {explain(error)}", box=box))
+    probs = iter(predictor.compute_probs(np.stack(crops)) if crops else ())
+    return [one if one.error else replace(predictor.describe(name, next(probs)), box=one.box) for one in found]
 
 
 def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]]) -> Image.Image:
@@ -144,8 +153,10 @@ def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]])
     return drawn
 
 
-def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str] | None = None) -> None:
+def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str] | None = None) -> PurePath:
     """Write ``drawn`` as ``folder``/NAME.faces.jpg, NAME without what would lead out of ``folder``.
+
+    Returns the path below ``folder``.
 
     Args:
         folder: made where it is missing.
@@ -156,7 +167,8 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
     Raises:
         InputError: it cannot be written.
     """
-    path = folder / place_drawn(name, {} if taken is None else taken)
+    place = place_drawn(name, {} if taken is None else taken)
+    path = folder / place
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=90)
     try:
@@ -164,6 +176,7 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written ({reason}); give --draw another folder") from None
+    return place
 
 
 def place_drawn(name: str, taken: dict[str, str]) -> PurePath:

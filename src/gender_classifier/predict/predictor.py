@@ -18,6 +18,7 @@ from gender_classifier.common.model_metadata import (
     check_classes,
     check_image_size,
     check_metadata,
+    check_min_side,
     check_ports,
     parse_json,
 )
@@ -25,13 +26,10 @@ from gender_classifier.common.terminal import printable
 from gender_classifier.common.threads import count_cores, find_thread_limit
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import GenderClassifierError, ModelError
+from gender_classifier.predict.limits import MAX_PIXELS
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-MAX_PIXELS = 50_000_000
-"""px; a larger image is refused before it is decoded, as by ``verify``'s default."""
-
 
 BATCH_SIZE = 64
 """Images. Batches of 32 are some 5 % slower; larger ones are no faster on the cores at hand, and hold results back."""
@@ -61,16 +59,20 @@ class Prediction:
 class Predictor:
     """Probabilities of images.
 
-    ``classes`` are the names in the order of the columns, ``image_size`` is S in px, and ``metadata`` is all text that
-    ``evaluate`` kept in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
+    ``classes`` are the names in the order of the columns, ``image_size`` is S in px, images with a side shorter than
+    ``min_side`` or with more than ``max_pixels`` are refused, and ``metadata`` is all text that ``evaluate`` kept in
+    the file: ``data_digest``, ``version``, ``min_side``, ``metrics`` (JSON), ``limits`` (Markdown).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """Load ``path``.
 
         Args:
             path: what ``evaluate`` wrote, ``models/model.onnx``.
             threads: of onnxruntime; None for one a core.
+            max_pixels: larger images are refused.
 
         Raises:
             ModelError: the file is missing, damaged, no model of this project, or one that says what cannot be.
@@ -89,7 +91,9 @@ class Predictor:
             raise ModelError(
                 f"{path}: not a whole ONNX model ({_one_line(error)}); make it again with `dvc repro`"
             ) from None
+        self.max_pixels = max_pixels
         self.classes, self.image_size = self._check(path)
+        self.min_side = check_min_side(path, self.metadata.get("min_side", "1"))  # files of older versions have none
 
     def _check(self, path: Path) -> tuple[tuple[str, ...], int]:
         """Return classes and image size of a file that is what it says, and can be run."""
@@ -114,9 +118,9 @@ class Predictor:
         """Turn an image file's content into uint8 (S, S, 3), exactly as ``preprocess`` does.
 
         Raises:
-            ImageError: it is no whole image.
+            ImageError: it is no whole image, too small or too large.
         """
-        return to_array(data, self.image_size, max_pixels=MAX_PIXELS)
+        return to_array(data, self.image_size, max_pixels=self.max_pixels, min_side=self.min_side)
 
     def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
+from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
@@ -61,13 +62,13 @@ class Settings:
     """Of one request's body."""
     max_images: int = 64
     """Of one request."""
-    max_pixels: int = 25_000_000
-    """Of one image; decoded, 25 million are 75 MB, and two are decoded at once."""
+    max_pixels: int = MAX_PIXELS
+    """Of one image; two are decoded at once."""
     max_requests: int = 64
     """Requests whose body has arrived and that are not answered. Beyond this the service returns 503."""
     max_held_bodies: int = 8
     """Bodies of ``max_bytes`` that are held at once; smaller ones are more."""
-    threshold: float = 0.8
+    threshold: float = THRESHOLD
     """A lower probability counts as uncertain."""
     api_key: str | None = None
     """What predictions, heat maps and metrics ask for."""
@@ -165,6 +166,7 @@ class _Service:
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
+            min_side=predictor.min_side,
             max_pixels=settings.max_pixels,
             max_bytes=settings.max_bytes,
         )
@@ -295,6 +297,7 @@ def describe_model(predictor: Predictor, settings: Settings) -> dict[str, object
             "max_bytes": settings.max_bytes,
             "max_images": settings.max_images,
             "max_pixels": settings.max_pixels,
+            "min_side": predictor.min_side,
             "formats": list(FORMATS),
         },
     }

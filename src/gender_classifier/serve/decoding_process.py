@@ -11,11 +11,12 @@ from gender_classifier.errors import ImageError
 from gender_classifier.serve.decoding import ARRAY, IMAGE, REFUSED, REFUSED_AND_FULL, read_message, write_message
 
 
-def serve(image_size: float, max_pixels: float, deadline: float, memory: float) -> None:
+def serve(image_size: float, min_side: float, max_pixels: float, deadline: float, memory: float) -> None:
     """Answer until standard input ends, that is, until the service is gone.
 
     Args:
         image_size: S, px.
+        min_side: px; images with a shorter side are refused.
         max_pixels: larger images are refused.
         deadline: s; the kernel ends this process where an image takes longer, whatever the decoder is at.
         memory: bytes of address space, beside those that are in use at the start.
@@ -34,7 +35,7 @@ def serve(image_size: float, max_pixels: float, deadline: float, memory: float) 
         os.dup2(null, descriptor)
     while (message := read_message(requests))[0] == IMAGE:
         signal.setitimer(signal.ITIMER_REAL, deadline)
-        kind, content = _answer(message[1], int(image_size), int(max_pixels))
+        kind, content = _answer(message[1], int(image_size), int(min_side), int(max_pixels))
         signal.setitimer(signal.ITIMER_REAL, 0)
         full = kind == REFUSED and _measure_memory() > enough
         try:
@@ -62,9 +63,9 @@ def _measure_memory() -> int:
         return 0
 
 
-def _answer(data: bytes, image_size: int, max_pixels: int) -> tuple[bytes, bytes]:
+def _answer(data: bytes, image_size: int, min_side: int, max_pixels: int) -> tuple[bytes, bytes]:
     try:
-        return ARRAY, to_array(data, image_size, max_pixels=max_pixels).tobytes()
+        return ARRAY, to_array(data, image_size, max_pixels=max_pixels, min_side=min_side).tobytes()
     except ImageError as error:
         return REFUSED, f"{error.reason}\n{' '.join(str(error).split())}".encode(errors="backslashreplace")
     except MemoryError:

@@ -1,4 +1,4 @@
-"""The service's page for people, and the page that lists its API."""
+"""The service's page for people, and those that describe its model and its API."""
 
 from collections.abc import Callable, Coroutine
 from importlib import resources
@@ -8,6 +8,9 @@ from fastapi import FastAPI, Response
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
+    "/card": ("card.html", "text/html; charset=utf-8"),
+    "/card.js": ("card.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),

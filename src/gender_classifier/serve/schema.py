@@ -53,6 +53,7 @@ class Accepted(BaseModel):
     max_bytes: int = Field(description="of the whole request")
     max_images: int
     max_pixels: int = Field(description="width times height of one image")
+    min_side: int = Field(description="px; the shorter side of one image, as `verify` asked of the training data")
     formats: list[str]
 
 

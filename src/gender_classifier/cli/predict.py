@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gender_classifier.predict.predictor import Prediction, Predictor
 
 _UNCERTAIN, _NO_FACE, _FAILED = "uncertain", "no face", ""
-_WITHOUT_LABEL = {_NO_FACE: "without a face", _FAILED: "refused (see above)"}
+_WITHOUT_LABEL = {_NO_FACE: "without a face", _FAILED: "not read (see above)"}
 _MOST_NAMED = 3  # images that --draw wrote, named in the last line
 _SIGPIPE_STATUS, _SIGINT_STATUS = 141, 130  # 128 + the signal, as shells say it of any program
 

@@ -77,7 +77,7 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
         title: of the figure.
     """
     figure, axes = start_figure(
-        f"{one_line(title)}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows)
+        f"{one_line(title)}, by attribute (95 % intervals)", width=7.2, height=1.5 + 0.42 * len(rows)
     )
     spans = [("accuracy", [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows])]
     for place, name in enumerate(shorten_names(classes)):
@@ -103,7 +103,8 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.set_xlim(max(0.0, lowest - 0.02), 1.005)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("accuracy, recall (fraction)")
+    axes.xaxis.set_major_formatter(format_percent_tick)
+    axes.set_xlabel("accuracy, recall")
     figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
     return figure
 

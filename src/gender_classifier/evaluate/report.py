@@ -105,8 +105,8 @@ def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> T
 def _draw_suspects(suspects: Sequence[Suspect], classes: Sequence[str], most: int) -> Figure:
     shown = suspects[:most]
     captions = [
-        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]}; the\nmodel gives this label\n"
-        f"{format_share(one.prob)}"
+        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]};\n"
+        f"the model gives this\nlabel {format_share(one.prob)}"
         for one in shown
     ]
     title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in val and test"

@@ -20,14 +20,12 @@ function listFigures(metrics) {
 }
 
 function listFacts(model) {
-  const { accepts } = model;
   return [
     ["fact", "value"],
     ["classes", model.classes.join(", ")],
     ["pictures are scaled to", `${model.image_size} × ${model.image_size} px`],
     ["uncertain", `below ${percent(model.threshold)}`],
-    ["takes", `${accepts.formats.join(", ")}; up to ${megabytes(accepts.max_bytes)} and ` +
-      `${Math.round(accepts.max_pixels / 1e6)} million pixels, at least ${accepts.min_side} pixels a side`],
+    ["takes", listAccepted(model.accepts)],
     ["registry version", model.registry_version || "not from a registry"],
     ["made by version", model.version || "unknown"],
     ["training data", model.data_digest || "unknown"],

@@ -4,6 +4,11 @@
 
 const percent = (value) => `${(100 * value).toFixed(value > 0.9995 && value < 1 ? 2 : 1).replace(/\.0$/, "")}\u00a0%`;
 const megabytes = (bytes) => `${Math.round(bytes / 2 ** 20 * 10) / 10} MB`;
+// The formats and sizes of pictures that are taken.
+function listAccepted({ formats, max_bytes, max_pixels, min_side }) {
+  const least = min_side > 1 ? `, at least ${min_side} pixels a side` : "";
+  return `${formats.join(", ")}, up to ${megabytes(max_bytes)} and ${Math.round(max_pixels / 1e6)} million pixels${least}`;
+}
 
 // The card's Markdown: headings, lists, quotes, tables, paragraphs, **bold** and `code`; anything else is shown as it is.
 function renderMarkdown(text, into) {

@@ -230,9 +230,7 @@ function showModel() {
   ].filter(Boolean).join(", ");
   $("model").textContent =
     `A small model that was trained to tell “${classes.join("” from “")}” on tight face crops` + (origin ? ` (${origin}).` : ".");
-  $("accepts").textContent =
-    `Tight crops of one face each: ${accepts.formats.join(", ")}, up to ${megabytes(accepts.max_bytes)} and ` +
-    `${Math.round(accepts.max_pixels / 1e6)} million pixels, at least ${accepts.min_side} pixels a side.`;
+  $("accepts").textContent = `Tight crops of one face each: ${listAccepted(accepts)}.`;
   if (model.limits) renderMarkdown(model.limits, $("limits"));
   const { accuracy, accuracy_low: low, accuracy_high: high } = metrics;
   if (accuracy !== undefined) {

@@ -152,6 +152,7 @@ def test_dropped_pictures_and_what_is_wrong_with_some_in_plain_words(page: Page)
         payload("empty.png", b""),
         payload("cut.jpg", whole[: len(whole) * 2 // 3]),
         payload("large.png", noise),
+        payload("small.png", grey(10, side=31)),
         payload("good.png", grey(10)),
     )
     answers = page.locator(".result .answer")
@@ -160,9 +161,38 @@ def test_dropped_pictures_and_what_is_wrong_with_some_in_plain_words(page: Page)
         "The file is empty.",
         "The file breaks off before the picture ends.",
         "The file is too large; up to 0.2 MB are taken.",
+        "The picture is too small: each side needs at least 32 pixels.",
         "female: 96.1 %",
     ])  # fmt: skip
-    expect(page.locator(".result.failed")).to_have_count(4)
+    expect(page.locator(".result.failed")).to_have_count(5)
+
+
+def test_the_model_link_leads_to_a_page(page: Page, service: Served) -> None:
+    expect(page.locator("#accepts")).to_contain_text("at least 32 pixels a side")
+    page.get_by_role("link", name="Model", exact=True).click()
+    expect(page).to_have_url(f"{service.address}/card")
+    figures = page.locator("#figures tr")
+    expect(figures.nth(0)).to_have_text("figurevalue95 % interval")
+    expect(figures.nth(1)).to_have_text("accuracy95.8\u00a0%94.8\u00a0% to 96.6\u00a0%")
+    expect(page.locator("#limits li strong")).to_have_text("Two labels are not what gender is.")
+    facts = page.locator("#facts")
+    for part in ("female, male", "32 × 32 px", "below 80\u00a0%", "at least 32 pixels a side", "0123456789abcdef"):
+        expect(facts).to_contain_text(part)
+    page.get_by_role("link", name="To the page").click()
+    expect(page.locator("#drop")).to_be_visible()
+
+
+def test_a_table_in_what_a_model_says_is_a_table(browser: BrowserContext, tmp_path: Path) -> None:
+    limits = "## Sets\n| set | accuracy |\n|---|---:|\n| **test** | 0.9 |\n| <b>x</b> | `0.8` |\n\nAfter.\n| last |\n"
+    with served(write_model(tmp_path / "model.onnx", {"limits": limits}), tmp_path) as running:
+        page = browser.new_page()
+        for path in ("", "card"):
+            page.goto(f"{running.address}/{path}")
+            expect(page.locator("#limits tr")).to_have_text(["setaccuracy", "test0.9", "<b>x</b>0.8", "last"])
+            expect(page.locator("#limits th")).to_have_text(["set", "accuracy", "last"])
+            expect(page.locator("#limits td strong")).to_have_text("test")
+            expect(page.locator("#limits p")).to_have_text("After.")
+        page.close()
 
 
 def test_the_heat_map_is_drawn_over_the_part_that_decides(page: Page) -> None:

@@ -52,6 +52,7 @@ class Accepted(BaseModel):
     max_bytes: int = Field(description="size of the whole request")
     max_images: int
     max_pixels: int = Field(description="width times height of an image")
+    min_side: int = Field(description="least shorter side of an image, px, as for the training data")
     formats: list[str]
 
 

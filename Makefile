@@ -18,7 +18,7 @@ UNSEEN := .*\.(py|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*
 # A worker a core, a file of tests at a time: its fixtures are made once.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format deps lock clean
+.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services test-lowest screenshots lint format deps lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ screenshots: repro  ## Update the README's screenshots of the MLflow UI and the 
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services
+
+test-lowest:  ## Run the tests on the lowest direct dependencies that pyproject.toml allows, in .venv-lowest (needs uv)
+	uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[pipeline,serve,dev]'
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 lint: setup  ## Check style and types (ruff, mypy --strict)
 	@ruff check .

@@ -1,10 +1,10 @@
-"""Test accuracy of `params.yaml` over several seeds, and with each ingredient left out once.
+"""Test accuracy of `params.yaml` over several seeds, and an ablation of its ingredients.
 
-    dvc repro preprocess                                 (with the source to measure on)
-    python benchmarks/accuracy.py --seeds 3              4 minutes a training on 2 cores with 18,000 images
-    python benchmarks/accuracy.py --seeds 1 --ablate     each ingredient left out, one training each
+    dvc repro preprocess                                 (set `source` to the data to measure on)
+    python benchmarks/accuracy.py --seeds 3              4 minutes per training on 2 cores with 18,000 images
+    python benchmarks/accuracy.py --seeds 1 --ablate     one training more per ingredient, each without it
 
-The epoch is chosen on val, the test images are scored once, as in the pipeline.
+As in the pipeline, the epoch is chosen on val and the test images are scored once.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from gender_classifier.train.params import AugmentParams, TrainParams
 from gender_classifier.train.trainer import Trainer
 
 WITHOUT: dict[str, dict[str, Any]] = {
-    "averaged weights": {"ema_epochs": 0.0},
+    "EMA": {"ema_epochs": 0.0},
     "mixup": {"mixup": 0.0},
     "flip": {"flip": 0.0},
     "rotation, scale, shift": {"rotate": 0.0, "scale": 0.0, "translate": 0.0},
@@ -46,22 +46,22 @@ WITHOUT: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ablate", action="store_true", help="leave out each ingredient, too")
-    parser.add_argument("--epochs", type=int, help="instead of those of params.yaml")
-    parser.add_argument("--json", type=Path, help="write the figures here, after each training")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per recipe (default: 3)")
+    parser.add_argument("--ablate", action="store_true", help="also train without each ingredient")
+    parser.add_argument("--epochs", type=int, help="override `epochs` of params.yaml")
+    parser.add_argument("--json", type=Path, help="write the figures to this file after each recipe")
     options = parser.parse_args()
     keep_freed_memory()  # as the stage does
     layout = Layout(Path.cwd())
-    own = load_params(layout.params_path).train
-    own = replace(own, epochs=options.epochs or own.epochs)
+    params = load_params(layout.params_path).train
+    params = replace(params, epochs=options.epochs or params.epochs)
     recipes: dict[str, dict[str, Any]] = {"all": {}}
     if options.ablate:
         recipes |= {f"without {name}": change for name, change in WITHOUT.items()}
     rows = []
     for name, change in recipes.items():
         results = [
-            train_once(layout, change_params(own, change | {"seed": seed}), name) for seed in range(options.seeds)
+            train_once(layout, change_params(params, change | {"seed": seed}), name) for seed in range(options.seeds)
         ]
         row = {"recipe": name, "seeds": len(results)}
         for key in results[0]:
@@ -70,7 +70,7 @@ def main() -> None:
         rows.append(row)
         print(
             f"{name:32} test {row['accuracy']:.4f} ± {row['accuracy_deviation']:.4f}  "
-            f"without a second look {row['accuracy_without_tta']:.4f} (share {row['tta_share']:.3f})  "
+            f"without test-time augmentation {row['accuracy_without_tta']:.4f} (share {row['tta_share']:.3f})  "
             f"corrupted {row['robust_accuracy']:.4f}  ECE {row['ece']:.4f}  {row['seconds']:.0f} s",
             flush=True,
         )
@@ -79,27 +79,29 @@ def main() -> None:
 
 
 def change_params(params: TrainParams, change: dict[str, Any]) -> TrainParams:
-    """Return ``params`` with keys replaced, those of the augmentation too."""
+    """Return ``params`` with keys replaced, including keys of ``augment``."""
     inner = {field.name for field in fields(AugmentParams)} & set(change)
     augment = replace(params.augment, **{key: change[key] for key in inner})
     return replace(params, augment=augment, **{key: value for key, value in change.items() if key not in inner})
 
 
-def train_once(layout: Layout, own: TrainParams, name: str) -> dict[str, float]:
-    """Train and measure as the stages do, without files and tracking."""
+def train_once(layout: Layout, params: TrainParams, name: str) -> dict[str, float]:
+    """Train and evaluate as the stages do, but write no files and track nothing."""
     info = read_info(layout.dataset_path)
     train, val, test = (
         open_split(layout.images_path(split), layout.labels_path(split)) for split in ("train", "val", "test")
     )
-    spec = ModelSpec(own.head, info.classes, info.image_size, info.channel_mean, info.channel_std, own.tta_margin)
-    torch.manual_seed(own.seed)
-    trainer = Trainer(build_model(own.head, len(info.classes), info.image_size), spec, train, val, own)
+    spec = ModelSpec(params.head, info.classes, info.image_size, info.channel_mean, info.channel_std, params.tta_margin)
+    torch.manual_seed(params.seed)
+    trainer = Trainer(build_model(params.head, len(info.classes), info.image_size), spec, train, val, params)
     began = time.perf_counter()
-    for _ in tqdm(trainer.epochs(), total=own.epochs, desc=f"{name}, seed {own.seed}", unit="epoch", disable=None):
+    for _ in tqdm(
+        trainer.epochs(), total=params.epochs, desc=f"{name}, seed {params.seed}", unit="epoch", disable=None
+    ):
         pass
     seconds = time.perf_counter() - began
     assert trainer.best is not None
-    model = build_model(own.head, len(info.classes), info.image_size)
+    model = build_model(params.head, len(info.classes), info.image_size)
     model.load_state_dict(trainer.best.state)
     temperature = fit_temperature(trainer.best.val_logits, val.labels)
     logits = compute_logits(model, spec, test.images)
@@ -111,7 +113,7 @@ def train_once(layout: Layout, own: TrainParams, name: str) -> dict[str, float]:
             lambda pixels: compute_logits(model, spec, pixels), np.asarray(test.images[chosen]), test.labels[chosen]
         )
     )
-    print(f"{name}, seed {own.seed}: {report.metrics['accuracy']:.4f} in {seconds:.0f} s", flush=True)
+    print(f"{name}, seed {params.seed}: {report.metrics['accuracy']:.4f} in {seconds:.0f} s", flush=True)
     kept = {key: report.metrics[key] for key in ("accuracy", "loss", "ece")}
     kept |= measure_tta(logits, once, test.labels)
     return kept | {"robust_accuracy": mean_accuracy(rows), "best_epoch": trainer.best.record.epoch, "seconds": seconds}

@@ -1,11 +1,12 @@
-"""The service under attack, beside an honest client: requests lost, latency with and without the attack, memory.
+"""Lost requests, latency and memory of the service, with and without an attack.
 
-    python benchmarks/attack.py [--model models/model.onnx] [--seconds 20]     20 s each way and 5 s to start, 2 cores
+    python benchmarks/attack.py [--model models/model.onnx] [--seconds 20]     2 x 20 s and 5 s to start, on 2 cores
 
-The service asks for a key, which only the honest client has. The attack runs in a process of its own, all at once and
-as quickly as it can: silent connections, half heads, large heads, endless pipelines, keyless uploads that trickle or
-lie about their length, posts of other origins' pages, foreign host names. With --bombs it has the key as well and sends
-images that are slow or large to decode; these take the honest client's share of the two decoders.
+The service requires a key, which only the honest client has. The attack runs in a separate process, all parts at once
+and as fast as it can: silent connections, incomplete headers, large headers, endless pipelines, uploads without the key
+that trickle or give a wrong length, POST requests of other origins, foreign host names. With --bombs the attacker has
+the key as well and sends images that are slow or large to decode; these compete with the honest client for the two
+decoding processes.
 """
 
 import argparse
@@ -24,24 +25,30 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
-from serve import BOUNDARY, ROOT, _build_request, _read_pictures
+from serve import BOUNDARY, ROOT, _build_request, _read_images
 
 KEY = "a-key-for-the-benchmark"
 HEAD = f"Host: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n".encode()
 AUTHORIZATION = f"Authorization: Bearer {KEY}\r\n".encode()
-# Connections that are held open at once, of each kind; pause in s between two of a kind that are closed at once.
+# Connections of each kind that are held open; s between two requests of a flood.
 HELD, PAUSE = 300, 0.01
-# s after which an honest request counts as lost.
+# s after which a request counts as lost.
 PATIENCE = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
-    parser.add_argument("--seconds", type=float, default=20, help="without the attack, and again with it")
-    parser.add_argument("--interval", type=float, default=0.02, help="s between two honest requests")
-    parser.add_argument("--bombs", action="store_true", help="attack with the key and hostile images, too")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="duration without the attack, and again with it (default: 20)"
+    )
+    parser.add_argument(
+        "--interval", type=float, default=0.02, help="s between two requests of the honest client (default: 0.02)"
+    )
+    parser.add_argument(
+        "--bombs", action="store_true", help="also attack with the key and images that are slow or large to decode"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--attack", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack:
@@ -58,8 +65,8 @@ def main() -> None:
         service.terminate()
         service.wait(30)
     interval = options.interval * 1e3
-    print(f"honest: one image every {interval:.0f} ms, each on a connection of its own; {os.cpu_count()} cores")
-    print("attack   sent   lost   p50 ms   p99 ms   max ms   peak RSS MB (processes that decode included)")
+    print(f"honest client: one image every {interval:.0f} ms, each on its own connection; {os.cpu_count()} cores")
+    print("attack   sent   lost   p50 ms   p99 ms   max ms   peak RSS MB (decoding processes included)")
     for row in rows:
         print(
             f"{row['attack']!s:6s} {row['sent']:6.0f} {row['lost']:6.0f} {row['p50_ms']:8.1f} {row['p99_ms']:8.1f} "
@@ -70,14 +77,14 @@ def main() -> None:
 
 
 async def _measure(port: int, options: argparse.Namespace, pid: int, *, under_attack: bool) -> dict[str, float]:
-    requests = [_with_key(_build_request(data)) for data in _read_pictures(None)]
+    requests = [_with_key(_build_request(data)) for data in _read_images(None)]
     for _ in range(20):
         await _ask(port, requests[0])
     attack = None
     if under_attack:
         command = [sys.executable, __file__, "--attack", str(port), "--seconds", str(options.seconds)]
         attack = await asyncio.create_subprocess_exec(*command, *(["--bombs"] if options.bombs else []))
-        await asyncio.sleep(2)  # until it has begun
+        await asyncio.sleep(2)  # the attack needs this to start
     watch = asyncio.create_task(_watch_memory(pid))
     seconds, lost = await _be_honest(port, requests, options.seconds - 2 * under_attack, options.interval)
     watch.cancel()
@@ -96,18 +103,18 @@ def _with_key(request: bytes) -> bytes:
 
 
 async def _be_honest(port: int, requests: Sequence[bytes], seconds: float, interval: float) -> tuple[list[float], int]:
-    """Send a request every ``interval`` s, however long answers take; return the seconds of each, and the lost ones."""
+    """Send a request every ``interval`` s without waiting for answers; return the latencies, s, and the number lost."""
     tasks, began = [], time.monotonic()
     while time.monotonic() - began < seconds:
         tasks.append(asyncio.create_task(_ask(port, requests[len(tasks) % len(requests)])))
         await asyncio.sleep(max(0.0, began + len(tasks) * interval - time.monotonic()))
-    found = await asyncio.gather(*tasks)
-    answered = [one for one in found if one is not None]
-    return answered, len(found) - len(answered)
+    latencies = await asyncio.gather(*tasks)
+    answered = [latency for latency in latencies if latency is not None]
+    return answered, len(latencies) - len(answered)
 
 
 async def _ask(port: int, request: bytes) -> float | None:
-    """Return the seconds to a prediction; None if there was none."""
+    """Return the seconds to a prediction, or None if there was none."""
     began = time.perf_counter()
     try:
         received = await asyncio.wait_for(_exchange(port, request), PATIENCE)
@@ -126,7 +133,7 @@ async def _exchange(port: int, request: bytes) -> bytes:
 
 
 async def _watch_memory(pid: int) -> int:
-    """Return the most bytes that the service and its processes have held, until cancelled."""
+    """Return the peak RSS, bytes, of the service and its child processes, once cancelled."""
     peak, service = 0, psutil.Process(pid)
     with suppress(asyncio.CancelledError):
         while True:
@@ -170,7 +177,7 @@ async def _flood(port: int, data: bytes) -> None:
 
 
 async def _hold(port: int, data: bytes) -> None:
-    """Hold a connection open, with a byte every second if anything was sent; open another when it is closed."""
+    """Hold a connection open and reopen it when it is closed; after ``data``, send one more byte every second."""
     while True:
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,10 +1,10 @@
-"""Training on a data set ten times the memory that the process may use (Linux, as root: it makes a control group).
+"""Speed of training on a data set ten times larger than the memory limit (Linux, root: it creates a control group).
 
     python benchmarks/memory.py                15 minutes on 2 cores; 10 GiB in the temporary folder
 
-The images are noise: what counts is how many they are. The limit covers all that the kernel charges to the process,
-the pages of the arrays that it has read among it; those it drops and reads again. One epoch of the default recipe with
-``train.shuffle_window: 4096``, and the same epoch over a tenth of the images without a limit, for the speed.
+The images are noise: only their number matters. The limit covers everything that the kernel charges to the process,
+including pages of the arrays, which it can drop and read again. The benchmark trains one epoch of the default recipe
+with ``train.shuffle_window: 4096``, and the same epoch on a tenth of the images without a limit, to compare the speed.
 """
 
 import argparse
@@ -26,10 +26,14 @@ IMAGE_BYTES = SIZE * SIZE * 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=1024, help="MiB; PyTorch and its libraries take two thirds of it")
-    parser.add_argument("--times", type=float, default=10, help="the arrays against the limit")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument(
+        "--limit", type=int, default=1024, help="MiB; PyTorch and its libraries take half of the default, 1024"
+    )
+    parser.add_argument(
+        "--times", type=float, default=10, help="size of the arrays as a multiple of the limit (default: 10)"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)  # run in a child process
     options = parser.parse_args()
     if options.train:
         path, count, group = options.train
@@ -75,7 +79,7 @@ def run(path: Path, count: int, limit: int | None) -> dict[str, float]:
 
 
 class ControlGroup:
-    """A memory limit of the kernel's, by the second or the first version of its interface."""
+    """A Linux control group with a memory limit, version 2 or 1."""
 
     def __init__(self, limit: int) -> None:
         unified = Path("/sys/fs/cgroup/cgroup.controllers")
@@ -86,7 +90,7 @@ class ControlGroup:
             self.folder.mkdir()
             (self.folder / ("memory.max" if is_second else "memory.limit_in_bytes")).write_text(str(limit * 2**20))
         except OSError as error:
-            raise SystemExit(f"no control group can be made here ({error}); run as root on Linux") from None
+            raise SystemExit(f"cannot create a control group ({error}); run as root on Linux") from None
 
     def peak(self) -> int:
         return int((self.folder / self._peak).read_text())
@@ -96,7 +100,7 @@ class ControlGroup:
 
 
 def train(path: Path, count: int) -> dict[str, float]:
-    import torch  # noqa: PLC0415 - within the limit
+    import torch  # noqa: PLC0415 - its memory counts towards the limit
 
     from gender_classifier.common.processes import keep_freed_memory  # noqa: PLC0415
     from gender_classifier.data.dataset import PackedSplit  # noqa: PLC0415
@@ -109,10 +113,10 @@ def train(path: Path, count: int) -> dict[str, float]:
     images = np.load(path, mmap_mode="r")[:count]
     split = PackedSplit(images, np.arange(count, dtype=np.int64) % 2)
     val = PackedSplit(images[:512], split.labels[:512])
-    own = replace(load_params(ROOT / "params.yaml").train, epochs=1, shuffle_window=4096)
+    params = replace(load_params(ROOT / "params.yaml").train, epochs=1, shuffle_window=4096)
     spec = ModelSpec("linear", ("female", "male"), SIZE, (0.5,) * 3, (0.3,) * 3)
     torch.manual_seed(0)
-    trainer = Trainer(build_model("linear", 2, SIZE), spec, split, val, own)
+    trainer = Trainer(build_model("linear", 2, SIZE), spec, split, val, params)
     began = time.perf_counter()
     list(trainer.epochs())
     return {"images_per_second": count / (time.perf_counter() - began), "trained_images": count}

@@ -1,4 +1,4 @@
-"""How the notebook that this project replaces gets its images: written anew from its description."""
+"""Image loading of the notebook that this project replaces, reimplemented from its description."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from gender_classifier.data.archive import Archive
 
 
 def build_decoder(archive: Archive, size: int) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Return what turns names of members into a batch, float32 (N, 3, size, size) in [0, 1], one image at a time.
+    """Return a function that decodes archive members, one by one, into a batch: float32 (N, 3, size, size) in [0, 1].
 
-    The notebook read files from a folder; reading them from the archive costs no more than that.
+    The notebook read files from a folder; reading them from the archive takes no longer.
     """
     transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor()])
 
     def decode(members: Sequence[str]) -> torch.Tensor:
-        pictures = (Image.open(io.BytesIO(archive.read(member))).convert("RGB") for member in members)
-        return torch.stack([transform(picture) for picture in pictures])
+        images = (Image.open(io.BytesIO(archive.read(member))).convert("RGB") for member in members)
+        return torch.stack([transform(image) for image in images])
 
     return decode

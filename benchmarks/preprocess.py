@@ -1,10 +1,10 @@
-"""Images/s of the stages `verify` and `preprocess`, start-up included, against one pass of the old loop's decoding.
+"""Images/s of the stages `verify` and `preprocess`, start-up included, and of one pass of the old loop's decoding.
 
-    dvc repro ingest                           (with the source to measure on)
+    dvc repro ingest                           (set `source` to the data to measure on)
     python benchmarks/preprocess.py            a minute on 2 cores with 24,000 images
 
-The old loop decodes and resizes every image in every epoch, in one thread; the stages do it once. They run here as
-DVC runs them, in a folder of their own with a store of their own.
+The old loop decodes and resizes every image in every epoch, in one thread; the stages do it once. The stages run as
+under DVC, in a temporary folder with its own MLflow store.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     source = Layout(Path.cwd())
     with Archive(source.raw_archive_path) as archive:
@@ -39,7 +39,7 @@ def main() -> None:
         folder.raw_archive_path.parent.mkdir()
         shutil.copy(source.params_path, folder.params_path)
         os.link(source.raw_archive_path, folder.raw_archive_path)
-        connect(folder.root)  # the tables of the store, which a second run finds there
+        connect(folder.root)  # create the tables of the MLflow store, which exist in every run but the first
         seconds |= {stage: time_stage(stage, folder.root) for stage in ("verify", "preprocess")}
     seconds["verify + preprocess"] = seconds["verify"] + seconds["preprocess"]
     for what, took in seconds.items():

@@ -1,10 +1,10 @@
-"""Latency of the service on loopback: single face crops, one and eight requests at a time.
+"""Latency of the service on loopback: one image per request, one and eight requests at a time.
 
     python benchmarks/serve.py [--model models/model.onnx] [--source faces.zip]     about 15 s on 2 cores
 
-The service is a process of its own, started as a user does; this one drives it through keep-alive connections with
-plain sockets. Each connection sends its next image as soon as the last is answered. Without --source the images are
-the drawn portraits of the built-in sample.
+The service runs in a separate process, started with the command that users run. Requests go through plain sockets on
+keep-alive connections; each connection sends its next image as soon as it has the answer to the last. Without
+--source, the images are the drawn portraits of the built-in sample.
 """
 
 import argparse
@@ -35,12 +35,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "model.onnx")
     parser.add_argument("--source", type=Path, help="zip of images")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--requests", type=int, default=3000, help="of each concurrency, after 200 that are not timed")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("arguments", nargs="*", help="more for `gender-classifier serve`, after --")
+    parser.add_argument(
+        "--concurrency", type=int, nargs="+", default=[1, 8], help="requests at a time, a row each (default: 1 8)"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=3000, help="per row, after 200 that are not timed (default: 3000)"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("arguments", nargs="*", help="options for `gender-classifier serve`, after --")
     options = parser.parse_args()
-    requests = [_build_request(data) for data in _read_pictures(options.source)]
+    requests = [_build_request(data) for data in _read_images(options.source)]
     command = [sys.executable, "-m", "gender_classifier", "serve", "--port", "0", "--model", str(options.model)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     service = subprocess.Popen(
@@ -68,7 +72,7 @@ def main() -> None:
     finally:
         service.terminate()
         service.wait(30)
-    print(f"{options.requests} requests each, one image a request; {os.cpu_count()} cores, {platform.machine()}")
+    print(f"{options.requests} requests per row, one image per request; {os.cpu_count()} cores, {platform.machine()}")
     print("concurrency   p50 ms   p99 ms   max ms   requests/s")
     for row in rows:
         print(
@@ -79,10 +83,10 @@ def main() -> None:
         options.json.write_text(json.dumps({"requests": options.requests, "rows": rows}, indent=2) + "\n")
 
 
-def _read_pictures(source: Path | None, count: int = 200) -> list[bytes]:
+def _read_images(source: Path | None, count: int = 200) -> list[bytes]:
     if source is None:
-        pictures = (data for name, data in draw_sample(42) if name.startswith("Validation/"))
-        return list(islice(pictures, count))
+        images = (data for name, data in draw_sample(42) if name.startswith("Validation/"))
+        return list(islice(images, count))
     with zipfile.ZipFile(source) as archive:
         names = [name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg", ".png"))]
         return [archive.read(name) for name in names[:count]]
@@ -98,7 +102,7 @@ def _build_request(data: bytes) -> bytes:
 
 
 async def _drive(port: int, requests: Sequence[bytes], concurrency: int, count: int) -> list[float]:
-    """Return the seconds that each of ``count`` requests took."""
+    """Send ``count`` requests; return the latency of each, s."""
     left = iter(range(count))
     seconds: list[float] = []
 

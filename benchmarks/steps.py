@@ -1,13 +1,13 @@
-"""Where the speed of training comes from: images/s as one change after another is made to the old loop.
+"""Training speed, images/s, as the changes from the old loop to this project are made one after another.
 
-    dvc repro preprocess                       (with the source to measure on)
-    python benchmarks/steps.py                 4 minutes on 2 cores
-    python benchmarks/steps.py --precision fp32    without the rows of bf16, where the processor has it
-    python benchmarks/steps.py --profile       and the operators that take the time of ours
+    dvc repro preprocess                           (set `source` to the data to measure on)
+    python benchmarks/steps.py                     4 minutes on 2 cores
+    python benchmarks/steps.py --precision fp32    without bf16 on a processor that supports it
+    python benchmarks/steps.py --profile           also list the operators that take most of the time
 
-Each row has all changes above it, and is the median of rounds in which all take turns. The last rows are
-``params.yaml`` itself, and torch.compile on top of it, which the project does not use: its row says what it gives a
-step, and what compiling takes.
+Each row includes all changes above it and is the median of alternating rounds. The last rows are ``params.yaml``
+itself, the same with freed memory kept, and torch.compile in addition. The project does not use torch.compile: its row
+shows the speed that it reaches, and the time to compile.
 """
 
 import argparse
@@ -43,11 +43,11 @@ Load = Callable[[NDArray[np.int64]], torch.Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4096, help="a row")
-    parser.add_argument("--rounds", type=int, default=3, help="of which each row is the median")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours")
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--images", type=int, default=4096, help="per row and round (default: 4096)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which each row is the median (default: 3)")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of this project")
+    parser.add_argument("--profile", action="store_true", help="also list the operators that take most of the time")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     layout = Layout(Path.cwd())
     train = open_split(layout.images_path("train"), layout.labels_path("train"))
@@ -58,9 +58,9 @@ def main() -> None:
     def unpack(rows: NDArray[np.int64]) -> torch.Tensor:
         return to_unit(torch.from_numpy(np.asarray(train.images[rows])))
 
-    own = replace(load_params(layout.params_path).train, precision=precision)  # type: ignore[arg-type]
-    ours = partial(time_ours, layout, train, own, options.images)
-    plain = partial(time_loop, train, unpack, options.images, own.batch_size)
+    params = replace(load_params(layout.params_path).train, precision=precision)  # type: ignore[arg-type]
+    ours = partial(time_ours, layout, train, params, options.images)
+    plain = partial(time_loop, train, unpack, options.images, params.batch_size)
     quick = partial(plain, fused=True, bf16=bf16)
     with Archive(layout.raw_archive_path) as archive:
         decode = build_decoder(archive, train.images.shape[1])
@@ -69,23 +69,23 @@ def main() -> None:
                 time_loop, train, lambda rows: decode([members[row] for row in rows]), options.images
             ),
             "packed arrays": partial(time_loop, train, unpack, options.images),
-            f"batch {own.batch_size}": plain,
+            f"batch {params.batch_size}": plain,
             "fused optimizer": partial(plain, fused=True),
             **({"bf16": quick} if bf16 else {}),
             "channels last": partial(quick, channels_last=True),
-            "own convolutions": partial(quick, channels_last=True, own_convolutions=True),
-            "params.yaml: augmentation, mixup, averaging": ours,
+            "CPU convolutions": partial(quick, channels_last=True, cpu_convolutions=True),
+            "params.yaml: augmentation, mixup, EMA": ours,
         }
         speeds: dict[str, list[float]] = {name: [] for name in changes}
-        for _ in range(options.rounds):  # in turn: a shared machine is quicker in one minute than in the next
+        for _ in range(options.rounds):  # alternating, because the speed of a shared machine varies over minutes
             for name, measure in changes.items():
                 speeds[name].append(measure())
-    keep_freed_memory()  # from here on, as in the stage: there is no way back
+    keep_freed_memory()  # as in the stage; cannot be undone in a process
     speeds["freed memory kept"] = [ours() for _ in range(options.rounds)]
     began = time.perf_counter()
     speed = ours(compiled=True)
     compiling = time.perf_counter() - began - 2 * options.images / speed
-    speeds[f"torch.compile ({compiling:.0f} s for compiling)"] = [speed]
+    speeds[f"torch.compile ({compiling:.0f} s to compile)"] = [speed]
     rows = {name: float(np.median(found)) for name, found in speeds.items()}
     first = next(iter(rows.values()))
     for name, speed in rows.items():
@@ -112,13 +112,13 @@ def time_loop(
     fused: bool = False,
     bf16: bool = False,
     channels_last: bool = False,
-    own_convolutions: bool = False,
+    cpu_convolutions: bool = False,
 ) -> float:
-    """Return images/s of the plain loop, after a warm-up on a fraction of the images."""
+    """Return images/s of a plain training loop after a warm-up on an eighth of the images."""
     model = build_model("linear", 2, train.images.shape[1])
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if own_convolutions:
+    if cpu_convolutions:
         use_cpu_convolutions(model)
     optimizer = torch.optim.Adam(model.parameters(), fused=fused)
 
@@ -141,13 +141,13 @@ def time_loop(
 
 
 def time_ours(layout: Layout, train: PackedSplit, params: TrainParams, images: int, *, compiled: bool = False) -> float:
-    """Return images/s of the second epoch over some images."""
+    """Return images/s of this project's second epoch over a random subset of ``images`` images."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train.images))[:images])
     part = PackedSplit(np.asarray(train.images[rows]), train.labels[rows])
-    own, info = replace(params, epochs=2), read_info(layout.dataset_path)
+    info = read_info(layout.dataset_path)
     spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
-    one = PackedSplit(part.images[:1], part.labels[:1])
-    trainer = Trainer(build_model("linear", 2, info.image_size), spec, part, one, own)
+    val = PackedSplit(part.images[:1], part.labels[:1])  # one image: validation is not measured
+    trainer = Trainer(build_model("linear", 2, info.image_size), spec, part, val, replace(params, epochs=2))
     if compiled:
         trainer._network = torch.compile(trainer._network)  # type: ignore[assignment]
     records = trainer.epochs()

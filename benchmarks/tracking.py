@@ -1,9 +1,9 @@
-"""What tracking costs: the share of a training that goes to MLflow, and the time of `dvc repro` with nothing to do.
+"""Cost of tracking: the share of a training that is spent on MLflow, and the time of `dvc repro` with nothing to do.
 
     python benchmarks/tracking.py faces.zip      about 10 minutes on 2 cores with 10,000 images and 20 epochs
 
-It works in a clone of the last commit, on a store of its own. Every call into the tracking module is timed, and so is
-the import of MLflow; what the training itself takes is the rest of the stage.
+The benchmark clones the last commit and uses its own MLflow store. It times every call into the tracking module and the
+import of MLflow; the rest of the stage is the training itself.
 """
 
 import argparse
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="zip or folder with {Training,Validation}/{female,male}/*")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--stage", type=Path, help=argparse.SUPPRESS)  # the timed stage, in a process of its own
+    parser.add_argument("--epochs", type=int, default=20, help="default: 20")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--stage", type=Path, help=argparse.SUPPRESS)  # run the timed stage in a child process
     options = parser.parse_args()
     if options.stage:
         print(json.dumps(_time_stage(options.stage)))
@@ -41,8 +41,8 @@ def main() -> None:
     found = json.loads(printed.splitlines()[-1]) | {"dvc_repro_with_nothing_to_do_s": idle, "epochs": options.epochs}
     found["share"] = found["tracking_s"] / found["stage_s"]
     print(
-        f"train, {options.epochs} epochs: {found['stage_s']:.1f} s; of these for tracking {found['tracking_s']:.2f} s "
-        f"({found['share']:.2%}), with {found['import_s']:.2f} s for the import of MLflow"
+        f"train, {options.epochs} epochs: {found['stage_s']:.1f} s; of this, tracking {found['tracking_s']:.2f} s "
+        f"({found['share']:.2%}), including {found['import_s']:.2f} s for the import of MLflow"
     )
     print(f"dvc repro with nothing to do, best of 3: {idle:.2f} s")
     if options.json:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _time_stage(checkout: Path) -> dict[str, float]:
-    """Run the stage `train` in ``checkout`` with every call of the tracking module timed."""
+    """Run the stage `train` in ``checkout`` and time every call of the tracking module."""
     sys.path[:0] = [str(checkout / "src"), str(checkout / "stages")]
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{checkout / 'mlflow.db'}"
     import torch  # noqa: F401, PLC0415

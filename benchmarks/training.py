@@ -1,14 +1,16 @@
-"""Training, the old way and ours, epoch by epoch in turn: images/s, and the time to the old way's best accuracy.
+"""Training speed against the old loop: images/s, and the time to the old loop's best accuracy.
 
-    dvc repro preprocess                                        (with the source to measure on)
+    dvc repro preprocess                                        (set `source` to the data to measure on)
     python benchmarks/training.py --old-epochs 10 --epochs 4    about 8 minutes on 2 cores with 18,000 images
-    python benchmarks/training.py --precision fp32              ours without bf16, where the processor has it
+    python benchmarks/training.py --precision fp32              without bf16 on a processor that supports it
 
-The old way is a notebook's: Pillow and torchvision's transforms decode inside the loop, batches of 16, fp32, Adam at
-its default rate, no normalisation, no augmentation. Ours is `params.yaml` but for `precision` and for `epochs`, over
-which its schedule falls. Both start from scratch, see the same training images, and are scored on the test images after
-each epoch, outside the clock: neither is chosen by them here, both are only timed. A shared machine is quicker in one
-minute than in the next, so that the ratio of the images/s is the median over the rounds in which both trained.
+The old loop is that of the notebook that this project replaces: Pillow and torchvision's transforms decode inside the
+loop, batches of 16, fp32, Adam at its default rate, no normalisation, no augmentation. Ours is `params.yaml` except for
+`precision` and `epochs`, which the learning-rate schedule spans. Both start from scratch and see the same training
+images. They are scored on the test images after each epoch, which is not timed and chooses nothing.
+
+Epochs of both alternate, because the speed of a shared machine varies over minutes. The ratio of the images/s is the
+median over the rounds in which both trained.
 """
 
 import argparse
@@ -44,30 +46,30 @@ Curve = list[tuple[float, float]]  # seconds of training so far, accuracy
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--old-epochs", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=4, help="of ours")
+    parser.add_argument("--old-epochs", type=int, default=20, help="of the old loop (default: 20)")
+    parser.add_argument("--epochs", type=int, default=4, help="of ours (default: 4)")
     parser.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours; the old is fp32"
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours; the old loop is fp32"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     layout = Layout(Path.cwd())
     train, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("train", "test"))
-    keep_freed_memory()  # as the stage does; here for both
+    keep_freed_memory()  # as the stage does, here for both
     precision = find_precision(options.precision, torch.device("cpu"))
     old: Curve = []
     ours: Curve = []
-    ways = (
-        train_the_old_way(layout, train, test, options.old_epochs),
-        train_our_way(layout, train, test, options.epochs, precision),
+    curves = (
+        train_old_loop(layout, train, test, options.old_epochs),
+        train_ours(layout, train, test, options.epochs, precision),
     )
-    for old_epoch, our_epoch in zip_longest(*ways):
+    for old_epoch, our_epoch in zip_longest(*curves):
         old += [old_epoch] if old_epoch else []
         ours += [our_epoch] if our_epoch else []
     target = max(accuracy for _, accuracy in old)
     old_time = next(seconds for seconds, accuracy in old if accuracy >= target)
     our_time = next((seconds for seconds, accuracy in ours if accuracy >= target), None)
-    # of each epoch, images a second
+    # images/s of each epoch
     old_speeds, our_speeds = (len(train.images) / np.diff([0.0, *(end for end, _ in curve)]) for curve in (old, ours))
     rounds = min(len(old), len(ours))
     ratios = our_speeds[:rounds] / old_speeds[:rounds]
@@ -100,9 +102,7 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def train_the_old_way(
-    layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int
-) -> Iterator[tuple[float, float]]:
+def train_old_loop(layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int) -> Iterator[tuple[float, float]]:
     members, size = read_index(layout.index_path("train")), train.images.shape[1]
     torch.manual_seed(0)
     model = build_model("linear", 2, size)
@@ -114,7 +114,7 @@ def train_the_old_way(
             model.train()
             began = time.perf_counter()
             batches = np.array_split(np.random.default_rng(epoch).permutation(len(members)), len(members) // 16)
-            for rows in tqdm(batches, desc=f"old way, epoch {epoch + 1}", disable=None):
+            for rows in tqdm(batches, desc=f"old loop, epoch {epoch + 1}", disable=None):
                 loss = F.cross_entropy(
                     model(decode([members[row] for row in rows])), torch.from_numpy(train.labels[rows])
                 )
@@ -123,20 +123,20 @@ def train_the_old_way(
                 optimizer.step()
                 loss.item()
             seconds += time.perf_counter() - began
-            print(f"old way, epoch {epoch + 1}: {seconds:.1f} s", flush=True)
+            print(f"old loop, epoch {epoch + 1}: {seconds:.1f} s", flush=True)
             plain = ModelSpec("linear", ("female", "male"), size, (0.0,) * 3, (1.0,) * 3)
             yield seconds, score(compute_logits(model, plain, test.images), test.labels)
 
 
-def train_our_way(
+def train_ours(
     layout: Layout, train: PackedSplit, test: PackedSplit, epochs: int, precision: str
 ) -> Iterator[tuple[float, float]]:
-    own = replace(load_params(layout.params_path).train, epochs=epochs, precision=precision)  # type: ignore[arg-type]
+    params = replace(load_params(layout.params_path).train, epochs=epochs, precision=precision)  # type: ignore[arg-type]
     info = read_info(layout.dataset_path)
     spec = ModelSpec("linear", info.classes, info.image_size, info.channel_mean, info.channel_std)
-    torch.manual_seed(own.seed)
-    nothing = PackedSplit(train.images[:1], train.labels[:1])  # validated instead; test is scored outside the clock
-    trainer = Trainer(build_model("linear", 2, info.image_size), spec, train, nothing, own)
+    torch.manual_seed(params.seed)
+    val = PackedSplit(train.images[:1], train.labels[:1])  # one image: scoring must not be timed
+    trainer = Trainer(build_model("linear", 2, info.image_size), spec, train, val, params)
     seconds = 0.0
     records = trainer.epochs()
     for epoch in range(epochs):
@@ -144,7 +144,7 @@ def train_our_way(
         next(records)
         seconds += time.perf_counter() - began
         accuracy = score(compute_logits(trainer.averaged, spec, test.images), test.labels)
-        print(f"our way, epoch {epoch + 1}: {seconds:.1f} s, {accuracy:.4f}", flush=True)
+        print(f"ours, epoch {epoch + 1}: {seconds:.1f} s, {accuracy:.4f}", flush=True)
         yield seconds, accuracy
 
 
@@ -153,7 +153,7 @@ def score(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
 
 
 def count_flops(size: int) -> float:
-    """Return the floating-point operations of one image, forward and backward."""
+    """Count the floating-point operations of one image, forward and backward."""
     model = build_model("linear", 2, size)
     images = to_unit(torch.zeros(16, size, size, 3, dtype=torch.uint8))
     with FlopCounterMode(display=False) as counter:
@@ -162,17 +162,17 @@ def count_flops(size: int) -> float:
 
 
 def measure_peaks() -> dict[str, float]:
-    """Return what each precision reaches; one that the processor emulates would take minutes, and is left out."""
+    """Measure the FLOP/s of each precision, except one that the processor emulates, which would take minutes."""
     peaks = {"fp32": measure_peak(torch.float32)}
     if cpu_multiplies_bf16():
         peaks["bf16"] = measure_peak(torch.bfloat16)
     else:
-        print("bf16: this processor emulates it, so that its matrix product is not measured", flush=True)
+        print("bf16: not measured, because this processor emulates it", flush=True)
     return peaks
 
 
 def measure_peak(kind: torch.dtype, side: int = 2048) -> float:
-    """Return what the machine's own matrix product reaches, operations a second: the best of ten."""
+    """Measure the FLOP/s of a ``side`` x ``side`` matrix product: the best of ten."""
     left, right = torch.randn(side, side).to(kind), torch.randn(side, side).to(kind)
 
     def run() -> float:

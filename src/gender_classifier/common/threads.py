@@ -51,9 +51,9 @@ def chunk(items: Iterable[T], size: int, *, first: int | None = None) -> Iterato
             current = min(2 * current, size)
 
 
-def _read_quotas(root: Path, own: Path) -> Iterator[float]:
+def _read_quotas(root: Path, listing: Path) -> Iterator[float]:
     """Yield the quota, in processors, of each control group of this process and their parents; version 1 and 2."""
-    for folder in _find_groups(root, own):
+    for folder in _find_groups(root, listing):
         quota, period = [*_read(folder / "cpu.max").split(), "", ""][:2]
         if not quota:
             quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
@@ -61,8 +61,8 @@ def _read_quotas(root: Path, own: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def _find_groups(root: Path, own: Path) -> Iterator[Path]:
-    for line in _read(own).splitlines():
+def _find_groups(root: Path, listing: Path) -> Iterator[Path]:
+    for line in _read(listing).splitlines():
         _, controllers, name = [*line.split(":", 2), "", "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue

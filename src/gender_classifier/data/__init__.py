@@ -1,1 +1,1 @@
-"""What one stage hands to the next: the archive, images, the manifest, arrays; readers of labelled sets."""
+"""Data that stages hand on: the archive, images, the manifest and arrays; and the reader of labelled sources."""

@@ -12,7 +12,7 @@ from gender_classifier.errors import SourceError
 
 @dataclass(frozen=True)
 class Rules:
-    """What the reader of a labelled source accepts.
+    """Requirements on a labelled source.
 
     Attributes:
         name: of the param that gives the path; messages begin with it.

@@ -25,7 +25,7 @@ class PackedSplit:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What training must know besides the arrays.
+    """Description of the data set, for training.
 
     Attributes:
         classes: names in label order.
@@ -44,33 +44,25 @@ class DatasetInfo:
     split_sha256: Mapping[str, str]
 
 
-class ChannelSums:
-    """Mean and standard deviation of each channel, from exact sums: the order of the images does not matter."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._sums = np.zeros((3, 3), np.int64)  # of 1, values and squares, a column a channel
-
-    def add(self, sums: NDArray[np.int64]) -> None:
-        """Add the result of :func:`sum_channels` for one image."""
-        self._sums += sums
-
-    def mean(self) -> tuple[float, ...]:
-        """Return the three means, 0 to 1."""
-        return tuple(total / pixels / 255 for pixels, total, _ in self._sums.T.tolist())
-
-    def std(self) -> tuple[float, ...]:
-        """Return the three population standard deviations, 0 to 1; at least 1/255, for a set of one flat colour."""
-        channels = self._sums.T.tolist()  # Python's integers: products exceed 64 bits
-        variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in channels]
-        return tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
-
-
 def sum_channels(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return int64 (3, 3) of uint8 (S, S, 3): number, sum and sum of squares of the values, a column per channel."""
     values = image.reshape(-1, 3).astype(np.float64)  # whole numbers, exact below 2**53
     ones = np.ones(len(values))
     return np.array([[len(values)] * 3, ones @ values, ones @ (values * values)], dtype=np.int64)
+
+
+def measure_channels(sums: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and population standard deviation of each channel, 0 to 1; the latter at least 1/255.
+
+    The sums are exact, so the order of the images does not matter. A set of one flat colour has the deviation 1/255.
+
+    Args:
+        sums: of :func:`sum_channels`, added up over all images.
+    """
+    channels = sums.T.tolist()  # Python's integers: products exceed 64 bits
+    variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in channels]
+    means = tuple(total / pixels / 255 for pixels, total, _ in channels)
+    return means, tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:

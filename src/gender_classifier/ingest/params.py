@@ -7,7 +7,7 @@ from gender_classifier.common.schema import TOP_LEVEL, Count, Positive, Text, se
 
 @section
 class IngestParams:
-    """Where the images come from."""
+    """Source of the images."""
 
     source: Annotated[Text, TOP_LEVEL]
     sample_seed: Count

@@ -103,7 +103,8 @@ def _plant(plan: Plan, folders: dict[str, list[str]], seed: int) -> None:
 
 def _portrait(seed: int, member: str, label: int, *, grey: bool = False, resave: bool = False) -> Callable[[], bytes]:
     def make() -> bytes:
-        rng = np.random.Generator(np.random.PCG64(_seed_of(seed, member)))
+        digest = hashlib.sha256(f"{seed} {member}".encode()).digest()
+        rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:8], "big")))
         image, quality = _draw(rng, label)
         if grey:
             image = image.convert("L")
@@ -116,10 +117,6 @@ def _portrait(seed: int, member: str, label: int, *, grey: bool = False, resave:
         return buffer.getvalue()
 
     return make
-
-
-def _seed_of(seed: int, member: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {member}".encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True)

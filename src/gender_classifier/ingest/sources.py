@@ -31,7 +31,7 @@ _RULES = Rules(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was taken.
+    """Description of a snapshot.
 
     Attributes:
         source: as in ``params.yaml``.

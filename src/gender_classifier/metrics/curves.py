@@ -56,23 +56,14 @@ def threshold_points(scores: Floats, labels: Ints, *, count: int = 99) -> list[T
         labels: int (N,), 0 or 1.
         count: number of thresholds.
     """
-    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
-    rows = []
-    for threshold in np.arange(1, count + 1) / (count + 1):
-        called = scores >= threshold
-        hits, false = int((called & (labels == 1)).sum()), int((called & (labels == 0)).sum())
-        recall, specificity = hits / positives, 1 - false / negatives
-        rows.append(
-            ThresholdRow(
-                threshold=float(threshold),
-                accuracy=(hits + negatives - false) / len(labels),
-                balanced_accuracy=(recall + specificity) / 2,
-                precision=hits / max(hits + false, 1),
-                recall=recall,
-                specificity=specificity,
-            )
-        )
-    return rows
+    thresholds = np.arange(1, count + 1) / (count + 1)
+    predicted, actual = scores >= thresholds[:, None], labels == 1
+    hits, false = (predicted & actual).sum(axis=1), (predicted & ~actual).sum(axis=1)
+    recall, specificity = hits / actual.sum(), 1 - false / (~actual).sum()
+    accuracy = (hits + (~actual).sum() - false) / len(labels)
+    precision = hits / np.maximum(hits + false, 1)
+    rows = np.transpose([thresholds, accuracy, (recall + specificity) / 2, precision, recall, specificity])
+    return [ThresholdRow(*row) for row in rows.tolist()]
 
 
 def choose_threshold(rows: Sequence[ThresholdRow]) -> float:

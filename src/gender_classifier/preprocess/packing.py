@@ -14,8 +14,8 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.dataset import (
-    ChannelSums,
     DatasetInfo,
+    measure_channels,
     sum_channels,
     write_images,
     write_index,
@@ -60,12 +60,12 @@ def write_splits(
     Returns:
         Brightness, contrast, width (px) and height (px) of each training image.
     """
-    sums, statistics = ChannelSums(), defaultdict[str, list[float]](list)
+    sums, statistics = np.zeros((3, 3), np.int64), defaultdict[str, list[float]](list)
 
     def learn(name: str, found: Iterator[Packed]) -> Iterator[NDArray[np.uint8]]:
         for image, channels, measured in found:
             if name == "train":
-                sums.add(channels)
+                sums[:] += channels
                 for statistic, value in measured.items():
                     statistics[statistic].append(value)
             yield image
@@ -75,7 +75,7 @@ def write_splits(
         write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
         write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
-    write_info(layout.dataset_path, DatasetInfo(CLASSES, size, sums.mean(), sums.std(), digest, split_digests))
+    write_info(layout.dataset_path, DatasetInfo(CLASSES, size, *measure_channels(sums), digest, split_digests))
     statistics["width"] = [record.width for record in splits["train"]]
     statistics["height"] = [record.height for record in splits["train"]]
     return dict(statistics)

@@ -39,7 +39,7 @@ def assign_val(
     for row, (member, group) in enumerate(zip(members, groups, strict=True)):
         units[f"group {group}" if group else f"member {member}"].append(row)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
-    for _, rows in sorted(units.items(), key=lambda unit: _rank(unit[0], seed)):
+    for _, rows in sorted(units.items(), key=lambda unit: hashlib.sha256(f"{seed} {unit[0]}".encode()).digest()):
         # A group with two labels counts for the label of its first name.
         by_label[labels[min(rows, key=lambda row: members[row])]].append(rows)
     chosen = np.zeros(len(members), dtype=np.bool_)
@@ -62,10 +62,6 @@ def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[
             "add images, or set verify.near_duplicates to keep"
         )
     return taken
-
-
-def _rank(unit: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {unit}".encode()).digest()
 
 
 def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:

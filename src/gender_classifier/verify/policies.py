@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import CLASSES, RAW_SPLITS
@@ -26,10 +27,14 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     exact = group_exact(judged)
     near = merge_near(exact, judged, policy)
     _number_groups(judged, near)
-    _apply(judged, exact, "conflicting_label", _find_conflicts if policy.conflicting_labels == "drop" else None)
-    _apply(judged, near, "leakage", _find_leaks(policy.leakage))
-    _apply(judged, exact, "exact_duplicate", _find_copies if policy.exact_duplicates == "drop" else None)
-    _apply(judged, near, "near_duplicate", _find_copies if policy.near_duplicates == "drop" else None)
+    if policy.conflicting_labels == "drop":
+        _apply(judged, exact, "conflicting_label", _find_conflicts)
+    dropped_split = {"drop_train": RAW_SPLITS[0], "drop_test": RAW_SPLITS[1]}.get(policy.leakage)
+    _apply(judged, near, "leakage", partial(_find_leaks, split=dropped_split))
+    if policy.exact_duplicates == "drop":
+        _apply(judged, exact, "exact_duplicate", _find_copies)
+    if policy.near_duplicates == "drop":
+        _apply(judged, near, "near_duplicate", _find_copies)
     if policy.near_duplicates == "keep":
         # Groups are then of exact copies only: near ones may be split between train and val.
         _number_groups(judged, exact)
@@ -93,11 +98,9 @@ def _number_groups(judged: dict[str, Record], groups: Groups) -> None:
 
 
 def _apply(
-    judged: dict[str, Record], groups: Groups, reason: str, find: Callable[[list[Record]], list[Record]] | None
+    judged: dict[str, Record], groups: Groups, reason: str, find: Callable[[list[Record]], list[Record]]
 ) -> None:
     """Reject for ``reason`` the images that ``find`` returns for each group, of those not yet rejected."""
-    if find is None:
-        return
     for group in groups:
         alive = [judged[member] for member in group if judged[member].status == "ok"]
         for record in find(alive):
@@ -108,16 +111,9 @@ def _find_conflicts(group: list[Record]) -> list[Record]:
     return group if len({record.label for record in group}) > 1 else []
 
 
-def _find_leaks(policy: str) -> Callable[[list[Record]], list[Record]] | None:
-    loser = {"drop_train": RAW_SPLITS[0], "drop_test": RAW_SPLITS[1]}.get(policy)
-    if loser is None:
-        return None
-
-    def find(group: list[Record]) -> list[Record]:
-        leaks = len({record.split for record in group}) > 1
-        return [record for record in group if leaks and record.split == loser]
-
-    return find
+def _find_leaks(group: list[Record], split: str | None) -> list[Record]:
+    leaks = len({record.split for record in group}) > 1
+    return [record for record in group if leaks and record.split == split]
 
 
 def _find_copies(group: list[Record]) -> list[Record]:

@@ -36,8 +36,7 @@ def main(layout: Layout, params: Params) -> None:
     with track("evaluate", layout.root, params=flatten_params(params), resume=inputs.run_id) as run:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
-        num_corrupted = min(settings.robustness_images, len(inputs.test.labels))
-        measured = list_measured(evaluation, scored, inputs.spec.classes, num_corrupted)
+        measured = list_measured(evaluation, scored, inputs.spec.classes)
         publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
         difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)

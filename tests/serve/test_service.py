@@ -32,7 +32,7 @@ from gender_classifier.errors import ModelError
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve import app as service_module
-from gender_classifier.serve.app import PAGE, Settings, build_app
+from gender_classifier.serve.app import Settings, build_app
 from gender_classifier.serve.uploads import Capacity, RequestError
 from gender_classifier.verify.inspection import inspect
 from gender_classifier.verify.policies import judge
@@ -128,6 +128,15 @@ def test_a_model_of_older_versions_takes_any_size_and_a_damaged_one_is_refused(t
             Predictor(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[1]", '[{"name": "a"}]', '[{"name": "a", "images": 1, "accuracy": NaN}]', "[" * 10_000]
+)
+def test_a_damaged_list_of_sets_is_none(tmp_path: Path, text: str) -> None:
+    client = TestClient(build_app(Predictor(write_model(tmp_path / "m.onnx", {"measured": text})), Settings()),
+                        base_url="http://localhost")  # fmt: skip
+    assert client.get("/model").json()["measured"] == []
+
+
 def test_it_says_what_the_predictor_says(client: TestClient, predictor: Predictor) -> None:
     pictures = [picture(seed) for seed in range(5)]
     found = client.post("/predict", files=files(*pictures)).json()
@@ -191,7 +200,7 @@ def test_names_are_understood_as_clients_write_them(client: TestClient, disposit
 @pytest.mark.parametrize(
     "path",
     [
-        *PAGE,
+        *service_module.PAGE,
         "/model",
         "/health",
         "/metrics",
@@ -236,6 +245,8 @@ def test_the_model_is_described(client: TestClient) -> None:
     assert found["classes"] == ["female", "male"]
     assert (found["version"], found["data_digest"], found["image_size"]) == ("0.1.0", "0123456789abcdef", SIZE)
     assert found["metrics"]["accuracy"] == 0.958
+    assert [one["name"] for one in found["measured"]] == ["abroad", "test"]
+    assert found["measured"][0]["recalls"] == {"female": 0.74}
     assert found["limits"].startswith("## Limits")
     assert found["accepts"] == {
         "max_bytes": 100_000, "max_images": 5, "max_pixels": 250_000, "min_side": 32,
@@ -440,7 +451,7 @@ def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.Monke
 
 
 def test_every_answer_is_guarded(client: TestClient) -> None:
-    answers = [client.get(path) for path in (*PAGE, "/model", "/no")]
+    answers = [client.get(path) for path in (*service_module.PAGE, "/model", "/no")]
     answers.append(client.post("/predict", files=files(grey(1))))
     for answer in answers:
         assert "default-src 'self'" in answer.headers["content-security-policy"]

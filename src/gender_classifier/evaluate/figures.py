@@ -25,7 +25,7 @@ from gender_classifier.common.figures import (
 from gender_classifier.metrics.calibration import ReliabilityBin
 from gender_classifier.metrics.scores import wilson_interval
 
-_CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5, 1)  # sides of the enlarged part of a ROC curve, from the upper left corner
+_CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5)  # sides of the enlarged part of a ROC curve, from the upper left corner
 
 
 @own_style()
@@ -123,12 +123,12 @@ def roc_curve(
     """
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     figure.suptitle(f"ROC, positive class: {one_line(positive, MAX_CLASS_NAME)}, area {area:.4f}", fontsize=11)
-    side = next(side for side in _CORNERS if side == 1 or max(operating[0], 1 - operating[1]) <= side / 2)
+    miss = max(operating[0], 1 - operating[1])
+    views = [("Whole curve", 1.0)]
+    views += [("Upper left corner, enlarged", side) for side in _CORNERS if miss <= side / 2][:1]
     taken = f"likeliest class: {format_share(operating[1])} found, {format_share(operating[0])} false alarms"
     false_positive, true_positive = [point[0] for point in points], [point[1] for point in points]
-    for axes, edge, title in zip(
-        figure.subplots(1, 2), (1, side), ("Whole curve", "Upper left corner, enlarged"), strict=True
-    ):
+    for axes, (title, edge) in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
         axes.plot([0, 1], [0, 1], color=MARK_COLOR, linestyle=":", label="chance")
         axes.plot(false_positive, true_positive, color=TRAIN_COLOR, label="model")
         axes.plot(*operating, color=VAL_COLOR, marker="o", linestyle="none", label=taken, zorder=3)

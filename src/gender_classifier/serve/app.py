@@ -6,8 +6,6 @@ Requests are never written to disk, and no path is taken from one.
 import asyncio
 import hashlib
 import hmac
-import json
-import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -41,6 +39,8 @@ from gender_classifier.serve.schema import (
     Unreadable,
     describe_body,
     describe_refusals,
+    parse_measured,
+    parse_metrics,
 )
 from gender_classifier.serve.uploads import Capacity, RequestError, Upload, check_length, find_boundary, read_uploads
 
@@ -56,9 +56,9 @@ _BODY_SECONDS = 60
 _API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json")
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
     "/card": ("card.html", "text/html; charset=utf-8"),
     "/card.js": ("card.js", "text/javascript; charset=utf-8"),
+    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -291,7 +291,8 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
         "data_digest": metadata.get("data_digest"),
         "classes": list(predictor.classes),
         "image_size": predictor.image_size,
-        "metrics": _parse_metrics(metadata.get("metrics", "{}")),
+        "metrics": parse_metrics(metadata.get("metrics", "{}")),
+        "measured": parse_measured(metadata.get("measured", "[]")),
         "limits": metadata.get("limits", ""),
         "threshold": settings.threshold,
         "needs_key": settings.api_key is not None,
@@ -303,15 +304,6 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
             "formats": list(FORMATS),
         },
     }
-
-
-def _parse_metrics(text: str) -> dict[str, float]:
-    """Return the finite numbers in a JSON object; none of a malformed text."""
-    try:
-        found = {key: float(value) for key, value in json.loads(text).items() if isinstance(value, (int, float))}
-    except (ValueError, AttributeError, OverflowError, RecursionError):
-        return {}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _digest(key: bytes) -> bytes:

@@ -9,6 +9,7 @@ from gender_classifier.common.figures import (
     OK_COLOR,
     REJECTED_COLOR,
     Figure,
+    MaxNLocator,
     own_style,
     shorten_names,
     start_figure,
@@ -44,14 +45,14 @@ def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
     if len(widths):
         bins = _whole_bins(widths), _whole_bins(heights)
         drawn = axes.hist2d(widths, heights, bins=bins, cmin=1, cmap="viridis")[3]
-        figure.colorbar(drawn, ax=axes, label="images")
+        figure.colorbar(drawn, ax=axes, label="images", ticks=MaxNLocator(integer=True))
     axes.set_xlabel("width (px)")
     axes.set_ylabel("height (px)")
     return figure
 
 
 def _whole_bins(sides: Sequence[int], *, most: int = 60) -> NDArray[np.floating]:
-    """Return edges of bins that are all the same whole number of pixels wide; other bins would show stripes."""
+    """Return edges of bins that are all the same whole number of pixels wide: others show stripes."""
     low, high = min(sides), max(sides)
     width = (high - low) // most + 1
     return np.arange(low, max(high, low + 4 * width) + width + 1, width) - 0.5

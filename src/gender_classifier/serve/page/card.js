@@ -42,8 +42,10 @@ async function start() {
     find("status").textContent = "The service does not answer.";
     return;
   }
+  const measured = tabulateMeasured(model);
+  if (measured) find("figures").append(measured);
   const figures = listFigures(model.metrics);
-  find("figures").append(figures.length > 1 ? table(figures) : element("p", "The model file names none."));
+  find("test").append(figures.length > 1 ? table(figures) : element("p", "The model file names none."));
   renderMarkdown(model.limits, find("limits"));
   find("facts").append(table(listFacts(model)));
 }

@@ -64,6 +64,20 @@ function addInline(parent, text) {
   }
 }
 
+// The sets that the model was measured on, the worst first; null for a file of an older version, which names none.
+function tabulateMeasured({ measured, classes }) {
+  if (measured.length === 0) return null;
+  const span = (found) => `${percent(found.accuracy_low)} to ${percent(found.accuracy_high)}`;
+  const recall = (found, name) => (name in found.recalls ? percent(found.recalls[name]) : "");
+  return table([
+    ["set", "pictures", "accuracy", "95 % interval", ...classes.map((name) => `recall ${name}`)],
+    ...measured.map((found) => [
+      found.name, found.images.toLocaleString("en"), percent(found.accuracy), span(found),
+      ...classes.map((name) => recall(found, name)),
+    ]),
+  ]);
+}
+
 // Builds a table of texts; the first row is its head, a row of dashes is left out.
 function table(rows) {
   const made = document.createElement("table");

@@ -232,8 +232,12 @@ function showModel() {
     `A small model that was trained to tell “${classes.join("” from “")}” on tight face crops` + (origin ? ` (${origin}).` : ".");
   $("accepts").textContent = `Tight crops of one face each: ${listAccepted(accepts)}.`;
   if (model.limits) renderMarkdown(model.limits, $("limits"));
+  const measured = tabulateMeasured(model);
   const { accuracy, accuracy_low: low, accuracy_high: high } = metrics;
-  if (accuracy !== undefined) {
+  if (measured) {
+    $("figures").append(element("h3", "How good it is, the worst first"), measured,
+      element("p", "On your pictures it may be worse."));
+  } else if (accuracy !== undefined) {
     const span = low !== undefined && high !== undefined ? ` (95 % interval ${percent(low)} to ${percent(high)})` : "";
     $("figures").append(element("h3", "Figures"), element("p",
       `On the test pictures of its own data set it was right on ${percent(accuracy)}${span}. On yours it may be less.`));

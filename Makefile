@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PORT ?= 5000
 
-# The activated environment, for every program that a recipe or a DVC stage starts.
+# Activate the environment for every program that a recipe or a DVC stage starts.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PATH := $(abspath $(BIN)):$(PATH)
-# Neither tool phones home from here.
+# Switch off the telemetry of DVC and MLflow.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
@@ -18,7 +18,7 @@ UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num
 # A worker a core, a file of tests at a time: its fixtures are made once.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services screenshots lint format lock clean
+.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services test-lowest screenshots lint format deps lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,20 +27,20 @@ setup: $(VENV)/.ready  ## Make .venv with the locked dependencies (about a minut
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  || { echo "make: $(PYTHON) is older than Python 3.11; use another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	awk '/^[^ ]/ { own = /^uv==/ } own' requirements.lock | $(PIP) install --require-hashes -r /dev/stdin
-	@# uv downloads and unpacks side by side, and knows nothing of pip's own settings: pip is there if those are needed.
+	awk '/^[^ ]/ { is_uv = /^uv==/ } is_uv' requirements.lock | $(PIP) install --require-hashes -r /dev/stdin
+	@# uv installs in parallel but ignores pip's configuration (such as a package index); pip is the fallback.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
 	  || $(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-repro: setup  ## Run the pipeline (dvc repro); only what changed runs again
+repro: setup  ## Run the pipeline (dvc repro); only changed stages run again
 	@dvc repro
 
 exps: setup  ## Compare the experiments in the terminal: params that differ, metrics, best first
-	@# Without a pager, DVC fits the table to the terminal and cuts just the columns that differ.
+	@# Without a pager, DVC fits the table to the terminal and cuts the very columns that differ.
 	@DVC_PAGER=cat dvc exp show --only-changed --hide-workspace --precision 4 --sort-by val.kept_accuracy \
 	  --sort-order desc --drop '$(UNSEEN)'
 
@@ -59,22 +59,30 @@ test-slow: setup  ## Kill, stop and starve real trainings; train on real faces i
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
-screenshots: repro  ## Take the README's pictures of the MLflow UI and the page anew (6 minutes, needs chromium)
+screenshots: repro  ## Update the README's screenshots of the MLflow UI and the page (6 minutes, needs chromium)
 	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/serve/test_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services
+
+test-lowest:  ## Run the tests on the lowest direct dependencies that pyproject.toml allows, in .venv-lowest (needs uv)
+	uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	uv pip install --quiet --python .venv-lowest --resolution lowest-direct -e '.[pipeline,serve,dev]'
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" .venv-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 lint: setup  ## Check style and types (ruff, mypy --strict)
 	@ruff check .
 	@ruff format --check .
 	@mypy
 
-format: setup  ## Mend style
+format: setup  ## Fix style
 	@ruff check --fix .
 	@ruff format .
 
-lock: setup  ## Resolve requirements.lock anew
+deps: setup  ## Write each stage's code dependencies into dvc.yaml
+	@python -m gender_classifier.pipeline.deps
+
+lock: setup  ## Update requirements.lock
 	uv pip compile pyproject.toml --extra pipeline --extra serve --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.lock
 

@@ -5,9 +5,9 @@
 
 Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
 metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
-data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, models/model.onnx and
-models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv
-and data/predictions/extra.csv.
+data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/,
+models/model.onnx and models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json,
+metrics/extra_attributes.csv and data/predictions/extra.csv.
 """
 
 import _source  # noqa: F401  before anything of the library
@@ -36,11 +36,10 @@ def main(layout: Layout, params: Params) -> None:
     with track("evaluate", layout.root, params=flatten_params(params), resume=inputs.run_id) as run:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
-        num_corrupted = min(settings.robustness_images, len(inputs.test.labels))
-        measured = list_measured(evaluation, scored, inputs.spec.classes, num_corrupted)
+        measured = list_measured(evaluation, scored, inputs.spec.classes)
         publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
-        difference = export_checked(layout.onnx_path, inputs, evaluation, measured)
+        difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)
         log_evaluation(run, inputs, evaluation, scored)
         registered = register_run(run, layout, inputs, evaluation, settings.promotion)
     discard_checkpoints(layout.checkpoints_dir, inputs.run_id)

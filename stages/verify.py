@@ -4,8 +4,8 @@
     dvc exp run -S verify.near_duplicates=drop         another policy
 
 Reads data/raw.zip and `verify`; writes data/verified/manifest.csv (one row per image), data/verified/report.json,
-metrics/verify.json and metrics/figures/verify/. The stage fails, after writing report and figures, if the data set
-lacks a class or more images than `verify.max_rejected` are rejected.
+metrics/verify.json, metrics/figures/verify/ and metrics/sheets/verify/. The stage fails, after writing report and
+figures, if the data set lacks a class or more images than `verify.max_rejected` are rejected.
 """
 
 from dataclasses import asdict

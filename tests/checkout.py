@@ -20,7 +20,6 @@ SMALL = {
     "epochs": 1,
     "batch_size": 64,
     "ingest": {"sample_train": 160, "sample_val": 40},
-    "verify": {"max_rejected": 0.1},
     "preprocess": {"val_fraction": 0.2},
 }
 

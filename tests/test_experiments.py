@@ -78,7 +78,7 @@ def test_shown_experiments_have_the_metrics(experiments: Checkout) -> None:
     [
         (["epochs=0"], "train", "`epochs` is int 0, out of range; it must be at least 1"),
         (["source=nowhere.zip"], "ingest", "no such folder or file; choose sample, kaggle, or a path"),
-        (["source=README.md"], "ingest", "not a whole zip file"),
+        (["source=README.md"], "ingest", "is neither a folder"),
         (["verify.max_rejected=0"], "verify", "images rejected"),
         (["train.device=cuda:7"], "train", "`train.device` is 'cuda:7', which this machine cannot use"),
     ],
@@ -88,11 +88,22 @@ def test_bad_input_is_one_line_and_loses_nothing(
 ) -> None:
     checkout = experiments
     done = checkout.run("dvc", "exp", "run", *(part for one in settings for part in ("-S", one)), check=False)
-    checkout.run("git", "checkout", "-q", ".")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: error: ")]
     assert len(lines) == 1
+    runs = len(checkout.runs())
+    (way_back,) = re.findall("`(git checkout [^`]*)`", lines[0])
+    checkout.run("sh", "-c", way_back)  # what the stage would have replaced is still in the cache
+    assert checkout.run("git", "status", "--short", "--untracked-files=no").stdout == ""
+    assert "up to date" in checkout.run("dvc", "repro").stdout
+    assert len(checkout.runs()) == runs
     assert message in lines[0]
     assert "Traceback" not in done.stderr
-    checkout.run("dvc", "checkout", "-q")  # what the stage would have replaced is still in the cache
-    assert "up to date" in checkout.run("dvc", "repro").stdout
+
+
+def test_a_failed_experiment_in_a_copy_leaves_nothing_to_bring_back(experiments: Checkout) -> None:
+    done = experiments.run("dvc", "exp", "run", "--temp", "-S", "epochs=0", check=False)
+    assert done.returncode != 0
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("train: error: "))
+    assert line.endswith("it must be at least 1 and at most 100000")
+    assert experiments.run("git", "status", "--short", "--untracked-files=no").stdout == ""

@@ -21,8 +21,8 @@ class ImageError(GenderClassifierError):
     """Bytes are not a usable image.
 
     Attributes:
-        reason: one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large`` or ``unreadable``.
-            The service, which limits the time per image, also has ``too_slow``.
+        reason: one word for the manifest: ``empty``, ``not_an_image``, ``truncated``, ``too_large``, ``too_small`` or
+            ``unreadable``. The service, which limits the time per image, also has ``too_slow``.
     """
 
     def __init__(self, reason: str, message: str) -> None:

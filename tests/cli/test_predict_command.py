@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import encode, picture
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gender_classifier.cli.predict import _choose_writer
 from gender_classifier.monitor.collect import _read_log
 from gender_classifier.predict.predictor import Prediction, Predictor
+from gender_classifier.serve.app import Settings
 
 SRC = str(Path(__file__).parents[2] / "src")
 COMMAND = [sys.executable, "-m", "gender_classifier", "predict"]
@@ -67,11 +68,33 @@ def test_a_table_goes_on_past_an_unreadable_picture(folder: Path, served_model: 
     )
     assert {row.index(row.split()[2]) for row in rows} == {header.index("name")}  # aligned
     assert err.startswith("gender-classifier predict: photos/1b.jpg: cannot be decoded to its end (")
-    assert err.count("\n") == 1
+    assert err.splitlines()[1:] == [
+        "gender-classifier predict: 3 images: 3 uncertain (below 0.8); 1 not read (see above)"
+    ]
+
+
+def test_a_table_ends_with_what_was_found(folder: Path, served_model: Path) -> None:
+    called = [("female", "male")[place] for place in expected(served_model, 0, 1, 2).argmax(axis=1)]
+    counts = ", ".join(f"{called.count(name)} {name}" for name in ("female", "male") if name in called)
+    _, err = run(folder, *(f"photos/{seed}.jpg" for seed in range(3)), "--threshold", "0")
+    assert err == f"gender-classifier predict: 3 images: {counts}\n"
+    for format in ("json", "csv"):
+        assert run(folder, "photos/0.jpg", "--format", format)[1] == ""
+
+
+def test_a_limit_on_pixels_is_the_pages_or_ones_own(folder: Path) -> None:
+    (folder / "large.png").write_bytes(encode(np.tile(np.arange(250, dtype=np.uint8), (5001, 20)), "PNG"))
+    out, err = run(folder, "large.png", status=1)  # 5,000 x 5,001
+    assert out == ""
+    assert "large.png: " in err
+    assert f"{Settings().max_pixels:,}" in err.replace("25000000", "25,000,000")
+    run(folder, "large.png", "--max-pixels", "25005000")
+    for wrong in ("0", "-1", "x"):
+        run(folder, "large.png", "--max-pixels", wrong, status=2)
 
 
 def test_json_is_an_object_a_line_with_errors_in_their_place(folder: Path, served_model: Path) -> None:
-    out, err = run(folder, "photos", "--format", "json", status=1)
+    out, err = run(folder, "photos", "--format", "json", "--threshold", "0", status=1)
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["name"] for row in rows] == ["photos/0.jpg", "photos/1.jpg", "photos/1b.jpg", "photos/2.jpg"]
     assert set(rows[2]) == {"name", "error"}
@@ -103,7 +126,14 @@ def test_standard_input_and_archives_are_read(folder: Path) -> None:
     assert (stdin.pop("name"), member.pop("name")) == ("-", "faces.zip/a/1.jpg")
     assert stdin == member
     _, err = run(folder, "-", status=1)
-    assert err == "gender-classifier predict: -: the file is empty\n"
+    assert err.splitlines()[0] == "gender-classifier predict: -: the file is empty"
+    assert err.splitlines()[1:] == ["gender-classifier predict: 0 images; 1 not read (see above)"]
+
+
+def test_the_page_and_the_command_have_one_threshold(folder: Path, served_model: Path) -> None:
+    highest = float(expected(served_model, 0).max())
+    assert highest < Settings().threshold == 0.8
+    assert json.loads(run(folder, "photos/0.jpg", "--format", "json")[0])["label"] == "uncertain"
 
 
 def test_below_the_threshold_it_is_uncertain(folder: Path, served_model: Path) -> None:
@@ -121,7 +151,7 @@ def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> No
     lines = err.splitlines()
     assert lines[0] == "gender-classifier predict: nowhere.jpg: no such file or folder"
     assert lines[1].startswith("gender-classifier predict: *.bmp: holds no image")
-    assert len(lines) == 2
+    assert lines[2:] == ["gender-classifier predict: 1 image: 1 uncertain (below 0.8); 2 not read (see above)"]
 
 
 @pytest.mark.parametrize(

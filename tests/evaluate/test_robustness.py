@@ -5,6 +5,7 @@ import pytest
 from conftest import draw_pixels
 
 from gender_classifier.evaluate.robustness import CORRUPTIONS, choose_images, corrupt, mean_accuracy, measure_robustness
+from gender_classifier.metrics.scores import wilson_interval
 
 IMAGES = np.stack([draw_pixels(seed, 64, 64) for seed in range(4)])
 
@@ -53,6 +54,8 @@ def test_the_table_has_a_row_a_strength() -> None:
     by_name = {(row.corruption, row.strength): row for row in rows}
     assert by_name["darker", 3].accuracy == 0.5
     assert by_name["darker", 3].drop == 0.5
+    assert {row.n for row in rows} == {4}
+    assert (by_name["darker", 3].accuracy_low, by_name["darker", 3].accuracy_high) == wilson_interval(2, 4)
     assert by_name["compressed", 3].accuracy == 1.0
     assert by_name["darker", 1].setting == "brightness × 0.7"
     assert mean_accuracy(rows) == pytest.approx(np.mean([row.accuracy for row in rows[1:]]))

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import draw_pixels, encode, picture
@@ -213,6 +214,16 @@ def test_quantiles_are_right_to_a_bin() -> None:
         assert fill("brightness", values).quantile(share) == pytest.approx(np.quantile(values, share), abs=1 / 128)
 
 
+def test_sizes_are_counted_by_the_pixel() -> None:
+    for side in (1, 32, 200, 512):
+        counted = fill("width", np.full(9, side))
+        assert [round(counted.quantile(share)) for share in (0.05, 0.5, 0.95)] == [side] * 3
+    sides = np.random.default_rng(0).integers(52, 112, 999)
+    for share in (0.05, 0.5, 0.95):
+        assert round(fill("width", sides).quantile(share)) == np.quantile(sides, share)
+    assert fill("width", np.array([600] * 9)).quantile(0.5) == pytest.approx(600, rel=0.05)
+
+
 def test_brightness_and_contrast_by_hand() -> None:
     images = np.zeros((3, 64, 64, 3), np.uint8)
     images[1] = 255
@@ -312,6 +323,35 @@ def test_dark_small_pictures_are_drift_in_a_zip_too(
     verdicts = {one["name"]: one["verdict"] for one in json.loads((tmp_path / "r.json").read_text())["statistics"]}
     assert {verdicts[name] for name in ("brightness", "contrast", "width", "height")} == {"drift"}
     assert "DRIFT: " in capsys.readouterr().out
+
+
+def test_sizes_are_told_as_they_are(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(120):
+        (tmp_path / f"{seed}.jpg").write_bytes(picture(seed, 200, 200))
+    assert main(["monitor", str(tmp_path), "--model", str(model), "--json", str(tmp_path / "r.json")]) == 3
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    told = {one["name"]: one for one in json.loads((tmp_path / "r.json").read_text())["statistics"]}
+    for name, old in (("width", 80), ("height", 100)):
+        assert f" {old} ({old} to {old}) px " in lines[name]
+        assert " 200 (200 to 200) px " in lines[name]
+        assert told[name]["new"] == {"p05": 200, "median": 200, "p95": 200}
+
+
+def test_references_of_earlier_versions_are_read_by_their_own_bins(model: Path, alike: Path, tmp_path: Path) -> None:
+    """Sizes were counted by 16th parts of an octave."""
+    metadata = dict(Predictor(model).metadata)
+    reference = parse_reference(metadata["reference"], "model.onnx")
+    edges = np.round(np.geomspace(8, 16384, 11 * 16 + 1), 2)
+    for name, side in (("width", 80), ("height", 100)):
+        reference[name] = Histogram(edges, split="train")
+        reference[name].add([side] * 400)
+    metadata["reference"] = json.dumps(to_jsonable(reference))
+    old = onnx.load(str(model))
+    onnx.helper.set_model_props(old, metadata)
+    onnx.save(old, str(tmp_path / "old.onnx"))
+    report = tmp_path / "r.json"
+    assert main(["monitor", str(alike), "--model", str(tmp_path / "old.onnx"), "--json", str(report)]) == 0
+    assert {one["verdict"] for one in json.loads(report.read_text())["statistics"]} == {"stable"}
 
 
 def test_few_pictures_have_a_status_of_their_own(model: Path, alike: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,9 +31,7 @@ def outputs(stage: str) -> set[str]:
 def attributes(tree: ast.AST, owner: str) -> set[str]:
     """Return the names x read as ``owner.x``."""
     return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == owner
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == owner
     }
 
 
@@ -93,8 +91,8 @@ def test_an_unwatched_module_is_followed_and_packages_count(tmp_path: Path) -> N
 def test_params_are_the_ones_the_stage_reads(stage: str) -> None:
     """What a script passes on; ``track`` alone sees all of them, and mirrors them to MLflow."""
     top_level = {"train": {"epochs", "batch_size", "lr", "weight_decay", "seed"}}
-    parts = {"verify": {"verify.max_pixels"}, "ingest": {"source"}}
     script = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    parts = {"verify": {f"verify.{name}" for name in attributes(script, "params.verify")}, "ingest": {"source"}}
     sections = attributes(script, "params")
     expected = set()
     for section in sections:
@@ -132,7 +130,9 @@ def published(stage: str) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Artifact":
             path = node.args[0]
             found.add(path.value if isinstance(path, ast.Constant) else ast.unparse(path.values[0]).strip("'"))
-    return {path.rpartition("/")[0] if path.startswith("metrics/figures/") else path for path in found}
+    return {
+        path.rpartition("/")[0] if path.startswith(("metrics/figures/", "metrics/sheets/")) else path for path in found
+    }
 
 
 def named(stage: str) -> set[str]:

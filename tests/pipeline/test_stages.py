@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.predict.predictor import Predictor
+from gender_classifier.train.report import warn_of_one_class
 from gender_classifier.version import __version__
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
@@ -54,7 +56,6 @@ def shrink(folder: Path, **top: object) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params |= {"epochs": 2, "batch_size": 32, **top}
     params["ingest"] |= {"sample_train": 100, "sample_val": 30}
-    params["verify"]["max_rejected"] = 0.1
     params["preprocess"]["val_fraction"] = 0.2
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
@@ -85,7 +86,7 @@ def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
         for entry in stage.get(kind, [])
     }
     files = {
-        str(path.parent.relative_to(whole) if "figures" in path.parts else path.relative_to(whole))
+        str(path.parent.relative_to(whole) if {"figures", "sheets"} & {*path.parts} else path.relative_to(whole))
         for folder in ("data", "models", "metrics")
         for path in (whole / folder).rglob("*")
         if path.is_file()
@@ -147,6 +148,16 @@ def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
     assert float(rows[kept["kept_epoch"] - 1]["val_accuracy"]) == kept["kept_accuracy"]
 
 
+def test_a_training_too_short_to_tell_the_classes_apart_says_so(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shrink(copy, epochs=1, lr=1e-9)
+    run("train", copy)
+    assert re.search(
+        r"every validation image is called (fe)?male: the recipe needs more steps than these 3; raise epochs",
+        capsys.readouterr().out,
+    )
+    assert warn_of_one_class(np.array([0, 1, 0]), ("female", "male"), 3) == ""
+
+
 def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{whole / 'mlflow.db'}")
     run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
@@ -159,6 +170,7 @@ def test_the_model_file_says_what_it_is(whole: Path) -> None:
     manifest = hashlib.sha256((whole / "data/verified/manifest.csv").read_bytes()).hexdigest()
     assert manifest.startswith(metadata["data_digest"])
     assert metadata["version"] == __version__
+    assert metadata["min_side"] == "32"
     assert json.loads(metadata["metrics"]) == json.loads((whole / "metrics/evaluate.json").read_text())["test"]
     card = (whole / "models/model_card.md").read_text()
     assert metadata["limits"].startswith("> Synthetic data")
@@ -178,7 +190,7 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
         widths = {row["member"]: int(row["width"]) for row in csv.DictReader(file)}
     with (whole / "data/processed/train_index.csv").open() as file:
         ordered = sorted(widths[row["member"]] for row in csv.DictReader(file))
-    assert reference["width"].quantile(0.5) == pytest.approx(ordered[len(ordered) // 2], rel=0.06)
+    assert reference["width"].quantile(0.5) == pytest.approx(ordered[len(ordered) // 2], abs=1)
     assert reference["brightness"].quantile(0.5) == pytest.approx(
         np.median(measure_pixels(images)["brightness"]), abs=1 / 128
     )

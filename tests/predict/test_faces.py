@@ -6,7 +6,7 @@ import json
 import random
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gender_classifier.cli.main import main
+from gender_classifier.cli.predict import _list_drawn
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import decode, to_rgb, to_square
 from gender_classifier.errors import ImageError, InputError, ModelError
@@ -130,6 +131,42 @@ def test_each_crop_is_classified_as_it_would_be_alone(predictor: Predictor, grou
     np.testing.assert_allclose([one.probs for one in found], alone, atol=1e-6)
 
 
+def test_a_face_that_is_too_small_is_refused_as_an_image_of_it_would_be(
+    predictor: Predictor, group: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "min_side", 60)
+    finder = Fixed((0, 0, 59, 200), (100, 0, 160, 70))
+    small, large = predict_faces(predictor, [("a", png(group))], finder)  # type: ignore[arg-type]
+    assert (small.error, small.box, small.probs) == (
+        "a face: 59 x 200 px are too small; each side needs at least 60 px", (0, 0, 59, 200), ())  # fmt: skip
+    assert (large.error, len(large.probs)) == ("", 2)
+
+
+def test_no_text_on_a_drawing_rounds_to_certainty(
+    folder: Path, served_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+
+    def note(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]]) -> Image.Image:
+        texts.extend(text for _, text, _ in boxes)
+        return image
+
+    monkeypatch.setattr("gender_classifier.predict.faces.draw_faces", note)
+    for prob, shown in ((0.9949, "male 0.99"), (0.9951, "male >0.99"), (1.0, "male >0.99")):
+        monkeypatch.setattr(
+            Predictor, "describe", lambda _, name, __, prob=prob: Prediction(name, "male", prob, (1 - prob, prob))
+        )
+        assert main(["predict", "--faces", "--model", str(served_model), "group.png", "--draw", "out"]) == 0
+        assert set(texts) == {shown}
+        texts.clear()
+
+
+def test_of_many_drawings_the_first_are_named(tmp_path: Path) -> None:
+    named = _list_drawn(Path("out"), {f"{number}.jpg.faces.jpg" for number in range(5)})
+    assert named == "wrote 5 images with boxes to out: 0.jpg.faces.jpg, 1.jpg.faces.jpg, 2.jpg.faces.jpg and 2 more"
+    assert _list_drawn(Path("o\x1b"), ["a"]) == "wrote 1 image with boxes to o\\x1b: a"
+
+
 def test_a_picture_without_faces_and_an_unreadable_one_have_a_row_each(predictor: Predictor) -> None:
     plain = png(Image.new("RGB", (300, 300), (20, 90, 30)))
     found = list(
@@ -233,8 +270,12 @@ def test_the_command_gives_a_row_a_face_and_draws_them(
     folder: Path, served_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["predict", "--faces", "--model", str(served_model), "group.png", "plain.png"]
-    assert main([*arguments, "--format", "json", "--draw", "out"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main([*arguments, "--format", "json", "--draw", "out", "--threshold", "0"]) == 0
+    shown = capsys.readouterr()
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert shown.err == (
+        "gender-classifier predict: wrote 2 images with boxes to out: group.png.faces.jpg, plain.png.faces.jpg\n"
+    )
     assert len(rows) >= 9
     assert rows[-1] == {"name": "plain.png", "label": None, "box": None}
     for row in rows[:-1]:
@@ -246,6 +287,11 @@ def test_the_command_gives_a_row_a_face_and_draws_them(
     assert lines[0] == "name,label,prob,prob_female,prob_male,left,top,right,bottom,error"
     assert lines[-1] == "plain.png,,,,,,,,,"
     assert main([*arguments, "--threshold", "1"]) == 0
-    *found, last = capsys.readouterr().out.splitlines()[1:]
+    shown = capsys.readouterr()
+    *found, last = shown.out.splitlines()[1:]
+    assert (
+        shown.err
+        == f"gender-classifier predict: {len(found)} faces: {len(found)} uncertain (below 1); 1 without a face\n"
+    )
     assert last.split() == ["no", "face", "plain.png"]
     assert all(line.startswith("uncertain ") for line in found)

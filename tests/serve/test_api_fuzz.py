@@ -18,7 +18,7 @@ from served import grey, write_model
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve.app import Settings, build_app
 
-REASONS = {"empty", "not_an_image", "truncated", "too_large", "unreadable"}
+REASONS = {"too_small", "empty", "not_an_image", "truncated", "too_large", "unreadable"}
 PICTURES = [grey(90), *(encode(np.zeros((30, 20, 3), np.uint8), format) for format in ("JPEG", "WEBP", "GIF", "TIFF"))]
 
 schemathesis.openapi.format("binary", st.one_of(st.sampled_from(PICTURES), st.binary(max_size=200)))

@@ -1,5 +1,6 @@
 """The page in a real browser: by mouse, by keyboard, on a phone, with a key; and with no other host."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -152,6 +153,7 @@ def test_dropped_pictures_and_what_is_wrong_with_some_in_plain_words(page: Page)
         payload("empty.png", b""),
         payload("cut.jpg", whole[: len(whole) * 2 // 3]),
         payload("large.png", noise),
+        payload("small.png", grey(10, side=31)),
         payload("good.png", grey(10)),
     )
     answers = page.locator(".result .answer")
@@ -160,9 +162,46 @@ def test_dropped_pictures_and_what_is_wrong_with_some_in_plain_words(page: Page)
         "The file is empty.",
         "The file breaks off before the picture ends.",
         "The file is too large; up to 0.2 MB are taken.",
+        "The picture is too small: each side needs at least 32 pixels.",
         "female: 96.1 %",
     ])  # fmt: skip
-    expect(page.locator(".result.failed")).to_have_count(4)
+    expect(page.locator(".result.failed")).to_have_count(5)
+
+
+FIRST_TABLE = [
+    "setpicturesaccuracy95 % intervalrecall femalerecall male",
+    "abroad2,50085\u00a0%83\u00a0% to 86\u00a0%74\u00a0%",
+    "test40095.8\u00a0%94.8\u00a0% to 96.6\u00a0%95\u00a0%96.6\u00a0%",
+]
+
+
+def test_the_model_link_leads_to_a_page(page: Page, service: Served) -> None:
+    expect(page.locator("#accepts")).to_contain_text("at least 32 pixels a side")
+    page.get_by_role("link", name="Model", exact=True).click()
+    expect(page).to_have_url(f"{service.address}/card")
+    expect(page.locator("#figures tr")).to_have_text(FIRST_TABLE)
+    figures = page.locator("#test tr")
+    expect(figures.nth(0)).to_have_text("figurevalue95 % interval")
+    expect(figures.nth(1)).to_have_text("accuracy95.8\u00a0%94.8\u00a0% to 96.6\u00a0%")
+    expect(page.locator("#limits li strong")).to_have_text("Two labels are not what gender is.")
+    facts = page.locator("#facts")
+    for part in ("female, male", "32 × 32 px", "below 80\u00a0%", "at least 32 pixels a side", "0123456789abcdef"):
+        expect(facts).to_contain_text(part)
+    page.get_by_role("link", name="To the page").click()
+    expect(page.locator("#drop")).to_be_visible()
+
+
+def test_a_table_in_what_a_model_says_is_a_table(browser: BrowserContext, tmp_path: Path) -> None:
+    limits = "## Sets\n| set | accuracy |\n|---|---:|\n| **test** | 0.9 |\n| <b>x</b> | `0.8` |\n\nAfter.\n| last |\n"
+    with served(write_model(tmp_path / "model.onnx", {"limits": limits}), tmp_path) as running:
+        page = browser.new_page()
+        for path in ("", "card"):
+            page.goto(f"{running.address}/{path}")
+            expect(page.locator("#limits tr")).to_have_text(["setaccuracy", "test0.9", "<b>x</b>0.8", "last"])
+            expect(page.locator("#limits th")).to_have_text(["set", "accuracy", "last"])
+            expect(page.locator("#limits td strong")).to_have_text("test")
+            expect(page.locator("#limits p")).to_have_text("After.")
+        page.close()
 
 
 def test_the_heat_map_is_drawn_over_the_part_that_decides(page: Page) -> None:
@@ -215,7 +254,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "files"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/card"])
 def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(service.address + path)
@@ -224,13 +263,15 @@ def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -
         wide = payload("wide.png", encode(np.full((20, 900, 3), 90, np.uint8), "PNG"))
         page.locator("#files").set_input_files([long_name, wide, payload("note.txt", b"a note")])
         expect(page.locator(".bar:visible, .failed")).to_have_count(3)
-    else:
+    elif path == "/docs":
         expect(page.locator("article")).to_have_count(5)
+    else:
+        expect(page.locator("#facts tr")).to_have_count(8)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     widest = page.evaluate(
-        "Math.max(...[...document.querySelectorAll('body *')].map(e => e.getBoundingClientRect().right))"
+        "Math.max(...[...document.querySelectorAll('body *:not(#figures *)')].map(e => e.getBoundingClientRect().right))"
     )
-    assert widest <= 360 or path == "/docs"  # long lines scroll within their boxes there
+    assert widest <= 360 or path == "/docs"  # long lines scroll within their boxes there, as does the table of sets
 
 
 def test_the_cards_limits_and_figures_are_on_the_page(page: Page) -> None:
@@ -240,7 +281,17 @@ def test_the_cards_limits_and_figures_are_on_the_page(page: Page) -> None:
         "Two labels are not what gender is. It repeats how somebody labelled pictures; see README.md."
     )
     expect(card.locator("li strong")).to_have_text("Two labels are not what gender is.")
-    expect(card).to_contain_text("right on 95.8 % (95 % interval 94.8 % to 96.6 %)")
+    expect(card.locator("tr")).to_have_text(FIRST_TABLE)
+
+
+def test_a_model_that_names_no_sets_has_its_accuracy_in_words(browser: BrowserContext, tmp_path: Path) -> None:
+    metrics = json.dumps({"accuracy": 0.958, "accuracy_low": 0.948, "accuracy_high": 0.966})
+    with served(write_model(tmp_path / "model.onnx", {"metrics": metrics}), tmp_path) as running:
+        page = browser.new_page()
+        page.goto(running.address)
+        expect(page.locator("#figures")).to_contain_text("right on 95.8 % (95 % interval 94.8 % to 96.6 %)")
+        expect(page.locator("#figures table")).to_have_count(0)
+        page.close()
 
 
 def test_markup_in_a_name_is_text(page: Page) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -27,12 +28,17 @@ from served import SIZE, Served, grey, served, write_model
 from gender_classifier.cli.main import main
 from gender_classifier.cli.serve import read_key
 from gender_classifier.data.formats.image_files import FORMATS
+from gender_classifier.errors import ModelError
+from gender_classifier.pipeline.params import load_params
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve import app as service_module
 from gender_classifier.serve.app import Settings, build_app
 from gender_classifier.serve.uploads import Capacity, RequestError
+from gender_classifier.verify.inspection import inspect
+from gender_classifier.verify.policies import judge
 
 KEY = "a-key-for-tests"
+POLICY = load_params(ROOT / "params.yaml").verify
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +98,43 @@ def test_several_are_answered_in_order_and_a_bad_one_does_not_spoil_the_others(c
 def test_every_format_is_read(client: TestClient, format: str) -> None:
     (found,) = client.post("/predict", files=files(grey(10, format))).json()
     assert (found["label"], found["uncertain"]) == ("female", False)
+
+
+@pytest.mark.parametrize("data", [encode(np.zeros((31, 90, 3), np.uint8), "PNG"), grey(200, side=31)])
+def test_too_small_an_image_is_refused_as_verify_refuses_it(
+    client: TestClient, predictor: Predictor, tmp_path: Path, model: Path, data: bytes,
+    capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """By `/predict`, `/explain`, the library, `predict` and `monitor`; the shortest side is in the model's file."""
+    assert predictor.min_side == 32
+    record = inspect("Training/male/1.png", data, max_pixels=10**6)
+    assert judge([record], replace(POLICY, min_side=32))[0].reason == "too_small"
+    for path, field in (("/predict", "images"), ("/explain", "image")):
+        assert reason(client.post(path, files=files(data, field=field))) == (422, "too_small")
+    (tmp_path / "small.png").write_bytes(data)
+    (found,) = predictor.predict([tmp_path / "small.png"])
+    assert found.error.endswith("px are too small; each side needs at least 32 px")
+    assert main(["predict", str(tmp_path / "small.png"), "--model", str(model)]) == 1
+    assert f"small.png: {found.error}" in capsys.readouterr().err
+    for side in (32, 40):
+        assert client.post("/predict", files=files(grey(200, side=side))).status_code == 200
+
+
+def test_a_model_of_older_versions_takes_any_size_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    assert Predictor(write_model(tmp_path / "old.onnx", {})).min_side == 1
+    for text in ("0", "-1", "x", "", "1e3", "9" * 12):
+        path = write_model(tmp_path / "odd.onnx", {"min_side": text})
+        with pytest.raises(ModelError, match="odd.onnx: has the min_side .*; it is 1 to 65,535 px"):
+            Predictor(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[1]", '[{"name": "a"}]', '[{"name": "a", "images": 1, "accuracy": NaN}]', "[" * 10_000]
+)
+def test_a_damaged_list_of_sets_is_none(tmp_path: Path, text: str) -> None:
+    client = TestClient(build_app(Predictor(write_model(tmp_path / "m.onnx", {"measured": text})), Settings()),
+                        base_url="http://localhost")  # fmt: skip
+    assert client.get("/model").json()["measured"] == []
 
 
 def test_it_says_what_the_predictor_says(client: TestClient, predictor: Predictor) -> None:
@@ -157,12 +200,7 @@ def test_names_are_understood_as_clients_write_them(client: TestClient, disposit
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
-        "/page.js",
-        "/page.css",
-        "/icon.svg",
-        "/docs",
-        "/docs.js",
+        *service_module.PAGE,
         "/model",
         "/health",
         "/metrics",
@@ -207,9 +245,12 @@ def test_the_model_is_described(client: TestClient) -> None:
     assert found["classes"] == ["female", "male"]
     assert (found["version"], found["data_digest"], found["image_size"]) == ("0.1.0", "0123456789abcdef", SIZE)
     assert found["metrics"]["accuracy"] == 0.958
+    assert [one["name"] for one in found["measured"]] == ["abroad", "test"]
+    assert found["measured"][0]["recalls"] == {"female": 0.74}
     assert found["limits"].startswith("## Limits")
     assert found["accepts"] == {
-        "max_bytes": 100_000, "max_images": 5, "max_pixels": 250_000, "formats": list(FORMATS)}  # fmt: skip
+        "max_bytes": 100_000, "max_images": 5, "max_pixels": 250_000, "min_side": 32,
+            "formats": list(FORMATS)}  # fmt: skip
     assert client.get("/health").json() == {"status": "ok"}
 
 
@@ -410,9 +451,7 @@ def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.Monke
 
 
 def test_every_answer_is_guarded(client: TestClient) -> None:
-    answers = [
-        client.get(path) for path in ("/", "/page.js", "/page.css", "/icon.svg", "/docs", "/docs.js", "/model", "/no")
-    ]
+    answers = [client.get(path) for path in (*service_module.PAGE, "/model", "/no")]
     answers.append(client.post("/predict", files=files(grey(1))))
     for answer in answers:
         assert "default-src 'self'" in answer.headers["content-security-policy"]

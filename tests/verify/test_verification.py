@@ -23,7 +23,7 @@ from gender_classifier.verify.duplicates import find_near_pairs
 from gender_classifier.verify.inspection import inspect
 from gender_classifier.verify.params import VerifyParams
 from gender_classifier.verify.policies import check_fitness, judge
-from gender_classifier.verify.report import summarize
+from gender_classifier.verify.report import pair_twins, summarize
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
 
@@ -209,6 +209,26 @@ def test_the_summary_counts_what_was_done() -> None:
     assert found["findings"] == {"empty": {"rejected": 1}, "exact_duplicate": {"rejected": 1}}
     assert found["counts"]["Training"]["male"] == {"ok": 1, "rejected": 1}
     assert found["width_px"] == {"min": 40, "median": 80, "max": 80}
+
+
+def test_rejected_copies_are_shown_beside_what_they_repeat() -> None:
+    members = {
+        f"{F}0 empty.jpg": b"",
+        f"{F}1 leak.jpg": picture(1),
+        f"{F}2 copied.jpg": picture(2),
+        f"{F}3 copy.jpg": picture(2),
+        f"{F}4 again.jpg": picture(2),
+        f"{F}5 either.jpg": picture(5),
+        f"{F}6 alone.jpg": picture(6),
+        f"{M}5 or.jpg": picture(5),
+        f"{VF}1 leaked.jpg": picture(1),
+    }
+    records = list(look(members).values())
+    rejects = [record for record in records if record.status == "rejected"]
+    shown = [record.member.rpartition("/")[2].removesuffix(".jpg") for record in pair_twins(rejects, records)]
+    assert shown == [
+        "1 leak", "1 leaked", "3 copy", "2 copied", "4 again", "2 copied", "5 either", "5 or", "0 empty"]  # fmt: skip
+    assert pair_twins([], records) == []
 
 
 def test_the_manifest_comes_back_as_it_was(tmp_path: Path) -> None:

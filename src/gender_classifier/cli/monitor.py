@@ -161,7 +161,7 @@ def _print_report(report: _Report) -> None:
 
 def _format_histogram(name: str, histogram: Histogram) -> str:
     """Return a distribution's median and 90 % range, or each class's share."""
-    summary = _summarize(histogram)
+    summary = _summarize(name, histogram)
     if histogram.categories:
         return ", ".join(f"{share:.1%} {printable(category)}" for category, share in summary.items())
     digits, unit = (0, " px") if name in ("width", "height") else (3, "")
@@ -178,11 +178,12 @@ def _conclude(report: _Report) -> str:
     }[report.verdict]
 
 
-def _summarize(histogram: Histogram) -> dict[str, float]:
+def _summarize(name: str, histogram: Histogram) -> dict[str, float]:
     if histogram.categories:
         shares = (histogram.counts / histogram.total).tolist()
         return dict(zip(histogram.categories, shares, strict=True))
-    return {name: histogram.quantile(share) for name, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))}
+    found = {key: histogram.quantile(share) for key, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))}
+    return {key: round(value) for key, value in found.items()} if name in ("width", "height") else found
 
 
 @contextmanager
@@ -209,7 +210,11 @@ def _write_json(path: Path, report: _Report) -> None:
         "model_version": metadata.get("version"),
         "data_digest": metadata.get("data_digest"),
         "statistics": [
-            asdict(found) | {"reference": _summarize(report.reference[found.name]), "new": _summarize(new[found.name])}
+            asdict(found)
+            | {
+                "reference": _summarize(found.name, report.reference[found.name]),
+                "new": _summarize(found.name, new[found.name]),
+            }
             for found in report.comparisons
         ],
     }

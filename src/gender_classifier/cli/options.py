@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
+
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--model``: a path, or a version in MLflow's registry."""
@@ -15,14 +17,25 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threshold_option(parser: argparse.ArgumentParser, *, default: float) -> None:
+def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--threshold``: the probability below which a prediction counts as uncertain."""
     parser.add_argument(
         "--threshold",
         type=number(float, lambda value: 0 <= value <= 1, "a probability from 0 to 1"),
-        default=default,
+        default=THRESHOLD,
         metavar="P",
         help="predictions with a lower probability count as uncertain, 0 to 1 (default: %(default)s)",
+    )
+
+
+def add_max_pixels_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max-pixels``: the limit above which images are rejected."""
+    parser.add_argument(
+        "--max-pixels",
+        type=count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="width times height of an image; larger images are rejected (default: %(default)s)",
     )
 
 
@@ -39,3 +52,7 @@ def number(kind: type[Any], is_valid: Callable[[Any], bool], description: str) -
         return value
 
     return parse
+
+
+count = number(int, lambda value: value >= 1, "a whole number of at least 1")
+"""An argparse type for numbers of things."""

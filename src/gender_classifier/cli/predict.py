@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gender_classifier.cli.options import add_model_option, add_threshold_option
+from gender_classifier.cli.options import add_max_pixels_option, add_model_option, add_threshold_option
 from gender_classifier.cli.reporting import report_unreadable, show_progress
 from gender_classifier.common.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from gender_classifier.predict.inputs import Named
     from gender_classifier.predict.predictor import Prediction, Predictor
 
-_UNCERTAIN, _NO_FACE = "uncertain", "no face"
+_UNCERTAIN, _NO_FACE, _FAILED = "uncertain", "no face", ""
+_WITHOUT_LABEL = {_NO_FACE: "without a face", _FAILED: "not read (see above)"}
+_MOST_NAMED = 3  # images written by --draw that the last line names
 
 _DESCRIPTION = """\
 Classify images, each a tight crop of one face.
@@ -53,7 +56,8 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         default="table",
         help="table (default) for people; json: JSON Lines, one object per line; csv: with a header",
     )
-    add_threshold_option(parser, default=0.0)
+    add_threshold_option(parser)
+    add_max_pixels_option(parser)
     parser.add_argument(
         "--faces",
         action="store_true",
@@ -86,23 +90,50 @@ def _predict(options: argparse.Namespace) -> int:
     from gender_classifier.track.model_source import find_model
 
     with find_model(options.model, Path.cwd()) as found:
-        predictor = Predictor(found.path, threads=1)
-    images = find_images(options.paths)
+        predictor = Predictor(found.path, threads=1, max_pixels=options.max_pixels)
+    images, drawn = find_images(options.paths), set[str]()
     # Bound to a name, or Ctrl-C would close the generator with the loop, and wait for a worker that reads a terminal.
-    predictions = _find_faces(predictor, images, options) if options.faces else predictor.predict(images)
+    predictions = _find_faces(predictor, images, options, drawn) if options.faces else predictor.predict(images)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
-    failed = False
+    counts = Counter[str]()
     with show_progress(disable=sys.stdout.isatty() or None) as advance:  # rows in a terminal show the progress
         for prediction in predictions:
+            label = _judge(prediction, options.threshold)
             if prediction.error:
-                failed = True
                 report_unreadable("predict", prediction.name, prediction.error)
-            write(prediction, _judge(prediction, options.threshold))
+            counts[_FAILED if prediction.error else label or _NO_FACE] += 1
+            write(prediction, label)
             advance(1)
-    return int(failed)
+    if options.format == "table":
+        print(_summarize(counts, (*predictor.classes, _UNCERTAIN), options), file=sys.stderr)
+    if drawn:
+        print(f"gender-classifier predict: {_list_drawn(options.draw, drawn)}", file=sys.stderr)
+    return int(counts[_FAILED] > 0)
 
 
-def _find_faces(predictor: Predictor, images: Iterable[Named], options: argparse.Namespace) -> Iterator[Prediction]:
+def _summarize(counts: Counter[str], labels: Sequence[str], options: argparse.Namespace) -> str:
+    """Return one line with the number of images, or faces, that got each label, and of those that got none."""
+    total = sum(counts[label] for label in labels)
+    what = ("face" if options.faces else "image") + ("s" if total != 1 else "")
+    listed = [f"{counts[label]:,} {printable(label)}" for label in labels if counts[label]]
+    if counts[_UNCERTAIN]:
+        listed[-1] += f" (below {options.threshold:g})"
+    line = f"{total:,} {what}" + (f": {', '.join(listed)}" if listed else "")
+    others = [f"{counts[key]:,} {words}" for key, words in _WITHOUT_LABEL.items() if counts[key]]
+    return f"gender-classifier predict: {'; '.join([line, *others])}"
+
+
+def _list_drawn(folder: Path, drawn: Iterable[str]) -> str:
+    """Return how many images were written, and the names of the first few."""
+    paths = sorted(drawn)
+    named = ", ".join(paths[:_MOST_NAMED]) + (f" and {len(paths) - _MOST_NAMED:,} more" if paths[_MOST_NAMED:] else "")
+    return printable(f"wrote {len(paths):,} image{'s' if len(paths) > 1 else ''} with boxes to {folder}: {named}")
+
+
+def _find_faces(
+    predictor: Predictor, images: Iterable[Named], options: argparse.Namespace, drawn: set[str]
+) -> Iterator[Prediction]:
+    """Find and classify faces; paths of drawn images, relative to ``options.draw``, are added to ``drawn``."""
     from gender_classifier.predict.faces import FaceFinder, draw_faces, predict_faces, save_drawn
 
     taken = dict[str, str]()
@@ -110,11 +141,13 @@ def _find_faces(predictor: Predictor, images: Iterable[Named], options: argparse
     def show(image: Image.Image, predictions: list[Prediction]) -> None:
         boxes = []
         for prediction in predictions:
-            if prediction.box:
+            if prediction.probs and prediction.box:
                 label = _judge(prediction, options.threshold)
                 color = None if label == _UNCERTAIN else predictor.classes.index(prediction.label)
-                boxes.append((prediction.box, f"{label} {prediction.prob:.2f}", color))
-        save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)
+                # Never rounded to 1.00.
+                prob = f"{prediction.prob:.2f}" if prediction.prob < 0.995 else ">0.99"
+                boxes.append((prediction.box, f"{label} {prob}", color))
+        drawn.add(str(save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)))
 
     return predict_faces(predictor, images, FaceFinder(), show=show if options.draw else None)
 

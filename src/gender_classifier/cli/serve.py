@@ -10,7 +10,13 @@ import stat
 import sys
 from pathlib import Path
 
-from gender_classifier.cli.options import add_model_option, add_threshold_option, number
+from gender_classifier.cli.options import (
+    add_max_pixels_option,
+    add_model_option,
+    add_threshold_option,
+    count,
+    number,
+)
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError
@@ -24,7 +30,6 @@ _MAX_KEY = 4096  # bytes of an API key
 
 def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add ``serve`` to the subcommands."""
-    count = number(int, lambda value: value >= 1, "a whole number of at least 1")
     port = number(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
     serve = commands.add_parser(
         "serve",
@@ -44,10 +49,10 @@ def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         help="host names by which clients reach the service, separated by commas: NAME, NAME:PORT, *.NAME for "
         "subdomains, * for any; IP addresses and localhost are always allowed",
     )
-    add_threshold_option(serve, default=0.8)
+    add_threshold_option(serve)
     serve.add_argument("--max-bytes", type=count, metavar="N", help="limit per request; default: 16 MiB")
     serve.add_argument("--max-images", type=count, metavar="N", help="limit per request; default: 64")
-    serve.add_argument("--max-pixels", type=count, metavar="N", help="limit per image; default: 25 million")
+    add_max_pixels_option(serve)
     serve.add_argument(
         "--threads",
         type=count,

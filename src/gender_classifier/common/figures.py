@@ -42,7 +42,6 @@ with _importing_matplotlib():
     from matplotlib.ft2font import FT2Font
     from matplotlib.ticker import MaxNLocator as MaxNLocator
     from matplotlib.ticker import NullFormatter as NullFormatter
-    from matplotlib.ticker import PercentFormatter as PercentFormatter
 
 # Other modules import Matplotlib's classes from here, so that the guard above runs first.
 
@@ -90,7 +89,10 @@ OK_COLOR, REJECTED_COLOR = "#009E73", "#D55E00"
 SHADES = ("#9ECAE1", "#4292C6", "#08519C")  # light to strong
 
 _DPI = 120
-MAX_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 28, 4  # characters, characters per line, lines
+MAX_CLASS_NAME, _CAPTION, _CAPTION_LINES = 16, 20, 4  # characters, characters per line, lines
+
+# MLflow shows artifacts about 600 px wide: text in figures wider than 8 inches would be too small to read.
+_SHEET_COLUMNS, _PANEL = 6, 1.28  # panels, inches
 
 
 @own_style()
@@ -101,18 +103,20 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 @own_style()
-def contact_sheet(
-    images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str, *, columns: int = 8
-) -> Figure:
+def contact_sheet(images: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], title: str) -> Figure:
     """Lay out images, uint8 (H, W, 3) of any size or None where decoding failed, with a caption below each."""
-    columns = min(columns, max(len(images), 4))
+    columns = min(_SHEET_COLUMNS, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
-    width, height = max(1.45 * columns, 4), 1.95 * rows + 0.6
+    lines = max((min(caption.count("\n") + 1, _CAPTION_LINES) for caption in captions), default=1)
+    width, caption_height = _PANEL * columns, 0.125 * lines + 0.1
+    height = 0.4 + rows * (_PANEL + caption_height)
     # A fixed layout: for dozens of panels Matplotlib's engine takes longer than drawing.
     figure = Figure(figsize=(width, height))
     figure.suptitle(one_line(title), fontsize=11, y=1 - 0.1 / height, va="top")
-    edges = {"left": 0.01, "right": 0.99, "bottom": 0.55 / height, "top": 1 - 0.45 / height}
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.12, "hspace": 0.42})
+    edges = {"left": 0.01, "right": 0.99, "bottom": caption_height / height, "top": 1 - 0.4 / height}
+    grid = figure.subplots(
+        rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.08, "hspace": caption_height / _PANEL}
+    )
     for axes in grid.flat:
         axes.set_axis_off()
     if not len(images):
@@ -124,20 +128,35 @@ def contact_sheet(
         else:
             axes.imshow(image, interpolation="nearest")
         text = "\n".join(one_line(line, _CAPTION) for line in caption.split("\n")[:_CAPTION_LINES])
-        axes.text(0.5, -0.04, text, fontsize=7, ha="center", va="top", transform=axes.transAxes)
+        axes.text(0.5, -0.04, text, fontsize=7.5, ha="center", va="top", transform=axes.transAxes)
     return figure
 
 
 @own_style()
-def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
-    """Draw counts and, beside them, shares of each actual class; ``confusion`` is int64 (C, C), rows actual."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    figure.suptitle(f"{one_line(title)}: {confusion.sum():,} images")
+def confusion_matrix(
+    confusion: NDArray[np.int64], classes: Sequence[str], title: str, interval: tuple[float, float]
+) -> Figure:
+    """Draw counts and, beside them, shares of each actual class.
+
+    Args:
+        confusion: int64 (C, C), rows actual.
+        classes: C names.
+        title: of the figure; the accuracy is appended.
+        interval: 95 % interval of the accuracy.
+    """
+    figure = Figure(figsize=(7.6, 4), layout="constrained")
+    total = max(int(confusion.sum()), 1)
+    low, high = (f"{100 * bound:.1f}" for bound in interval)
+    figure.suptitle(
+        f"{one_line(title)}: accuracy {format_share(confusion.trace() / total)} (95 % interval {low} to {high}), "
+        f"{total:,} images",
+        fontsize=11,
+    )
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     panels = figure.subplots(1, 2)
     _draw_matrix(panels[0], shares, [[f"{count:,}" for count in row] for row in confusion], classes, "Counts")
-    texts = [[f"{share:.1%}" for share in row] for row in shares]
-    _draw_matrix(panels[1], shares, texts, classes, "Share of the actual class (diagonal: recall)")
+    texts = [[format_share(share) for share in row] for row in shares]
+    _draw_matrix(panels[1], shares, texts, classes, "Share of the actual class")
     return figure
 
 
@@ -153,6 +172,18 @@ def start_figure(title: str, width: float, height: float = 4.2) -> tuple[Figure,
 def shorten_names(names: Iterable[str]) -> list[str]:
     """Shorten class names for tick labels."""
     return [one_line(name, MAX_CLASS_NAME) for name in names]
+
+
+def format_share(share: float) -> str:
+    """Return a fraction as percent with one decimal; 0 % and 100 % are never the result of rounding."""
+    if 0 < share < 0.0005:
+        return "<0.1%"
+    return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"
+
+
+def format_percent_tick(value: float, _: float = 0) -> str:
+    """Return a tick's fraction as percent, with as many decimals as it has: a fixed number rounds ticks of 2.5 %."""
+    return f"{100 * value:g}%"
 
 
 def legend_name(name: str) -> str:

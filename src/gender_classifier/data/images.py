@@ -80,7 +80,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _convert(image)
 
 
-def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
+def to_array(data: bytes, size: int, *, max_pixels: int, min_side: int = 1) -> NDArray[np.uint8]:
     """Turn an image into the input of the model: uint8 (size, size, 3), RGB.
 
     The image is resized with Pillow's antialiased bilinear filter, without keeping its aspect ratio, like torchvision's
@@ -90,9 +90,23 @@ def to_array(data: bytes, size: int, *, max_pixels: int) -> NDArray[np.uint8]:
     ``max_pixels`` of 50 million. The size in the header is checked before that memory is allocated.
 
     Raises:
-        ImageError: see :func:`decode` and :func:`to_rgb`.
+        ImageError: see :func:`decode`, :func:`check_side` and :func:`to_rgb`.
     """
-    return to_square(to_rgb(decode(data, max_pixels=max_pixels)), size)
+    image = decode(data, max_pixels=max_pixels)
+    check_side(image, min_side)
+    return to_square(to_rgb(image), size)
+
+
+def check_side(image: Image.Image, min_side: int) -> None:
+    """Refuse an image that ``verify`` would reject as too small, since the model was not trained on such images.
+
+    Raises:
+        ImageError: a side is shorter than ``min_side`` px.
+    """
+    if min(image.size) < min_side:
+        raise ImageError(
+            "too_small", f"{image.width} x {image.height} px are too small; each side needs at least {min_side} px"
+        )
 
 
 def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:

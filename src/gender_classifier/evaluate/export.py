@@ -70,17 +70,28 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
-def export_checked(path: Path, inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> float:
+def export_checked(
+    path: Path, inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], min_side: int
+) -> float:
     """Write the evaluated model with its description; return how far its probabilities are from torch's, at most.
+
+    Args:
+        path: file to write.
+        inputs: the model and its data.
+        evaluation: results on the test set.
+        measured: results on every set.
+        min_side: px; images with a shorter side are refused in use, as by ``verify``.
 
     Raises:
         ModelError: a probability or a prediction differs.
     """
-    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation, measured))
+    export_onnx(path, inputs.model, inputs.spec, describe_model(inputs, evaluation, measured, min_side))
     return check_export(path, inputs.test.images, evaluation.report.probs)
 
 
-def describe_model(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> dict[str, str]:
+def describe_model(
+    inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], min_side: int
+) -> dict[str, str]:
     """Return what the model file says of itself to the predictor and the service; no time, host or path."""
     reference = dict(inputs.reference)
     # Of val: its weights have not seen these images, and they come from the same images as train's.
@@ -93,6 +104,7 @@ def describe_model(inputs: Inputs, evaluation: Evaluation, measured: Sequence[Me
         "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
         "measured": json.dumps([asdict(found) for found in measured]),
         "limits": describe_limits(inputs.source),
+        "min_side": str(min_side),
         "reference": json.dumps(to_jsonable(reference)),
     }
 

@@ -95,7 +95,7 @@ def describe_extra(
     predictions = [[name, *row] for name, one in scored.items() for row in list_predictions(one, classes)]
     yield Artifact("data/predictions/extra.csv", Table(["set", *extra_columns(classes)], predictions), "predictions")
     for name, one in scored.items():
-        matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}")
+        matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}", one.report.interval)
         yield Artifact(f"metrics/figures/evaluate/extra_{name}_confusion.png", matrix, "")
         if len(attributes[name]) > 1:
             figure = attribute_table([asdict(row) for row in attributes[name]], classes, f"Further set {name}")

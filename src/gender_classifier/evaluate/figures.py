@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from gender_classifier.common.figures import (
     CLASS_COLORS,
     MARK_COLOR,
     MAX_CLASS_NAME,
+    OK_COLOR,
     SHADES,
     TRAIN_COLOR,
+    VAL_COLOR,
     Figure,
     MaxNLocator,
     NullFormatter,
+    format_percent_tick,
+    format_share,
     one_line,
     own_style,
     shorten_names,
@@ -21,27 +23,47 @@ from gender_classifier.common.figures import (
     tidy_axes,
 )
 from gender_classifier.metrics.calibration import ReliabilityBin
+from gender_classifier.metrics.scores import wilson_interval
+
+_CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5)  # sides of the enlarged part of a ROC curve, from the upper left corner
 
 
 @own_style()
-def robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw the accuracy of each corruption at its strengths; the first of ``rows`` is that of the clean images."""
-    clean, names = rows[0]["accuracy"], list(dict.fromkeys(row["corruption"] for row in rows[1:]))
-    figure, axes = start_figure("Accuracy on corrupted test images, three strengths each", width=7.6, height=5.2)
-    left = max(0.0, np.floor(min(row["accuracy"] for row in rows) * 10 - 0.3) / 10)
+def robustness(rows: Sequence[Mapping[str, Any]], test_accuracy: float, num_test: int) -> Figure:
+    """Draw the accuracy of each corruption at its strengths, with 95 % intervals.
+
+    Args:
+        rows: those of ``metrics/robustness.csv``, as mappings; the first is that of the clean images.
+        test_accuracy: on the whole test set, of which the corrupted images are a part.
+        num_test: images in the test set.
+    """
+    clean, count = rows[0]["accuracy"], rows[0]["n"]
+    names = list(dict.fromkeys(row["corruption"] for row in rows[1:]))
+    chosen = f"{count:,} of its {num_test:,} images" if count < num_test else f"all {num_test:,} images"
+    figure, axes = start_figure(
+        f"Accuracy on the test set, corrupted: {chosen} (95 % intervals)", width=7.2, height=6.4
+    )
+    axes.title.set_fontsize(10.5)
     for row in rows[1:]:
-        place = names.index(row["corruption"]) + (row["strength"] - 2) * 0.26
-        axes.barh(place, row["accuracy"] - left, height=0.24, left=left, color=SHADES[row["strength"] - 1])
-        axes.text(1.01, place, f"{row['accuracy']:.3f}  {row['setting']}", va="center", fontsize=6.5)
-    axes.axvline(clean, color=MARK_COLOR, linestyle=":")
-    axes.annotate(f"clean {clean:.3f}", (clean, -0.75), (-3, 0), textcoords="offset points", ha="right", fontsize=8)
+        place = names.index(row["corruption"]) + (row["strength"] - 2) * 0.27
+        error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+        color = SHADES[row["strength"] - 1]
+        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=color, markersize=4, capsize=2)
+        beside = f"{format_share(row['accuracy'])}  {row['setting']}"
+        axes.text(1.02, place, beside, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    axes.axvline(clean, color=MARK_COLOR, linestyle=":", label=f"the same images, clean: {format_share(clean)}")
+    if count < num_test:
+        label = f"whole test set, clean: {format_share(test_accuracy)}"
+        axes.axvline(test_accuracy, color=OK_COLOR, linestyle="--", linewidth=1, label=label)
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -1)
-    axes.set_xlim(left, 1 + (1 - left) * 0.5)
-    ticks = MaxNLocator(6).tick_values(left, 1)
-    axes.set_xticks([tick for tick in ticks if left <= tick <= 1])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(format_percent_tick)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("accuracy (fraction)")
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("accuracy")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -55,7 +77,7 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
         title: of the figure.
     """
     figure, axes = start_figure(
-        f"{one_line(title)}, by attribute (95 % intervals)", width=7.6, height=1.5 + 0.42 * len(rows)
+        f"{one_line(title)}, by attribute (95 % intervals)", width=7.2, height=1.5 + 0.42 * len(rows)
     )
     spans = [("accuracy", [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows])]
     for place, name in enumerate(shorten_names(classes)):
@@ -81,46 +103,87 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.set_xlim(max(0.0, lowest - 0.02), 1.005)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("accuracy, recall (fraction)")
+    axes.xaxis.set_major_formatter(format_percent_tick)
+    axes.set_xlabel("accuracy, recall")
     figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
     return figure
 
 
 @own_style()
-def roc_curve(points: Sequence[tuple[float, float, float]], area: float, positive: str) -> Figure:
-    """Draw the ROC curve with its area, ``positive`` being the class whose probability is the score."""
-    figure, axes = start_figure(f"ROC, positive class: {one_line(positive, MAX_CLASS_NAME)}", width=5)
-    axes.plot([0, 1], [0, 1], color=MARK_COLOR, linestyle=":", label="chance")
+def roc_curve(
+    points: Sequence[tuple[float, float, float]], area: float, positive: str, operating: tuple[float, float]
+) -> Figure:
+    """Draw the ROC curve, and beside it the corner in which the model works.
+
+    Args:
+        points: of ``metrics.curves.roc_points``.
+        area: under the curve.
+        positive: the class whose probability is the score.
+        operating: false and true positive rate where the likeliest class is taken.
+    """
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    figure.suptitle(f"ROC, positive class: {one_line(positive, MAX_CLASS_NAME)}, area {area:.4f}", fontsize=11)
+    miss = max(operating[0], 1 - operating[1])
+    views = [("Whole curve", 1.0)]
+    views += [("Upper left corner, enlarged", side) for side in _CORNERS if miss <= side / 2][:1]
+    taken = f"likeliest class: {format_share(operating[1])} found, {format_share(operating[0])} false alarms"
     false_positive, true_positive = [point[0] for point in points], [point[1] for point in points]
-    axes.plot(false_positive, true_positive, color=TRAIN_COLOR, label=f"area {area:.4f}")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
-    axes.set_aspect("equal")
-    axes.legend(loc="lower right", frameon=False)
+    for axes, (title, edge) in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
+        axes.plot([0, 1], [0, 1], color=MARK_COLOR, linestyle=":", label="chance")
+        axes.plot(false_positive, true_positive, color=TRAIN_COLOR, label="model")
+        axes.plot(*operating, color=VAL_COLOR, marker="o", linestyle="none", label=taken, zorder=3)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlim(0, edge)
+        axes.set_ylim(1 - edge, 1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter(format_percent_tick)
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("true positive rate")
+        axes.set_aspect("equal")
+        tidy_axes(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 @own_style()
-def reliability(bins: Sequence[ReliabilityBin], error: float) -> Figure:
-    """Draw accuracy against confidence, and below it how many images each bin holds."""
-    figure = Figure(figsize=(5, 5.6), layout="constrained")
+def reliability(bins: Sequence[ReliabilityBin], error: float, num_classes: int) -> Figure:
+    """Draw accuracy against confidence with 95 % intervals, and below it how many images each bin holds.
+
+    The axes begin at 1 / ``num_classes``: the likeliest class has no lower probability. That of the accuracy reaches
+    down to the lowest bin.
+    """
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.set_title(f"Reliability, expected calibration error {error:.2%}")
-    low = min((one.bin_low for one in bins), default=0.0)
+    upper.set_title(f"Reliability, expected calibration error {error:.2%} (95 % intervals)", fontsize=11)
+    low = 1 / num_classes
     upper.plot([low, 1], [low, 1], color=MARK_COLOR, linestyle=":", label="perfectly calibrated")
     confidence, accuracy = [one.confidence for one in bins], [one.accuracy for one in bins]
-    upper.plot(confidence, accuracy, color=TRAIN_COLOR, marker="o", label="model")
+    spans = [wilson_interval(round(one.accuracy * one.count), one.count) for one in bins]
+    # Rounding may put a bound on the wrong side of an accuracy of 0 or 1.
+    below = [max(value - bound, 0) for value, (bound, _) in zip(accuracy, spans, strict=True)]
+    above = [max(bound - value, 0) for value, (_, bound) in zip(accuracy, spans, strict=True)]
+    upper.errorbar(confidence, accuracy, (below, above), fmt="o", color=TRAIN_COLOR, capsize=2, label="model")
+    upper.set_ylim(max(min([low, *accuracy]) - 0.03, -0.01), 1.01)
+    upper.yaxis.set_major_formatter(format_percent_tick)
     upper.set_ylabel("accuracy of the bin")
-    upper.legend(frameon=False)
+    upper.legend(loc="lower right", frameon=False)
     widths = [one.bin_high - one.bin_low for one in bins]
-    lower.bar(
-        [one.bin_low for one in bins], [one.count for one in bins], widths, align="edge", color=TRAIN_COLOR, alpha=0.6
-    )
+    counts = [one.count for one in bins]
+    bars = lower.bar([one.bin_low for one in bins], counts, widths, align="edge", color=TRAIN_COLOR, alpha=0.6)
+    for one, bar in zip(bins, bars, strict=True):
+        middle = (max(one.bin_low, low) + one.bin_high) / 2
+        lower.annotate(
+            f"{one.count:,}", (middle, bar.get_height()), (0, 2), textcoords="offset points", ha="center", fontsize=8
+        )
     lower.set_yscale("log")
+    lower.set_ylim(0.7, max(counts, default=1) * 5)
     lower.yaxis.set_major_formatter("{x:,.0f}")  # Matplotlib's own writes powers as formulas
     lower.yaxis.set_minor_formatter(NullFormatter())
     lower.set_ylabel("images (log)")
     lower.set_xlabel("confidence in the predicted class")
+    lower.set_xlim(low, 1.005)
+    lower.xaxis.set_major_formatter(format_percent_tick)
     for axes in (upper, lower):
         tidy_axes(axes)
     return figure

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from gender_classifier.evaluate.extra import AttributeRow, ScoredSet, tabulate_attributes
 from gender_classifier.evaluate.measure import Evaluation
-from gender_classifier.metrics.scores import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -22,26 +21,23 @@ class MeasuredSet:
     @property
     def lowest(self) -> tuple[float, str]:
         """The lowest of its figures, and which that is."""
-        recalls = [(value, f"recall of {name}") for name, value in self.recalls.items()]
+        recalls = ((value, f"recall of {name}") for name, value in self.recalls.items())
         return min([(self.accuracy, "accuracy"), *recalls])
 
 
-def list_measured(
-    evaluation: Evaluation, scored: Mapping[str, ScoredSet], classes: Sequence[str], num_corrupted: int
-) -> list[MeasuredSet]:
+def list_measured(evaluation: Evaluation, scored: Mapping[str, ScoredSet], classes: Sequence[str]) -> list[MeasuredSet]:
     """Return test, its worst corruption, the further sets, each with its worst attribute; the lowest figure first.
 
     Args:
         evaluation: of the model.
         scored: the further sets by name.
         classes: of the model.
-        num_corrupted: images of test that each corruption was measured on.
     """
-    return sorted(_list_sets(evaluation, scored, classes, num_corrupted), key=lambda found: found.lowest)
+    return sorted(_list_sets(evaluation, scored, classes), key=lambda found: found.lowest)
 
 
 def _list_sets(
-    evaluation: Evaluation, scored: Mapping[str, ScoredSet], classes: Sequence[str], num_corrupted: int
+    evaluation: Evaluation, scored: Mapping[str, ScoredSet], classes: Sequence[str]
 ) -> Iterator[MeasuredSet]:
     metrics = evaluation.report.metrics
     recalls = {name: metrics[f"recall_{name}"] for name in classes}
@@ -50,8 +46,7 @@ def _list_sets(
     if corrupted := [row for row in evaluation.robustness if row.strength]:
         worst = min(corrupted, key=lambda row: row.accuracy)
         name = f"test, {worst.corruption} ({worst.setting})"
-        interval = wilson_interval(round(worst.accuracy * num_corrupted), num_corrupted)
-        yield MeasuredSet(name, num_corrupted, worst.accuracy, *interval, {})
+        yield MeasuredSet(name, worst.n, worst.accuracy, worst.accuracy_low, worst.accuracy_high, {})
     for name, found in scored.items():
         everything, *attributes = tabulate_attributes(found)
         yield _describe_row(name, everything, classes)

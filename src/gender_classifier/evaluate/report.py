@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
-from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet
+from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
 from gender_classifier.evaluate.extra import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
@@ -16,7 +16,7 @@ from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
-from gender_classifier.metrics.curves import ThresholdRow, pick_positive, roc_points, threshold_points
+from gender_classifier.metrics.curves import ThresholdRow, operating_point, pick_positive, roc_points, threshold_points
 from gender_classifier.metrics.scores import select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
@@ -44,16 +44,21 @@ def describe_evaluation(
     # The copy in MLflow says more: see register_run.
     yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured))
     figures = {
-        "test_confusion": confusion_matrix(report.confusion, classes, "Test set"),
-        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[-1]),
-        "reliability": reliability(bins, report.metrics["ece"]),
+        "test_confusion": confusion_matrix(report.confusion, classes, "Test set", report.interval),
+        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[-1], operating_point(report.confusion)),
+        "reliability": reliability(bins, report.metrics["ece"], len(classes)),
+    }
+    if evaluation.robustness:
+        rows = [asdict(row) for row in evaluation.robustness]
+        figures["robustness"] = robustness(rows, report.metrics["accuracy"], len(labels))
+    for name, figure in figures.items():
+        yield Artifact(f"metrics/figures/evaluate/{name}.png", figure, "")
+    sheets = {
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
         "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),
     }
-    if evaluation.robustness:
-        figures["robustness"] = robustness([asdict(row) for row in evaluation.robustness])
-    for name, figure in figures.items():
-        yield Artifact(f"metrics/figures/evaluate/{name}.png", figure, "")
+    for name, sheet in sheets.items():
+        yield Artifact(f"metrics/sheets/evaluate/{name}.png", sheet, "")
 
 
 def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> None:
@@ -105,7 +110,8 @@ def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> T
 def _draw_suspects(suspects: Sequence[Suspect], classes: Sequence[str], most: int) -> Figure:
     shown = suspects[:most]
     captions = [
-        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]},\nat {one.prob:.2%}"
+        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]};\n"
+        f"the model gives this\nlabel {format_share(one.prob)}"
         for one in shown
     ]
     title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in val and test"
@@ -118,7 +124,7 @@ def _draw_mistakes(inputs: Inputs, evaluation: Evaluation, most: int) -> Figure:
     total = int((report.preds != test.labels).sum())
     captions = [
         f"{PurePosixPath(inputs.members['test'][row]).name}\n{classes[test.labels[row]]}, called\n"
-        f"{classes[report.preds[row]]} at {report.probs[row].max():.1%}"
+        f"{classes[report.preds[row]]} at {format_share(report.probs[row].max())}"
         for row in rows
     ]
     title = f"The {len(rows)} most confident of {total:,} mistakes on the test set"

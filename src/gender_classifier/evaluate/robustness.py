@@ -13,17 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
+from gender_classifier.metrics.scores import wilson_interval
+
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class RobustnessRow:
-    """Accuracy on corrupted images; ``strength`` is 1 to 3, ``setting`` says what that is, ``drop`` what it costs."""
+    """Accuracy on ``n`` corrupted images, with its 95 % interval.
+
+    ``strength`` is 1 to 3, ``setting`` says what that is, ``drop`` what it costs.
+    """
 
     corruption: str
     strength: int
     setting: str
+    n: int
     accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     drop: float
 
 
@@ -129,17 +137,19 @@ def measure_robustness(
         on_images: told the number of images after each row.
     """
 
-    def score(pixels: Pixels) -> float:
-        accuracy = float((predict(pixels).argmax(axis=1) == labels).mean())
-        on_images(len(pixels))
-        return accuracy
+    def score(name: str, strength: int, setting: str, pixels: Pixels, clean: float | None = None) -> RobustnessRow:
+        hits, total = int((predict(pixels).argmax(axis=1) == labels).sum()), len(labels)
+        on_images(total)
+        accuracy = hits / total
+        drop = 0.0 if clean is None else clean - accuracy
+        return RobustnessRow(name, strength, setting, total, accuracy, *wilson_interval(hits, total), drop)
 
-    clean = score(images)
-    yield RobustnessRow("none", 0, "", clean, 0.0)
+    clean = score("none", 0, "", images)
+    yield clean
     for name, (_, settings, wording) in CORRUPTIONS.items():
         for strength, setting in enumerate(settings, 1):
-            accuracy = score(corrupt(images, name, strength))
-            yield RobustnessRow(name, strength, wording.format(setting), accuracy, clean - accuracy)
+            corrupted = corrupt(images, name, strength)
+            yield score(name, strength, wording.format(setting), corrupted, clean.accuracy)
 
 
 def mean_accuracy(rows: Sequence[RobustnessRow]) -> float:

@@ -28,6 +28,12 @@ def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[f
     return [(float(false_positive[i]), float(true_positive[i]), float(thresholds[i])) for i in kept]
 
 
+def operating_point(confusion: Ints) -> tuple[float, float]:
+    """Return false and true positive rate of the predictions counted in ``confusion``, as :func:`pick_positive`."""
+    others = confusion[:-1]
+    return float(others[:, -1].sum() / others.sum()), float(confusion[-1, -1] / confusion[-1].sum())
+
+
 @dataclass(frozen=True)
 class ThresholdRow:
     """Scores when images from ``threshold`` on are predicted positive, the second of two classes."""

@@ -21,8 +21,9 @@ UNITS = {
 }
 """Statistics and their units; contrast is RMS contrast (Peli, "Contrast in complex images", 1990)."""
 
-# Fine bins, so that deciles of any reference can be found: 16 an octave for sizes, finer near 1 for confidence.
-_SIDES = np.round(np.geomspace(8, 16384, 11 * 16 + 1), 2)
+# Fine bins, so that deciles of any reference can be found. Sizes: one bin per pixel up to 512, centered on the size,
+# then 16 an octave; confidence: finer near 1.
+_SIDES = np.concatenate([np.arange(0.5, 513), np.round(np.geomspace(512, 16384, 5 * 16 + 1)[1:], 2)])
 _EDGES: dict[str, Floats] = {
     "brightness": np.linspace(0, 1, 129),
     "contrast": np.linspace(0, 0.5, 129),

@@ -29,6 +29,11 @@ class Report:
     preds: Ints
     probs: Floats
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy."""
+        return self.metrics["accuracy_low"], self.metrics["accuracy_high"]
+
 
 HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy")
 """The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.

@@ -16,6 +16,7 @@ MAX_IMAGE_SIZE = 1024
 MAX_CLASSES = 1000
 MAX_METADATA_BYTES = 2**20
 
+_MAX_SIDE = 65_535  # px; what a JPEG can hold
 _MAX_NAME = 100  # characters of a class name
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))  # Unicode categories: control, direction, no character
 _LAYOUT = frozenset("\n\r\t")
@@ -69,6 +70,17 @@ def check_image_size(origin: object, size: object, *, least: int = 8) -> int:
             f"{origin}: has the image size {_shorten(size)}; it is {least} to {MAX_IMAGE_SIZE:,} px; {_GIVE}"
         )
     return size
+
+
+def check_min_side(origin: object, text: str) -> int:
+    """Return the shortest side of an image that the model takes, a whole number of px above 0.
+
+    Raises:
+        ModelError: ``text`` is something else.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 0 < int(text) <= _MAX_SIDE):
+        raise ModelError(f"{origin}: has the min_side {_shorten(text)}; it is 1 to {_MAX_SIDE:,} px; {_GIVE}")
+    return int(text)
 
 
 def parse_json(origin: object, what: str, text: str) -> Any:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.common.threads import chunk
-from gender_classifier.data.images import decode, to_rgb, to_square
+from gender_classifier.data.images import check_side, decode, to_rgb, to_square
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import SIZE_STATISTICS, Histogram, measure_pixels, measure_predictions
-from gender_classifier.predict.predictor import MAX_PIXELS, Predictor, Source, map_in_order, try_load
+from gender_classifier.predict.predictor import Predictor, Source, map_in_order, try_load
 
 LOG_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json")
 """Suffixes of logs of predictions, as ``gender-classifier predict --format csv`` or ``json`` writes them."""
@@ -72,7 +72,8 @@ def read_logs(paths: Iterable[Path], classes: Sequence[str]) -> Iterator[Batch]:
 
 def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
     def load(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        image = decode(data, max_pixels=MAX_PIXELS)
+        image = decode(data, max_pixels=predictor.max_pixels)
+        check_side(image, predictor.min_side)
         return to_square(to_rgb(image), predictor.image_size), image.size
 
     outcomes = [(name, try_load(content, load)) for name, content in sources]

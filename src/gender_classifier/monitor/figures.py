@@ -10,7 +10,7 @@ from gender_classifier.common.figures import (
     TRAIN_COLOR,
     VAL_COLOR,
     Figure,
-    PercentFormatter,
+    format_percent_tick,
     one_line,
     own_style,
     shorten_names,
@@ -37,7 +37,7 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
     """Overlay the two histograms of each panel, as shares."""
     columns = min(3, max(len(panels), 1))
     rows = max(-(-len(panels) // columns), 1)
-    figure = Figure(figsize=(4 * columns, 3.1 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(4 * columns, 3.5 * rows + 0.6), layout="constrained")
     figure.suptitle(one_line(title))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
@@ -56,10 +56,11 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
         axes.set_title(panel.title, fontsize=10)
         axes.set_xlabel(panel.unit)
         axes.set_ylabel("share of the images")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(format_percent_tick)
         tidy_axes(axes)
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)  # room for the legend
-        axes.legend(frameon=False, fontsize=8)
+        axes.set_ylim(0, min(axes.get_ylim()[1], 1))
+        # Below the panel: above the bars there is no room when one class has them all.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=8)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The common part of all stage scripts: options, signals, and how errors are reported."""
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -10,11 +11,13 @@ from types import FrameType
 from typing import NoReturn
 
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
-from gender_classifier.common.paths import Layout, find_checkout
+from gender_classifier.common.paths import Layout, find_checkout, find_main_root
 from gender_classifier.common.processes import is_stopped, note_stop, stop_with_dvc
 from gender_classifier.common.terminal import complain, describe_os_error, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
+
+_WAY_BACK = "params.yaml keeps this experiment's values; `git checkout params.yaml && dvc repro` undoes it"
 
 
 def run_stage(name: str, main: Callable[[Layout, Params], None], description: str | None = None) -> None:
@@ -47,7 +50,7 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
             _fail(name, "stopped", 128 + signal.SIGTERM)
         if wants_traceback(options):
             raise
-        _fail(name, _describe(error), 1)
+        _fail(name, _describe(error, layout.root), 1)
 
 
 def point_to(name: str, run: str, *paths: str) -> None:
@@ -55,13 +58,18 @@ def point_to(name: str, run: str, *paths: str) -> None:
     print(f"{name}: look at {', '.join(paths)}; MLflow run {run}")
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception, root: Path) -> str:
     text = printable(" ".join(str(error).split()))
     if isinstance(error, GenderClassifierError):
-        return text
+        return text + (f"; {_WAY_BACK}" if _is_experiment_in_place(root) else "")
     if isinstance(error, OSError):
         return f"{describe_os_error(error)}; check the disk's free space and permissions, then run again"
     return f"unexpected {type(error).__name__}: {text}; please report it with the output of --debug"
+
+
+def _is_experiment_in_place(root: Path) -> bool:
+    """Tell whether `dvc exp run` wrote its `-S` values to the user's own params.yaml; `--temp` works on a copy."""
+    return bool(os.environ.get("DVC_EXP_NAME")) and find_main_root(root) == root.resolve()
 
 
 def _fail(name: str, message: str, status: int) -> NoReturn:

@@ -17,13 +17,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gender_classifier.common.colors import CLASS_COLORS
 from gender_classifier.common.files import write_bytes
-from gender_classifier.data.images import decode, to_rgb, to_square
-from gender_classifier.errors import InputError, ModelError
-from gender_classifier.predict.predictor import MAX_PIXELS, Prediction, Predictor, Source, map_in_order, try_load
+from gender_classifier.data.images import check_side, decode, to_rgb, to_square
+from gender_classifier.errors import ImageError, InputError, ModelError
+from gender_classifier.predict.predictor import Prediction, Predictor, Source, map_in_order, try_load
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, px."""
@@ -100,7 +101,7 @@ def predict_faces(
     """
 
     def load(data: bytes) -> Image.Image:
-        return to_rgb(decode(data, max_pixels=MAX_PIXELS))
+        return to_rgb(decode(data, max_pixels=predictor.max_pixels))
 
     def work(source: Source) -> list[Prediction]:
         name, content = source
@@ -119,9 +120,20 @@ def predict_faces(
 def _classify(predictor: Predictor, name: str, image: Image.Image, boxes: list[Box]) -> list[Prediction]:
     if not boxes:
         return [Prediction(name)]
-    crops = np.stack([to_square(image.crop(box), predictor.image_size) for box in boxes])
-    probs = predictor.compute_probs(crops)
-    return [replace(predictor.describe(name, row), box=box) for box, row in zip(boxes, probs, strict=True)]
+    found, crops = list[Prediction](), list[NDArray[np.uint8]]()
+    for box in boxes:
+        crop = image.crop(box)
+        try:
+            check_side(crop, predictor.min_side)
+            crops.append(to_square(crop, predictor.image_size))
+            found.append(Prediction(name, box=box))
+        except ImageError as error:
+            found.append(Prediction(name, error=f"a face: {error}", box=box))
+    probs = iter(predictor.compute_probs(np.stack(crops)) if crops else ())
+    return [
+        prediction if prediction.error else replace(predictor.describe(name, next(probs)), box=prediction.box)
+        for prediction in found
+    ]
 
 
 def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]]) -> Image.Image:
@@ -146,8 +158,8 @@ def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]])
     return drawn
 
 
-def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str]) -> None:
-    """Write ``drawn`` as ``folder``/NAME.faces.jpg, with NAME made safe.
+def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str]) -> PurePath:
+    """Write ``drawn`` as ``folder``/NAME.faces.jpg, with NAME made safe, and return its path relative to ``folder``.
 
     Args:
         folder: created if missing.
@@ -158,7 +170,8 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
     Raises:
         InputError: the file cannot be written.
     """
-    path = folder / place_drawn(name, taken)
+    place = place_drawn(name, taken)
+    path = folder / place
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=90)
     try:
@@ -166,6 +179,7 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written ({reason}); give --draw another folder") from None
+    return place
 
 
 def place_drawn(name: str, taken: dict[str, str]) -> PurePath:

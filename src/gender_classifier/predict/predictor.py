@@ -22,15 +22,14 @@ from gender_classifier.model.metadata import (
     check_classes,
     check_image_size,
     check_metadata,
+    check_min_side,
     check_ports,
     parse_json,
 )
+from gender_classifier.predict.limits import MAX_PIXELS
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-MAX_PIXELS = 50_000_000
-"""px; a larger image is rejected before it is decoded, as with the default of ``verify.max_pixels``."""
 
 BATCH_SIZE = 64
 """Images. Batches of 32 are about 5 % slower; larger ones are no faster on CPUs and delay the results."""
@@ -63,16 +62,20 @@ class Prediction:
 class Predictor:
     """A loaded model that classifies images.
 
-    ``classes`` are the class names in column order, ``image_size`` is S in px, and ``metadata`` is the text that
-    ``evaluate`` stored in the file: ``data_digest``, ``version``, ``metrics`` (JSON), ``limits`` (Markdown).
+    ``classes`` are the class names in column order and ``image_size`` is S in px. Images with a side shorter than
+    ``min_side`` px or with more than ``max_pixels`` are rejected. ``metadata`` is the text that ``evaluate`` stored in
+    the file: ``data_digest``, ``version``, ``min_side``, ``metrics`` (JSON), ``limits`` (Markdown).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """Load and check a model file.
 
         Args:
             path: an ONNX file written by ``evaluate``, such as ``models/model.onnx``.
             threads: of onnxruntime; None for one per core.
+            max_pixels: larger images are rejected.
 
         Raises:
             ModelError: the file is missing, damaged or no model of this project, or its metadata are invalid.
@@ -91,7 +94,9 @@ class Predictor:
             raise ModelError(
                 f"{path}: not a whole ONNX model ({_one_line(error)}); make it again with `dvc repro`"
             ) from None
+        self.max_pixels = max_pixels
         self.classes, self.image_size = self._check(path)
+        self.min_side = check_min_side(path, self.metadata.get("min_side", "1"))  # missing in files of older versions
 
     def _check(self, path: Path) -> tuple[tuple[str, ...], int]:
         """Check metadata, inputs and outputs, run the model once, and return its classes and image size."""
@@ -116,9 +121,9 @@ class Predictor:
         """Decode an image file's content to uint8 (S, S, 3), exactly as ``preprocess`` does.
 
         Raises:
-            ImageError: the content is not a complete image.
+            ImageError: the content is not a complete image, or the image is too small or too large.
         """
-        return to_array(data, self.image_size, max_pixels=MAX_PIXELS)
+        return to_array(data, self.image_size, max_pixels=self.max_pixels, min_side=self.min_side)
 
     def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""

@@ -20,6 +20,7 @@ def split_balance(counts: Mapping[str, Mapping[str, int]]) -> Figure:
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=2)
     axes.set_xticks(np.arange(len(counts)), list(counts))
     axes.set_ylabel("images")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(y=0.12)
     axes.legend(frameon=False)
     return figure

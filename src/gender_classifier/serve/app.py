@@ -6,8 +6,6 @@ Requests are never written to disk, and no path is taken from one.
 import asyncio
 import hashlib
 import hmac
-import json
-import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -27,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
+from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
@@ -40,6 +39,8 @@ from gender_classifier.serve.schema import (
     Unreadable,
     describe_body,
     describe_refusals,
+    parse_measured,
+    parse_metrics,
 )
 from gender_classifier.serve.uploads import Capacity, RequestError, Upload, check_length, find_boundary, read_uploads
 
@@ -53,8 +54,11 @@ _DECODERS = 2
 _BODY_SECONDS = 60
 
 _API = ("/predict", "/explain", "/model", "/health", "/metrics", "/openapi.json")
-_PAGE = {
+PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/card": ("card.html", "text/html; charset=utf-8"),
+    "/card.js": ("card.js", "text/javascript; charset=utf-8"),
+    "/common.js": ("common.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -71,13 +75,13 @@ class Settings:
     """Bytes per request body."""
     max_images: int = 64
     """Images per request."""
-    max_pixels: int = 25_000_000
-    """Pixels per image; 25 million take 75 MB decoded, and two images are decoded at once."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels per image; two images are decoded at once."""
     max_requests: int = 64
     """Requests in progress whose body has arrived. Beyond this the service returns 503."""
     max_held_bodies: int = 8
     """Memory for bodies, in multiples of ``max_bytes``. Beyond this the service returns 503."""
-    threshold: float = 0.8
+    threshold: float = THRESHOLD
     """Predictions with a lower probability count as uncertain."""
     api_key: str | None = None
     """Required for predictions, heat maps and metrics, if given."""
@@ -102,10 +106,10 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would go to whatever host the request names
     )
     app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, metrics=metrics)
-    app.add_middleware(Frame, metrics=metrics, paths={*_PAGE, *_API})
+    app.add_middleware(Frame, metrics=metrics, paths={*PAGE, *_API})
     _add_error_answers(app, metrics)
     _add_api(app, service, settings)
-    for path, (name, media_type) in _PAGE.items():
+    for path, (name, media_type) in PAGE.items():
         app.get(path, include_in_schema=False)(_serve_file(name, media_type))
     return app
 
@@ -168,6 +172,7 @@ class _Service:
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
+            min_side=predictor.min_side,
             max_pixels=settings.max_pixels,
             max_bytes=settings.max_bytes,
         )
@@ -286,7 +291,8 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
         "data_digest": metadata.get("data_digest"),
         "classes": list(predictor.classes),
         "image_size": predictor.image_size,
-        "metrics": _parse_metrics(metadata.get("metrics", "{}")),
+        "metrics": parse_metrics(metadata.get("metrics", "{}")),
+        "measured": parse_measured(metadata.get("measured", "[]")),
         "limits": metadata.get("limits", ""),
         "threshold": settings.threshold,
         "needs_key": settings.api_key is not None,
@@ -294,18 +300,10 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
             "max_bytes": settings.max_bytes,
             "max_images": settings.max_images,
             "max_pixels": settings.max_pixels,
+            "min_side": predictor.min_side,
             "formats": list(FORMATS),
         },
     }
-
-
-def _parse_metrics(text: str) -> dict[str, float]:
-    """Return the finite numbers in a JSON object; none of a malformed text."""
-    try:
-        found = {key: float(value) for key, value in json.loads(text).items() if isinstance(value, (int, float))}
-    except (ValueError, AttributeError, OverflowError, RecursionError):
-        return {}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _digest(key: bytes) -> bytes:

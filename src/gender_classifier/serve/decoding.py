@@ -46,7 +46,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every thr
 class Decoders:
     """A pool of decoding processes."""
 
-    def __init__(self, count: int, *, image_size: int, max_pixels: int, max_bytes: int) -> None:
+    def __init__(self, count: int, *, image_size: int, max_pixels: int, max_bytes: int, min_side: int = 1) -> None:
         """Prepare ``count`` processes; each starts with its first image, which takes about 0.2 s.
 
         Args:
@@ -54,9 +54,10 @@ class Decoders:
             image_size: S, px.
             max_pixels: larger images are rejected.
             max_bytes: size of the largest file.
+            min_side: px; images with a shorter side are rejected.
         """
         memory = MAX_BYTES_PER_PIXEL * max_pixels + 4 * max_bytes + _SPARE_BYTES
-        self._arguments = [str(number) for number in (image_size, max_pixels, DEADLINE, memory)]
+        self._arguments = [str(number) for number in (image_size, min_side, max_pixels, DEADLINE, memory)]
         self._shape = (image_size, image_size, 3)
         # As many threads as processes; each takes the most recently used process.
         self._threads = ThreadPoolExecutor(count, "decode")

@@ -13,11 +13,12 @@ from gender_classifier.errors import ImageError
 from gender_classifier.serve.decoding import ARRAY, REFUSED, REFUSED_AND_FULL
 
 
-def serve(image_size: float, max_pixels: float, deadline: float, memory: float) -> None:
+def serve(image_size: float, min_side: float, max_pixels: float, deadline: float, memory: float) -> None:
     """Answer on the socket that is standard input until the service closes it.
 
     Args:
         image_size: S, px.
+        min_side: px; images with a shorter side are rejected.
         max_pixels: larger images are rejected.
         deadline: s per image, after which the kernel ends this process, whatever the decoder is doing.
         memory: bytes of address space, in addition to those used at the start.
@@ -38,7 +39,7 @@ def serve(image_size: float, max_pixels: float, deadline: float, memory: float) 
         while not is_full:
             data = connection.recv_bytes()
             signal.setitimer(signal.ITIMER_REAL, deadline)
-            kind, content = _answer(data, int(image_size), int(max_pixels))
+            kind, content = _answer(data, int(image_size), int(min_side), int(max_pixels))
             signal.setitimer(signal.ITIMER_REAL, 0)
             is_full = kind == REFUSED and _measure_memory() > enough
             connection.send_bytes((REFUSED_AND_FULL if is_full else kind) + content)
@@ -61,9 +62,9 @@ def _measure_memory() -> int:
         return 0
 
 
-def _answer(data: bytes, image_size: int, max_pixels: int) -> tuple[bytes, bytes]:
+def _answer(data: bytes, image_size: int, min_side: int, max_pixels: int) -> tuple[bytes, bytes]:
     try:
-        return ARRAY, to_array(data, image_size, max_pixels=max_pixels).tobytes()
+        return ARRAY, to_array(data, image_size, max_pixels=max_pixels, min_side=min_side).tobytes()
     except ImageError as error:
         return REFUSED, f"{error.reason}\n{' '.join(str(error).split())}".encode(errors="backslashreplace")
     except MemoryError:

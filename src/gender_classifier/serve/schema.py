@@ -1,8 +1,10 @@
-"""Schemas of the service's OpenAPI document."""
+"""Schemas of the service's OpenAPI document, and what is taken from a model file for them."""
 
+import json
+import math
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 
 class Problem(BaseModel):
@@ -52,7 +54,19 @@ class Accepted(BaseModel):
     max_bytes: int = Field(description="size of the whole request")
     max_images: int
     max_pixels: int = Field(description="width times height of an image")
+    min_side: int = Field(description="px; the shorter side of an image, as `verify` required of the training data")
     formats: list[str]
+
+
+class Measured(BaseModel):
+    """Accuracy on one set of images."""
+
+    name: str
+    images: int
+    accuracy: FiniteFloat
+    accuracy_low: FiniteFloat = Field(description="95 % interval of `accuracy`")
+    accuracy_high: FiniteFloat
+    recalls: dict[str, FiniteFloat] = Field(description="by class; without those that are not known")
 
 
 class ModelInfo(BaseModel):
@@ -64,6 +78,7 @@ class ModelInfo(BaseModel):
     classes: list[str]
     image_size: int = Field(description="px; images are scaled to this width and height")
     metrics: dict[str, float] = Field(description="metrics on the test set")
+    measured: list[Measured] = Field(description="every set that the model was measured on, the worst first")
     limits: str = Field(description="known limits, in Markdown; empty if the file has none")
     threshold: float = Field(description="predictions with a lower probability count as uncertain")
     needs_key: bool = Field(description="predictions require `Authorization: Bearer KEY`")
@@ -104,3 +119,20 @@ def describe_body(name: str, max_images: int | None) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def parse_metrics(text: str) -> dict[str, float]:
+    """Return the finite numbers in a JSON object; none of a malformed text."""
+    try:
+        found = {key: float(value) for key, value in json.loads(text).items() if isinstance(value, (int, float))}
+    except (ValueError, AttributeError, OverflowError, RecursionError):
+        return {}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def parse_measured(text: str) -> list[dict[str, object]]:
+    """Return the sets in a JSON list; none of a malformed text."""
+    try:
+        return [found.model_dump() for found in TypeAdapter(list[Measured]).validate_json(text)]
+    except ValidationError:
+        return []

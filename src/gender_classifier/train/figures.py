@@ -9,7 +9,8 @@ from gender_classifier.common.figures import (
     VAL_COLOR,
     Figure,
     MaxNLocator,
-    PercentFormatter,
+    format_percent_tick,
+    format_share,
     own_style,
     tidy_axes,
 )
@@ -17,10 +18,11 @@ from gender_classifier.common.figures import (
 
 @own_style()
 def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
-    """Draw loss and accuracy of train and val against the epoch, the kept epoch marked."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    """Draw loss and accuracy of train and val against the epoch; mark and name the kept epoch."""
+    figure = Figure(figsize=(7.6, 3.9), layout="constrained")
     panels = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in records]
+    kept = next(record for record in records if record["epoch"] == best_epoch)
     units = {"loss": "cross entropy per image (nats)", "accuracy": "accuracy"}
     for axes, (name, unit) in zip(panels, units.items(), strict=True):
         for split, color, text in (
@@ -32,9 +34,10 @@ def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
         axes.axvline(best_epoch, color=MARK_COLOR, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
-        axes.set_title(name.capitalize())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         tidy_axes(axes)
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panels[0].legend(frameon=False)
+    panels[0].set_title(f"Loss: {kept['val_loss']:.4f} on validation", fontsize=11)
+    panels[1].set_title(f"Accuracy: {format_share(kept['val_accuracy'])} on validation", fontsize=11)
+    panels[1].yaxis.set_major_formatter(format_percent_tick)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure

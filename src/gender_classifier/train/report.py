@@ -1,7 +1,8 @@
 """What a finished training leaves: the model, its figures on val, its curves."""
 
+import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
+from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
@@ -24,7 +26,10 @@ from gender_classifier.train.trainer import Best, EpochRecord
 
 @dataclass(frozen=True)
 class Summary:
-    """The kept epoch: its ``best`` state, the calibrated ``spec``, its ``report`` on val and its headline metrics."""
+    """The kept epoch: its ``best`` state, the calibrated ``spec``, its ``report`` on val and its headline metrics.
+
+    ``line`` is what the stage prints: one line, or two where the model has not learned to tell the classes apart.
+    """
 
     best: Best
     spec: ModelSpec
@@ -89,7 +94,19 @@ def summarize(session: Session) -> Summary:
         f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "
         f"with validation accuracy {record.val_accuracy:.4f}"
     )
+    steps = len(session.trainer.records) * math.ceil(session.trainer.num_train / session.trainer.params.batch_size)
+    line += warn_of_one_class(report.preds, spec.classes, steps)
     return Summary(best, spec, report, metrics, line)
+
+
+def warn_of_one_class(preds: Ints, classes: Sequence[str], steps: int) -> str:
+    """Return a second line if every image got the same prediction after ``steps`` steps, otherwise an empty string."""
+    if len(called := set(preds.tolist())) > 1:
+        return ""
+    return (
+        f"\ntrain: every validation image is called {classes[called.pop()]}: the recipe needs more steps than these "
+        f"{steps:,}; raise epochs, lower batch_size or add images (and if it stays so, lower lr)"
+    )
 
 
 def log_summary(run: Run, session: Session, summary: Summary) -> None:
@@ -113,7 +130,7 @@ def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
     yield Artifact("data/predictions/val.csv", predictions)
     figures = {
         "curves": curves([asdict(record) for record in records], epoch),
-        "val_confusion": confusion_matrix(report.confusion, classes, f"Validation set, epoch {epoch}"),
+        "val_confusion": confusion_matrix(report.confusion, classes, f"Validation set, epoch {epoch}", report.interval),
     }
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/train/{name}.png", figure, "")

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gender_classifier.common.figures import (
     OK_COLOR,
     REJECTED_COLOR,
-    VAL_COLOR,
     Figure,
+    MaxNLocator,
     own_style,
     shorten_names,
     start_figure,
@@ -30,6 +31,7 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
         axes.annotate(text, (place, good + bad), (0, 3), textcoords="offset points", ha="center", fontsize=8)
     axes.set_xticks(places, names)
     axes.set_ylabel("images")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(0, max(np.add(ok, rejected), default=1) * 1.18 + 1)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
@@ -38,16 +40,19 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
 @own_style()
 def image_sizes(widths: Sequence[int], heights: Sequence[int]) -> Figure:
     """Draw a histogram of widths and heights, in pixels."""
-    figure, axes = start_figure(f"Sizes of {len(widths):,} decoded images", width=6.4)
+    middle = f", median {np.median(widths):.0f} × {np.median(heights):.0f} px" if len(widths) else ""
+    figure, axes = start_figure(f"Sizes of {len(widths):,} decoded images{middle}", width=6.4)
     if len(widths):
-        # One bin per pixel, but at most 60.
-        bins = tuple(int(min(max(np.ptp(side) + 1, 5), 60)) for side in (widths, heights))
+        bins = _whole_bins(widths), _whole_bins(heights)
         drawn = axes.hist2d(widths, heights, bins=bins, cmin=1, cmap="viridis")[3]
-        figure.colorbar(drawn, ax=axes, label="images")
-        middle = (float(np.median(widths)), float(np.median(heights)))
-        axes.plot(*middle, marker="+", markersize=14, markeredgewidth=2, color=VAL_COLOR, linestyle="none")
-        axes.annotate(f"median {middle[0]:.0f} × {middle[1]:.0f}", middle, (8, 8), textcoords="offset points",
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
+        figure.colorbar(drawn, ax=axes, label="images", ticks=MaxNLocator(integer=True))
     axes.set_xlabel("width (px)")
     axes.set_ylabel("height (px)")
     return figure
+
+
+def _whole_bins(sides: Sequence[int], *, most: int = 60) -> NDArray[np.floating]:
+    """Return edges of bins that are all the same whole number of pixels wide: others show stripes."""
+    low, high = min(sides), max(sides)
+    width = (high - low) // most + 1
+    return np.arange(low, max(high, low + 4 * width) + width + 1, width) - 0.5

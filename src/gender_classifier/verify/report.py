@@ -18,7 +18,7 @@ from gender_classifier.errors import ImageError
 from gender_classifier.verify.figures import class_balance, image_sizes
 from gender_classifier.verify.policies import KEPT_AS
 
-_SHEET = 32  # images on a contact sheet
+_SHEET = 36  # images on a contact sheet
 _THUMBNAIL = 96  # px
 
 
@@ -39,11 +39,22 @@ def describe_records(records: Sequence[Record], archive: Archive, max_pixels: in
     figures = {
         "class_balance": class_balance(summary["counts"]),
         "image_sizes": image_sizes([record.width for record in decoded], [record.height for record in decoded]),
-        "samples": _draw_sheet(archive, max_pixels, fit, "images that are fit to use"),
-        "rejects": _draw_sheet(archive, max_pixels, rejected, "rejected images"),
     }
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/verify/{name}.png", figure, "")
+    samples, rejects = _spread(fit, _SHEET), _spread(rejected, _SHEET // 2)
+    beside = ", copies beside what they repeat" if any(record.duplicate_group for record in rejects) else ""
+    sheets = {
+        "samples": _draw_sheet(archive, max_pixels, samples, f"{len(samples)} of {len(fit):,} images fit to use"),
+        "rejects": _draw_sheet(
+            archive,
+            max_pixels,
+            pair_twins(rejects, records),
+            f"{len(rejects)} of {len(rejected):,} rejected images{beside}",
+        ),
+    }
+    for name, sheet in sheets.items():
+        yield Artifact(f"metrics/sheets/verify/{name}.png", sheet, "")
 
 
 def count_findings(records: Sequence[Record]) -> dict[str, float]:
@@ -92,16 +103,36 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
     return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}
 
 
-def _draw_sheet(archive: Archive, max_pixels: int, records: Sequence[Record], what: str) -> Figure:
+def _spread(records: Sequence[Record], most: int) -> Sequence[Record]:
+    """Pick at most ``most`` images at equal distances in the list, so from every class and split."""
+    count = min(most, len(records))
+    return [records[number * len(records) // count] for number in range(count)]
+
+
+def pair_twins(rejects: Sequence[Record], records: Sequence[Record]) -> list[Record]:
+    """Return ``rejects``, those of duplicate groups first, each followed by another image of its group.
+
+    That is the first image in use or, if there is none, the first other rejected one, which is not listed again.
+    """
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.duplicate_group].append(record)
+    pairs, alone = list[Record](), [record for record in rejects if not record.duplicate_group]
+    for record in rejects:
+        if record.duplicate_group and record not in pairs:
+            others = [other for other in groups[record.duplicate_group] if other is not record]
+            pairs += [record, min(others, key=lambda other: other.status == "rejected")]
+    return pairs + alone
+
+
+def _draw_sheet(archive: Archive, max_pixels: int, shown: Sequence[Record], title: str) -> Figure:
     images: list[NDArray[np.uint8] | None] = []
     captions = []
-    count = min(_SHEET, len(records))
-    shown = [records[number * len(records) // count] for number in range(count)]  # from every class and split
     for record in shown:
         try:
             images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))
         except ImageError:
             images.append(None)
-        about = record.reason if record.status == "rejected" else f"{record.width} × {record.height} px"
-        captions.append(f"{record.split}/{record.label}\n{PurePosixPath(record.member).name}\n{about}")
-    return contact_sheet(images, captions, f"{len(shown)} of {len(records):,} {what}")
+        about = record.reason if record.status == "rejected" else f"kept, {record.width} × {record.height} px"
+        captions.append(f"{about}\n{record.split}/{record.label}\n{PurePosixPath(record.member).name}")
+    return contact_sheet(images, captions, title)

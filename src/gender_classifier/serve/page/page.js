@@ -13,8 +13,6 @@ let running = 0, total = 0, done = 0, generation = 0;
 let key = null;
 let model = null;
 
-const percent = (value) => `${(100 * value).toFixed(value > 0.9995 && value < 1 ? 2 : 1).replace(/\.0$/, "")}\u00a0%`;
-const megabytes = (bytes) => `${Math.round(bytes / 2 ** 20 * 10) / 10} MB`;
 
 function describe(reason, message) {
   const formats = model ? model.accepts.formats.join(", ") : "JPEG, PNG";
@@ -26,6 +24,9 @@ function describe(reason, message) {
     too_large: model
       ? `The picture has too many pixels; up to ${Math.round(model.accepts.max_pixels / 1e6)} million are taken.`
       : "The picture has too many pixels.",
+    too_small: model
+      ? `The picture is too small: each side needs at least ${model.accepts.min_side} pixels.`
+      : "The picture is too small.",
     too_many_bytes: model ? `The file is too large; up to ${megabytes(model.accepts.max_bytes)} are taken.` : "The file is too large.",
     busy: "The service is busy. Try again later.",
     unreachable: "The service does not answer, or the file cannot be read.",
@@ -220,52 +221,6 @@ function drawHeatMap(canvas, grid, label) {
   return `Orange: covered, “${label}” becomes less likely, by up to ${(100 * largest).toFixed(0)} points (${where}).${rises}`;
 }
 
-// The card's Markdown: headings, lists, quotes, paragraphs, **bold** and `code`; anything else is shown as it is.
-function renderMarkdown(text, into) {
-  into.replaceChildren();
-  let list = null, block = null;
-  for (const line of text.split("\n")) {
-    const heading = /^#+\s+(.*)/.exec(line);
-    const entry = /^[-*]\s+(.*)/.exec(line);
-    const quote = /^>\s*(.*)/.exec(line);
-    if (heading || entry || quote || !line.trim()) block = null;
-    if (heading) {
-      list = null;
-      into.append(element("h3", heading[1]));
-    } else if (entry) {
-      if (!list) into.append(list = document.createElement("ul"));
-      list.append(block = element("li", entry[1]));
-    } else if (quote) {
-      list = null;
-      into.append(element("blockquote", quote[1]));
-    } else if (line.trim()) {
-      if (block) addInline(block, ` ${line.trim()}`);
-      else {
-        list = null;
-        into.append(block = element("p", line.trim()));
-      }
-    }
-  }
-}
-
-function element(tag, text) {
-  const made = document.createElement(tag);
-  addInline(made, text);
-  return made;
-}
-
-function addInline(parent, text) {
-  for (const part of text.split(/(\*\*[^*]+\*\*|`[^`]+`)/)) {
-    const kind = part.startsWith("**") ? ["strong", 2] : part.startsWith("`") && part.length > 1 ? ["code", 1] : null;
-    if (!kind) parent.append(part);
-    else {
-      const inline = document.createElement(kind[0]);
-      inline.textContent = part.slice(kind[1], -kind[1]);
-      parent.append(inline);
-    }
-  }
-}
-
 function showModel() {
   const { accepts, classes, metrics } = model;
   const origin = [
@@ -275,12 +230,14 @@ function showModel() {
   ].filter(Boolean).join(", ");
   $("model").textContent =
     `A small model that was trained to tell “${classes.join("” from “")}” on tight face crops` + (origin ? ` (${origin}).` : ".");
-  $("accepts").textContent =
-    `Tight crops of one face each: ${accepts.formats.join(", ")}, up to ${megabytes(accepts.max_bytes)} and ` +
-    `${Math.round(accepts.max_pixels / 1e6)} million pixels.`;
+  $("accepts").textContent = `Tight crops of one face each: ${listAccepted(accepts)}.`;
   if (model.limits) renderMarkdown(model.limits, $("limits"));
+  const measured = tabulateMeasured(model);
   const { accuracy, accuracy_low: low, accuracy_high: high } = metrics;
-  if (accuracy !== undefined) {
+  if (measured) {
+    $("figures").append(element("h3", "How good it is, the worst first"), measured,
+      element("p", "On your pictures it may be worse."));
+  } else if (accuracy !== undefined) {
     const span = low !== undefined && high !== undefined ? ` (95 % interval ${percent(low)} to ${percent(high)})` : "";
     $("figures").append(element("h3", "Figures"), element("p",
       `On the test pictures of its own data set it was right on ${percent(accuracy)}${span}. On yours it may be less.`));

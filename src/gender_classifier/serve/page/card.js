@@ -1,0 +1,53 @@
+"use strict";
+
+const NAMES = {
+  accuracy: "accuracy",
+  robust_accuracy: "accuracy, pictures corrupted in ten ways",
+  roc_auc: "area under the ROC curve",
+  loss: "loss (cross entropy, nats)",
+  ece: "expected calibration error",
+};
+const SHARES = new Set(["accuracy", "robust_accuracy", "ece"]);
+
+function listFigures(metrics) {
+  const rows = Object.keys(metrics).filter((name) => !/_(low|high)$/.test(name)).map((name) => {
+    const show = (value) => (SHARES.has(name) ? percent(value) : String(Number(value.toPrecision(4))));
+    const low = metrics[`${name}_low`], high = metrics[`${name}_high`];
+    const span = low === undefined || high === undefined ? "" : `${show(low)} to ${show(high)}`;
+    return [NAMES[name] || name, show(metrics[name]), span];
+  });
+  return [["figure", "value", "95 % interval"], ...rows];
+}
+
+function listFacts(model) {
+  return [
+    ["fact", "value"],
+    ["classes", model.classes.join(", ")],
+    ["pictures are scaled to", `${model.image_size} × ${model.image_size} px`],
+    ["uncertain", `below ${percent(model.threshold)}`],
+    ["takes", listAccepted(model.accepts)],
+    ["registry version", model.registry_version || "not from a registry"],
+    ["made by version", model.version || "unknown"],
+    ["training data", model.data_digest || "unknown"],
+  ];
+}
+
+async function start() {
+  const find = (id) => document.getElementById(id);
+  let model;
+  try {
+    const answer = await fetch("model");
+    model = await answer.json();
+  } catch {
+    find("status").textContent = "The service does not answer.";
+    return;
+  }
+  const measured = tabulateMeasured(model);
+  if (measured) find("figures").append(measured);
+  const figures = listFigures(model.metrics);
+  find("test").append(figures.length > 1 ? table(figures) : element("p", "The model file names none."));
+  renderMarkdown(model.limits, find("limits"));
+  find("facts").append(table(listFacts(model)));
+}
+
+start();

@@ -55,7 +55,7 @@ def write_model(path: Path, metadata: Mapping[str, str] | None = None) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     entries = {"classes": json.dumps(["female", "male"]), "image_size": str(SIZE)}
     full = {
-        "version": "0.1.0", "min_side": "32", "data_digest": "0123456789abcdef", "limits": LIMITS,
+        "version": "0.1.0", "network": "AlexNet", "min_side": "32", "data_digest": "0123456789abcdef", "limits": LIMITS,
         "measured": json.dumps([
             {"name": "abroad", "images": 2500, "accuracy": 0.85, "accuracy_low": 0.83, "accuracy_high": 0.86,
              "recalls": {"female": 0.74}},

@@ -46,6 +46,7 @@ def test_the_model_run_mirrors_the_files(repro: Checkout) -> None:
     assert {key: run.data.metrics[f"test/{key}"] for key in evaluated} == pytest.approx(evaluated, rel=1e-5)
     assert 0 <= evaluated["accuracy_low"] <= evaluated["accuracy"] <= evaluated["accuracy_high"] <= 1
     assert run.data.params["ingest.sample_train"] == "160"
+    assert (run.data.params["train.network"], run.data.tags["model.network"]) == ("alexnet", "AlexNet")
     assert run.data.params["lr"] == str(load_params(repro.folder / "params.yaml").train.lr)
     assert "say nothing about faces" in run.data.tags["mlflow.note.content"]
     assert repro.artifacts(run) >= {

@@ -35,6 +35,7 @@ def test_probabilities_are_torchs_for_any_batch(tmp_path: Path, head: str) -> No
         check_export(path, IMAGES, expected[:, ::-1])
     metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(metadata["classes"]) == ["female", "male"]
+    assert metadata["network"] == ("AlexNet" if head == "linear" else "AlexNet (full head)")
     assert (metadata["image_size"], metadata["head"], metadata["data_digest"]) == ("64", head, "abc")
 
 

@@ -59,6 +59,7 @@ def card(
 def test_data_figures_and_limits_are_there() -> None:
     text = card("faces.zip", 3)
     for part in (
+        "\nAlexNet that classifies a face crop, scaled to 64×64 px RGB, as `female` or `male`.",
         "`faces.zip`; manifest SHA-256 `" + "d" * 64,
         "1,800 train, 200 val, 100 test",
         "The lowest figure is the recall of female on test: 0.9000.",
@@ -77,6 +78,18 @@ def test_data_figures_and_limits_are_there() -> None:
     assert "Synthetic" not in text
     assert "Synthetic data" in card("sample", 3)
     assert "kaggle.com/datasets/cashutosh/gender-classification-dataset." in card("kaggle", 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "title"),
+    [
+        (replace(SPEC, head="full"), "AlexNet (full head)"),
+        (replace(SPEC, architecture="resnet10"), "ResNet-10"),
+        (replace(SPEC, architecture="resnet18", stem="small"), "ResNet18 (small stem)"),
+    ],
+)
+def test_the_network_is_named(spec: ModelSpec, title: str) -> None:
+    assert f"\n{title} that classifies" in card("faces.zip", 3, spec=spec)
 
 
 def test_the_worst_set_comes_first_then_limits_and_the_params_last() -> None:

@@ -242,7 +242,7 @@ def test_the_heat_map_shows_the_quarter_that_decides(client: TestClient) -> None
 
 def test_the_model_is_described(client: TestClient) -> None:
     found = client.get("/model").json()
-    assert found["classes"] == ["female", "male"]
+    assert (found["network"], found["classes"]) == ("AlexNet", ["female", "male"])
     assert (found["version"], found["data_digest"], found["image_size"]) == ("0.1.0", "0123456789abcdef", SIZE)
     assert found["metrics"]["accuracy"] == 0.958
     assert [one["name"] for one in found["measured"]] == ["abroad", "test"]
@@ -259,7 +259,7 @@ def test_a_model_file_that_says_little_of_itself_serves_all_the_same(tmp_path: P
     path = write_model(tmp_path / "model.onnx", {} if metrics is None else {"metrics": metrics})
     client = TestClient(build_app(Predictor(path), Settings()), base_url="http://localhost")
     found = client.get("/model").json()
-    assert (found["version"], found["data_digest"], found["limits"], found["metrics"]) == (None, None, "", {})
+    assert (found["version"], found["network"], found["limits"], found["metrics"]) == (None, None, "", {})
     assert client.post("/predict", files=files(grey(1))).status_code == 200
 
 

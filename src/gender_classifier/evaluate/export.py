@@ -22,7 +22,7 @@ from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.model_card import describe_limits
 from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
 from gender_classifier.metrics.scores import select_headlines
-from gender_classifier.model.model_file import ModelSpec
+from gender_classifier.model.model_file import ModelSpec, describe_network
 from gender_classifier.model.serving import ServedModel, fold_batch_norm
 from gender_classifier.version import __version__
 
@@ -62,7 +62,7 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
         "classes": json.dumps(spec.classes),
         "image_size": str(size),
         "head": spec.head,
-        "network": spec.architecture,
+        "network": describe_network(spec),
         **metadata,
     }
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))

@@ -10,8 +10,7 @@ from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import KAGGLE, SAMPLE, SAMPLE_NOTE
 from gender_classifier.evaluate.markdown import build_table, code_span, escape_markdown
 from gender_classifier.evaluate.measured import MeasuredSet
-from gender_classifier.model.model_file import ModelSpec
-from gender_classifier.model.network import find_network
+from gender_classifier.model.model_file import ModelSpec, describe_network
 
 _TEMPLATE = "model_card.md.j2"
 _MAX_EPOCHS = 12  # rows of the table of curves
@@ -78,7 +77,7 @@ def write_card(
     template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         note=SAMPLE_NOTE if source == SAMPLE else "",
-        network=find_network(spec.architecture).title,
+        network=describe_network(spec),
         classes=[code_span(name) for name in spec.classes],
         source=code_span(describe_value(source)),
         terms=_TERMS.get(source, _UNKNOWN_TERMS),

@@ -14,7 +14,7 @@ from gender_classifier.common.files import write_bytes
 from gender_classifier.common.terminal import printable
 from gender_classifier.errors import ModelError
 from gender_classifier.model.metadata import check_classes, check_image_size, check_metadata
-from gender_classifier.model.network import build_model, check_choice
+from gender_classifier.model.network import build_model, check_choice, find_network
 
 FORMAT = "gender-classifier/1"
 """What our model files call themselves; another number would be another layout of the file."""
@@ -39,6 +39,12 @@ class ModelSpec:
     temperature: float = 1.0
     architecture: str = "alexnet"
     stem: str = "original"
+
+
+def describe_network(spec: ModelSpec) -> str:
+    """Return what people call the network, with what ``spec`` changes of it: ``AlexNet (full head)``, ``ResNet-10``."""
+    changes = [f"{spec.head} head"] * (spec.head != "linear") + [f"{spec.stem} stem"] * (spec.stem != "original")
+    return find_network(spec.architecture).title + (f" ({', '.join(changes)})" if changes else "")
 
 
 def build_network(spec: ModelSpec) -> nn.Module:

@@ -289,6 +289,7 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
         "version": metadata.get("version"),
         "registry_version": settings.registry_version,
         "data_digest": metadata.get("data_digest"),
+        "network": metadata.get("network"),
         "classes": list(predictor.classes),
         "image_size": predictor.image_size,
         "metrics": parse_metrics(metadata.get("metrics", "{}")),

@@ -75,6 +75,7 @@ class ModelInfo(BaseModel):
     version: str | None = Field(description="version of the package that wrote the model file")
     registry_version: str | None = Field(description="version in MLflow's registry, if loaded from there")
     data_digest: str | None = Field(description="digest of the training data")
+    network: str | None = Field(description="what the model is, such as AlexNet")
     classes: list[str]
     image_size: int = Field(description="px; images are scaled to this width and height")
     metrics: dict[str, float] = Field(description="metrics on the test set")

@@ -30,6 +30,7 @@ from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.metrics.scores import select_headlines
+from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, COMPARED, REGISTERED_MODEL, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
 from gender_classifier.track.store import fluent
@@ -68,6 +69,7 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
             num_classes=len(inputs.spec.classes),
             metrics=kept | {f"test/{key}": value for key, value in select_headlines(evaluation.report.metrics).items()},
             tags={
+                "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),
                 **{f"{name}.digest": short_digest(digests[name]) for name in ("val", "test")},
                 "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),

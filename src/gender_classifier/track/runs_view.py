@@ -15,7 +15,7 @@ _KEY = "compare-models"
 _TAG = f"mlflow.sharedViewState.{_KEY}"
 
 METRICS = ("test/accuracy", "val/kept_accuracy", "test/loss", "val/kept_epoch")
-PARAMS = ("lr", "batch_size", "epochs", "weight_decay", "seed", "train.head", "train.weights", "source")
+PARAMS = ("train.network", "lr", "batch_size", "epochs", "weight_decay", "seed", "train.weights", "source")
 """Columns of the table."""
 
 CURVES = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")

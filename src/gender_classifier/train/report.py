@@ -17,8 +17,8 @@ from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
-from gender_classifier.model.model_file import ModelSpec, pack_model
-from gender_classifier.model.network import count_parameters, find_network
+from gender_classifier.model.model_file import ModelSpec, describe_network, pack_model
+from gender_classifier.model.network import count_parameters
 from gender_classifier.train.figures import curves
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
@@ -52,13 +52,13 @@ def tag_run(session: Session, source: str) -> dict[str, object]:
     """
     trainer, params = session.trainer, session.trainer.params
     start = "from scratch" if params.weights == "none" else f"from the weights {describe_value(params.weights)}"
-    network = f"{find_network(trainer.spec.architecture).title} ({trainer.spec.head} head)"
     about = (
-        f"{network} {start}, up to {params.epochs} epochs on {trainer.num_train:,} images of {describe_value(source)}, "
-        f"{len(session.val.images):,} to validate."
+        f"{describe_network(trainer.spec)} {start}, up to {params.epochs} epochs on {trainer.num_train:,} images "
+        f"of {describe_value(source)}, {len(session.val.images):,} to validate."
     )
     return {
         "data.digest": short_digest(session.info.manifest_sha256),
+        "model.network": describe_network(trainer.spec),
         "model.parameters": count_parameters(trainer.model),
         "torch.device": trainer.device,
         "torch.hardware": _name_hardware(trainer.device),

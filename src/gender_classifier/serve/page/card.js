@@ -22,6 +22,7 @@ function listFigures(metrics) {
 function listFacts(model) {
   return [
     ["fact", "value"],
+    ["network", model.network || "unknown"],
     ["classes", model.classes.join(", ")],
     ["pictures are scaled to", `${model.image_size} × ${model.image_size} px`],
     ["uncertain", `below ${percent(model.threshold)}`],

@@ -224,6 +224,7 @@ function drawHeatMap(canvas, grid, label) {
 function showModel() {
   const { accepts, classes, metrics } = model;
   const origin = [
+    model.network,
     model.registry_version && `registry version ${model.registry_version}`,
     model.version && `made by version ${model.version}`,
     model.data_digest && `data ${model.data_digest.slice(0, 12)}`,

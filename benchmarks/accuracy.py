@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from gender_classifier.common.paths import Layout
@@ -26,10 +25,11 @@ from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.inference import compute_logits
-from gender_classifier.model.model_file import ModelSpec
-from gender_classifier.model.network import build_model
+from gender_classifier.model.model_file import build_network
+from gender_classifier.model.weights import load_weights
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.params import AugmentParams, TrainParams
+from gender_classifier.train.session import build_initial
 from gender_classifier.train.trainer import Trainer
 
 WITHOUT: dict[str, dict[str, Any]] = {
@@ -91,9 +91,8 @@ def train_once(layout: Layout, params: TrainParams, name: str) -> dict[str, floa
     train, val, test = (
         open_split(layout.images_path(split), layout.labels_path(split)) for split in ("train", "val", "test")
     )
-    spec = ModelSpec(params.head, info.classes, info.image_size, info.channel_mean, info.channel_std, params.tta_margin)
-    torch.manual_seed(params.seed)
-    trainer = Trainer(build_model(params.head, len(info.classes), info.image_size), spec, train, val, params)
+    model, spec = build_initial(params, info, load_weights(params.weights, layout.root, params.network))
+    trainer = Trainer(model, spec, train, val, params)
     began = time.perf_counter()
     for _ in tqdm(
         trainer.epochs(), total=params.epochs, desc=f"{name}, seed {params.seed}", unit="epoch", disable=None
@@ -101,7 +100,7 @@ def train_once(layout: Layout, params: TrainParams, name: str) -> dict[str, floa
         pass
     seconds = time.perf_counter() - began
     assert trainer.best is not None
-    model = build_model(params.head, len(info.classes), info.image_size)
+    model = build_network(spec)
     model.load_state_dict(trainer.best.state)
     temperature = fit_temperature(trainer.best.val_logits, val.labels)
     logits = compute_logits(model, spec, test.images)

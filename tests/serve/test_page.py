@@ -185,7 +185,14 @@ def test_the_model_link_leads_to_a_page(page: Page, service: Served) -> None:
     expect(figures.nth(1)).to_have_text("accuracy95.8\u00a0%94.8\u00a0% to 96.6\u00a0%")
     expect(page.locator("#limits li strong")).to_have_text("Two labels are not what gender is.")
     facts = page.locator("#facts")
-    for part in ("AlexNet", "female, male", "32 × 32 px", "below 80\u00a0%", "at least 32 pixels a side", "0123456789abcdef"):
+    for part in (
+        "AlexNet",
+        "female, male",
+        "32 × 32 px",
+        "below 80\u00a0%",
+        "at least 32 pixels a side",
+        "0123456789abcdef",
+    ):
         expect(facts).to_contain_text(part)
     page.get_by_role("link", name="To the page").click()
     expect(page.locator("#drop")).to_be_visible()

@@ -233,9 +233,19 @@ def test_a_body_in_chunks_of_a_byte_is_read(port: int) -> None:
     assert received.startswith(b"HTTP/1.1 200"), received
 
 
-def test_who_asks_before_the_body_is_told_and_let_go(port: int) -> None:
-    received = send(port, POST + b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
-    assert refusal(received) == (401, "no_key")
+@pytest.mark.parametrize(
+    ("head", "refused"),
+    [
+        (POST, (401, "no_key")),
+        (KEYED.replace(b"localhost", b"example.org"), (421, "host")),
+        (KEYED + b"Origin: http://example.org\r\n", (403, "origin")),
+        (KEYED.replace(b"/predict", b"/nothing"), (404, "not_found")),
+    ],
+)
+def test_who_asks_before_the_body_is_told_and_let_go(port: int, head: bytes, refused: tuple[int, str]) -> None:
+    received = send(port, head + b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+    assert refusal(received) == refused
+    assert received.lower().count(b"\r\nconnection: close\r\n") == 1
 
 
 def test_a_refused_body_is_dropped_and_the_connection_goes_on(port: int) -> None:

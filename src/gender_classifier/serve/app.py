@@ -317,11 +317,9 @@ def _as_prob(value: np.float32) -> float:
 
 def _add_error_answers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestError)
-    async def refuse(request: Request, error: RequestError) -> Response:
+    async def refuse(_: Request, error: RequestError) -> Response:
         metrics.errors.labels(error.reason).inc()
-        # After `Expect`, the client does not send the body; the connection's next request would be read as it.
-        close = {"Connection": "close"} if "expect" in request.headers else {}
-        return build_failure(error.status, error.reason, str(error), error.headers | close)
+        return build_failure(error.status, error.reason, str(error), error.headers)
 
     @app.exception_handler(HTTPException)
     async def answer(request: Request, error: HTTPException) -> Response:

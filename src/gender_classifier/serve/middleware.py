@@ -84,6 +84,7 @@ class Frame:
             await self._app(scope, receive, send)
             return
         is_head = scope["method"] == "HEAD"
+        expects = any(name == b"expect" for name, _ in scope["headers"])
         began = time.perf_counter()
         status, has_begun = 500, False
 
@@ -92,6 +93,9 @@ class Frame:
             if message["type"] == "http.response.start":
                 status, has_begun = message["status"], True
                 message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+                if expects and status >= 400:
+                    # A refused client does not send the body; its next request would be read as the body.
+                    message["headers"].append((b"connection", b"close"))
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

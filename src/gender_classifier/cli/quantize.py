@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gender_classifier.cli.options import add_model_option
 from gender_classifier.cli.reporting import report_unreadable
-from gender_classifier.errors import InputError
+from gender_classifier.errors import InputError, needs_extra
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
 
@@ -43,8 +43,10 @@ def run_quantize(options: argparse.Namespace) -> None:
 
     from gender_classifier.predict.inputs import find_images
     from gender_classifier.predict.predictor import Predictor, try_load
-    from gender_classifier.predict.quantization import quantize_onnx
     from gender_classifier.track.model_source import find_model
+
+    with needs_extra("quantize"):
+        from gender_classifier.predict.quantization import quantize_onnx
 
     # Sampled at random, since folders come sorted, perhaps by class.
     found = list(find_images(options.paths))

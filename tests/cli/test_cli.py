@@ -123,7 +123,7 @@ def test_a_missing_package_is_one_line_with_its_extra(model: Path, package: str,
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments.split()], cwd=model.parent, capture_output=True, text=True, check=False
     )
-    command = arguments.split()[0]
+    command = arguments.split(maxsplit=1)[0]
     assert done.returncode == 1
     assert done.stderr == (
         f"gender-classifier {command}: error: {package} is not installed; "
@@ -139,7 +139,9 @@ def test_a_mistake_in_our_own_imports_is_no_missing_package() -> None:
 @pytest.mark.parametrize("stage", ["ingest", "train"])
 def test_a_stage_without_its_packages_is_one_line(stage: str) -> None:
     script = str(ROOT / "stages" / f"{stage}.py")
-    done = subprocess.run([sys.executable, "-S", script], env={}, capture_output=True, text=True, check=False)  # no site-packages
+    done = subprocess.run(
+        [sys.executable, "-S", script], env={}, capture_output=True, text=True, check=False
+    )  # no site-packages
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"{stage}: error: torch is not installed; "

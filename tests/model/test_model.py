@@ -253,7 +253,9 @@ def test_weights_from_a_path(tmp_path: Path) -> None:
 
 def test_shipped_weights_come_back_from_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
-    with pytest.raises(ModelError, match="model.safetensors: no such file; make it in a checkout with `make pretrained"):
+    with pytest.raises(
+        ModelError, match="model.safetensors: no such file; make it in a checkout with `make pretrained"
+    ):
         load_weights("pretrained", tmp_path, "alexnet")
     source = build_model("linear", 2, 64).state_dict()
     halved = {name: value.half() for name, value in source.items()}

@@ -13,6 +13,7 @@ from served import write_model
 
 from gender_classifier.cli import main as cli
 from gender_classifier.cli.main import main
+from gender_classifier.common import paths
 from gender_classifier.errors import needs_extra
 from gender_classifier.track.experiments import find_dvc_experiments
 from gender_classifier.track.identity import describe_source
@@ -101,6 +102,25 @@ def test_a_user_need_not_have_a_name(error: Exception, root: Path, monkeypatch: 
 
     monkeypatch.setattr("getpass.getuser", fail)
     assert describe_source("train", root)["mlflow.user"] == str(os.getuid())
+
+
+@pytest.mark.parametrize("command", ["predict", "monitor", "quantize int8.onnx", "serve"])
+def test_a_shipped_model_that_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    images = [] if command == "serve" else [str(tmp_path / "a.jpg")]
+    assert main([*command.split(), *images, "--model", "pretrained"]) == 1
+    assert f"{tmp_path}/model.onnx: no such file; make it in a checkout with" in capsys.readouterr().err
+
+
+def test_the_shipped_model_classifies(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", model.parent)
+    assert main(["predict", str(model.with_name("größe.jpg")), "--model", "pretrained", "--format", "json"]) == 0
+    assert '"probs": {"female": ' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

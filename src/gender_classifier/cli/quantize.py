@@ -34,7 +34,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        GenderClassifierError: the model cannot be loaded, or too few images can be read.
+        GenderClassifierError: the model cannot be loaded or is int8 already, or too few images can be read.
     """
     import random
     from itertools import islice
@@ -53,6 +53,8 @@ def run_quantize(options: argparse.Namespace) -> None:
     random.Random(0).shuffle(found)
     with find_model(options.model, Path.cwd()) as model:
         original, original_size = Predictor(model.path), model.path.stat().st_size
+        if original.metadata.get("precision") == "int8":  # such as the shipped one
+            raise InputError(f"quantize: {model.path}: is an int8 model already; give a float32 one with --model")
         images = []
         for name, read in islice(found, _CALIBRATION + _COMPARED):
             image = try_load(read, original.prepare)

@@ -1,14 +1,23 @@
-"""Set-up before a stage imports anything else: this checkout's code, and a folder for temporary files.
+"""Set-up before a stage imports anything else: this checkout's code, and checks of what imports need.
 
 Copies of the checkout, such as those of ``dvc exp run --temp``, thus run their own code on any system.
 """
 
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from gender_classifier.errors import MissingPackageError
+
+_STAGE = Path(sys.argv[0]).stem
+
 try:
     tempfile.gettempdir()  # Matplotlib and PyTorch need it when they are imported
 except FileNotFoundError as error:
-    sys.exit(f"{Path(sys.argv[0]).stem}: error: {error.strerror}; set TMPDIR to a writable folder")
+    sys.exit(f"{_STAGE}: error: {error.strerror}; set TMPDIR to a writable folder")
+
+for _package in ("torch", "mlflow", "dvc"):  # absent where the project was installed without its extra `pipeline`
+    if find_spec(_package) is None:
+        sys.exit(f"{_STAGE}: error: {MissingPackageError(_package, 'pipeline')}")

@@ -1,5 +1,8 @@
 """Errors that a user can correct. Each message is one line: where, what, which value, what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class GenderClassifierError(Exception):
     """Base class. A stage prints the message and exits with status 1."""
@@ -57,3 +60,29 @@ class LockError(GenderClassifierError):
 
 class ServiceError(GenderClassifierError):
     """The HTTP service cannot start."""
+
+
+class MissingPackageError(GenderClassifierError):
+    """A package of an extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the ``package``, and the ``extra`` of this project that installs it."""
+        super().__init__(
+            f"{package} is not installed; install the extra `{extra}`: in the checkout, `pip install -e '.[{extra}]'`"
+        )
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the failed import of a package into an error that names the extra to install.
+
+    Raises:
+        MissingPackageError: a package imported in the block is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", __package__):  # no name, or a module of this project: a mistake in the code
+            raise
+        raise MissingPackageError(package, extra) from None

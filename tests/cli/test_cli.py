@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from conftest import picture
 from served import write_model
 
 from gender_classifier.cli import main as cli
 from gender_classifier.cli.main import main
+from gender_classifier.common import paths
+from gender_classifier.errors import needs_extra
 from gender_classifier.track.experiments import find_dvc_experiments
 from gender_classifier.track.identity import describe_source
 from gender_classifier.version import __version__
@@ -98,3 +102,68 @@ def test_a_user_need_not_have_a_name(error: Exception, root: Path, monkeypatch: 
 
     monkeypatch.setattr("getpass.getuser", fail)
     assert describe_source("train", root)["mlflow.user"] == str(os.getuid())
+
+
+@pytest.mark.parametrize("command", ["predict", "monitor", "quantize int8.onnx", "serve"])
+def test_a_shipped_model_that_is_missing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    images = [] if command == "serve" else [str(tmp_path / "a.jpg")]
+    assert main([*command.split(), *images, "--model", "pretrained"]) == 1
+    assert f"{tmp_path}/model.onnx: no such file; make it in a checkout with" in capsys.readouterr().err
+
+
+def test_the_shipped_model_classifies(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", model.parent)
+    assert main(["predict", str(model.with_name("größe.jpg")), "--model", "pretrained", "--format", "json"]) == 0
+    assert '"probs": {"female": ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("mlflow", "pipeline", "sync"),
+        ("dvc", "pipeline", "ui"),
+        ("mlflow", "pipeline", "promote 1"),
+        ("sqlalchemy", "pipeline", "rollback"),
+        ("mlflow", "pipeline", "predict größe.jpg --model models:/gender-classifier@champion"),
+        ("dlib", "faces", "predict --faces größe.jpg --model model.onnx"),
+        ("matplotlib", "plot", "monitor größe.jpg --plot drift.png --model model.onnx"),
+        ("onnx", "quantize", "quantize int8.onnx größe.jpg --model model.onnx"),
+        ("uvicorn", "serve", "serve --model model.onnx"),
+        ("pydantic", "serve", "serve --model model.onnx"),
+    ],
+)
+def test_a_missing_package_is_one_line_with_its_extra(model: Path, package: str, extra: str, arguments: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from gender_classifier.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()], cwd=model.parent, capture_output=True, text=True, check=False
+    )
+    command = arguments.split(maxsplit=1)[0]
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gender-classifier {command}: error: {package} is not installed; "
+        f"install the extra `{extra}`: in the checkout, `pip install -e '.[{extra}]'`\n"
+    )
+
+
+def test_a_mistake_in_our_own_imports_is_no_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError), needs_extra("serve"):
+        import_module("gender_classifier.serve.nothing")
+
+
+@pytest.mark.parametrize("stage", ["ingest", "train"])
+def test_a_stage_without_its_packages_is_one_line(stage: str) -> None:
+    script = str(ROOT / "stages" / f"{stage}.py")
+    done = subprocess.run(
+        [sys.executable, "-S", script], env={}, capture_output=True, text=True, check=False
+    )  # no site-packages
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"{stage}: error: torch is not installed; "
+        "install the extra `pipeline`: in the checkout, `pip install -e '.[pipeline]'`\n"
+    )

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import alexnet
 
+from gender_classifier.common import paths
 from gender_classifier.errors import ModelError
 from gender_classifier.model.alexnet import LinearHeadAlexNet
 from gender_classifier.model.inference import compute_logits, infer, normalize
@@ -248,6 +249,22 @@ def test_weights_from_a_path(tmp_path: Path) -> None:
     model = build_model("linear", 2, 64)
     load_initial_weights(model, "w.safetensors", tmp_path)
     assert torch.equal(model.features[0].weight, source.features[0].weight)
+
+
+def test_shipped_weights_come_back_from_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    with pytest.raises(
+        ModelError, match="model.safetensors: no such file; make it in a checkout with `make pretrained"
+    ):
+        load_weights("pretrained", tmp_path, "alexnet")
+    source = build_model("linear", 2, 64).state_dict()
+    halved = {name: value.half() for name, value in source.items()}
+    save_model(tmp_path / "model.safetensors", halved, SPEC)
+    model = build_model("linear", 2, 64)
+    apply_weights(model, load_weights("pretrained", tmp_path, "alexnet"), SPEC)
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.float32, name
+        assert torch.equal(value, halved[name].float()), name
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

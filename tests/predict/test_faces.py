@@ -19,7 +19,7 @@ from gender_classifier.cli.main import main
 from gender_classifier.cli.predict import _list_drawn
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import decode, to_rgb, to_square
-from gender_classifier.errors import ImageError, InputError, ModelError
+from gender_classifier.errors import ImageError, InputError, MissingPackageError
 from gender_classifier.ingest.sample import draw_sample
 from gender_classifier.predict.faces import Box, FaceFinder, draw_faces, place_drawn, predict_faces, save_drawn
 from gender_classifier.predict.predictor import Prediction, Predictor
@@ -190,7 +190,7 @@ def test_boxes_stay_within_the_picture() -> None:
 
 def test_a_missing_detector_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(ModelError, match=r"pip install -e '\.\[faces\]'"):
+    with pytest.raises(MissingPackageError, match=r"dlib is not installed; .* `pip install -e '\.\[faces\]'`"):
         FaceFinder()
 
 

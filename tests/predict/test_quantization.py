@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import draw_pixels, picture
 from onnxruntime.quantization import quantize_static
+from served import write_model
 
 from gender_classifier.cli.main import main
 from gender_classifier.evaluate.export import export_onnx
@@ -111,6 +112,14 @@ def test_the_command_writes_it_and_says_how_far_it_agrees(
     assert "of 264 predictions agree" in out
     assert err.count(f"quantize: {tmp_path / '0.heic'}: HEIC images are not decoded; convert it") == 13
     assert out.startswith(f"{tmp_path / 'int8.onnx'}: 2.")
+
+
+def test_an_int8_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "model.onnx", {"precision": "int8"})
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    assert main(["quantize", str(tmp_path / "again.onnx"), str(tmp_path), "--model", str(model)]) == 1
+    assert f"{model}: is an int8 model already; give a float32 one with --model" in capsys.readouterr().err
+    assert not (tmp_path / "again.onnx").exists()
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from checkout import ROOT
 from conftest import client
 from served import SIZE, grey, served, write_model
 
-from gender_classifier.errors import ModelError, TrackingError
+from gender_classifier.common import paths
+from gender_classifier.errors import MissingPackageError, ModelError, TrackingError
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
 from gender_classifier.track.registration import register_model
@@ -45,6 +46,17 @@ def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_the_bare_word_is_the_model_that_the_package_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PRETRAINED_DIR", tmp_path)
+    with pytest.raises(ModelError, match="model.onnx: no such file; make it in a checkout with `make pretrained"):
+        find_model("pretrained", tmp_path).__enter__()
+    shipped = write_model(tmp_path / "model.onnx")
+    with find_model("pretrained", tmp_path) as found:
+        assert found == (shipped, None)
+    with find_model("./pretrained", tmp_path) as found:
+        assert found == (Path("pretrained"), None)
 
 
 def test_a_version_of_the_registry_says_the_same_as_the_file_it_was_made_of(root: Path) -> None:
@@ -97,9 +109,7 @@ def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.
         find_model("models:/gender-classifier@champion", tmp_path).__enter__()
     monkeypatch.delitem(sys.modules, "gender_classifier.track.registry")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(
-        ModelError, match="names of the registry need mlflow; install the project with its extra `pipeline`"
-    ):
+    with pytest.raises(MissingPackageError, match="mlflow is not installed; install the extra `pipeline`"):
         find_model("models:/gender-classifier@champion", tmp_path).__enter__()
 
 

@@ -13,7 +13,7 @@ from gender_classifier.cli.quantize import add_quantize_command
 from gender_classifier.cli.serve import add_serve_command
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
 from gender_classifier.common.terminal import complain, describe_os_error, drop_output, make_output_safe
-from gender_classifier.errors import GenderClassifierError
+from gender_classifier.errors import GenderClassifierError, needs_extra
 from gender_classifier.version import __version__
 
 
@@ -88,10 +88,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _sync(_: argparse.Namespace) -> None:
     from gender_classifier.common.paths import Layout
-    from gender_classifier.track.delivery import catch_up
-    from gender_classifier.track.experiments import find_dvc_experiments, name_experiments
-    from gender_classifier.track.outbox import find_strays
-    from gender_classifier.track.store import connect, locate_store_root, name_store
+
+    with needs_extra("pipeline"):
+        from gender_classifier.track.delivery import catch_up
+        from gender_classifier.track.experiments import find_dvc_experiments, name_experiments
+        from gender_classifier.track.outbox import find_strays
+        from gender_classifier.track.store import connect, locate_store_root, name_store
 
     root = locate_store_root(Path.cwd())
     client = connect(root, create=False)
@@ -115,16 +117,18 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from gender_classifier.track.registry import promote
-    from gender_classifier.track.store import connect, locate_store_root
+    with needs_extra("pipeline"):
+        from gender_classifier.track.registry import promote
+        from gender_classifier.track.store import connect, locate_store_root
 
     before = promote(connect(locate_store_root(Path.cwd()), create=False), options.version, options.reason)
     print(f"champion: version {options.version}" + (f", before it version {before}" if before else ""))
 
 
 def _rollback(options: argparse.Namespace) -> None:
-    from gender_classifier.track.registry import rollback
-    from gender_classifier.track.store import connect, locate_store_root
+    with needs_extra("pipeline"):
+        from gender_classifier.track.registry import rollback
+        from gender_classifier.track.store import connect, locate_store_root
 
     lost, gained = rollback(connect(locate_store_root(Path.cwd()), create=False), options.reason)
     print(f"champion: version {gained}, taken from version {lost}")

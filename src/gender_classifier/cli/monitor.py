@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gender_classifier.cli.options import add_model_option, number
 from gender_classifier.cli.reporting import report_unreadable, show_progress
 from gender_classifier.common.terminal import printable
+from gender_classifier.errors import needs_extra
 
 if TYPE_CHECKING:
     from gender_classifier.metrics.histograms import Histogram, Reference
@@ -86,6 +87,9 @@ def run_monitor(options: argparse.Namespace) -> int:
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
+    if options.plot:
+        with needs_extra("plot"):
+            import gender_classifier.monitor.figures  # noqa: F401  fails now, not after all images are read
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=1)
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
@@ -223,14 +227,10 @@ def _write_json(path: Path, report: _Report) -> None:
 
 
 def _draw(path: Path, report: _Report) -> None:
-    from gender_classifier.errors import InputError
+    from gender_classifier.common.figures import save_figure
     from gender_classifier.metrics.histograms import UNITS
+    from gender_classifier.monitor.figures import Panel, compare_histograms
 
-    try:
-        from gender_classifier.common.figures import save_figure
-        from gender_classifier.monitor.figures import Panel, compare_histograms
-    except ImportError as error:
-        raise InputError(f"--plot {path}: needs {error.name}; install the project, or leave --plot out") from None
     panels = [
         Panel(
             title=f"{found.name}: {found.verdict}\nPSI {found.psi:.3f}, KS {found.ks:.3f}",

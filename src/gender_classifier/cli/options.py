@@ -8,12 +8,12 @@ from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 
 
 def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``: a path, or a version in MLflow's registry."""
+    """Add ``--model``: a path, the shipped model, or a version in MLflow's registry."""
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="an ONNX file written by evaluate, or a version in MLflow's registry such as "
-        "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
+        help="an ONNX file written by evaluate; `pretrained` for the model that this package ships; or a version in "
+        "MLflow's registry such as models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
     )
 
 

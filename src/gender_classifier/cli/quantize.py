@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gender_classifier.cli.options import add_model_option
 from gender_classifier.cli.reporting import report_unreadable
-from gender_classifier.errors import InputError
+from gender_classifier.errors import InputError, needs_extra
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
 
@@ -34,7 +34,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        GenderClassifierError: the model cannot be loaded, or too few images can be read.
+        GenderClassifierError: the model cannot be loaded or is int8 already, or too few images can be read.
     """
     import random
     from itertools import islice
@@ -43,14 +43,18 @@ def run_quantize(options: argparse.Namespace) -> None:
 
     from gender_classifier.predict.inputs import find_images
     from gender_classifier.predict.predictor import Predictor, try_load
-    from gender_classifier.predict.quantization import quantize_onnx
     from gender_classifier.track.model_source import find_model
+
+    with needs_extra("quantize"):
+        from gender_classifier.predict.quantization import quantize_onnx
 
     # Sampled at random, since folders come sorted, perhaps by class.
     found = list(find_images(options.paths))
     random.Random(0).shuffle(found)
     with find_model(options.model, Path.cwd()) as model:
         original, original_size = Predictor(model.path), model.path.stat().st_size
+        if original.metadata.get("precision") == "int8":  # such as the shipped one
+            raise InputError(f"quantize: {model.path}: is an int8 model already; give a float32 one with --model")
         images = []
         for name, read in islice(found, _CALIBRATION + _COMPARED):
             image = try_load(read, original.prepare)

@@ -19,10 +19,7 @@ def show_progress(*, disable: bool | None = None) -> Iterator[Callable[[int], ob
     Args:
         disable: True for no bar; None for a bar in a terminal only.
     """
-    try:
-        from tqdm import tqdm
-    except ImportError:  # inference needs only onnxruntime, Pillow and NumPy
-        yield lambda _: None
-        return
+    from tqdm import tqdm
+
     with tqdm(unit=" images", disable=disable, delay=1, dynamic_ncols=True) as bar:
         yield bar.update

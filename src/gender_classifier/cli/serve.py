@@ -19,7 +19,7 @@ from gender_classifier.cli.options import (
 )
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
-from gender_classifier.errors import ServiceError
+from gender_classifier.errors import ServiceError, needs_extra
 from gender_classifier.track.model_source import find_model
 
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
@@ -63,16 +63,12 @@ def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _serve(options: argparse.Namespace) -> None:
-    try:
+    with needs_extra("serve"):
         import uvicorn
 
         from gender_classifier.serve.app import Settings, build_app
         from gender_classifier.serve.connections import GRACE_SECONDS, Connection, Server
         from gender_classifier.serve.guard import parse_authority
-    except ImportError as error:
-        raise ServiceError(
-            f"{error.name} is not installed; install the extra `serve`: in the checkout, `pip install -e '.[serve]'`"
-        ) from None
     from gender_classifier.predict.predictor import Predictor
 
     key = read_key(options.api_key_file)

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gender_classifier.errors import ModelError
+
 PRETRAINED_DIR = Path(__file__).parents[1] / "pretrained"
 """The model that this package ships."""
 
@@ -69,6 +71,21 @@ class Layout:
     def outbox_dir(self) -> Path:
         """Folder of entries that the tracking store has not received yet, in the main checkout."""
         return find_main_root(self.root) / ".mlflow-unsent"
+
+
+def locate_pretrained(name: str) -> Path:
+    """Return the path of a file of the model that this package ships, such as ``model.onnx``.
+
+    Raises:
+        ModelError: this copy of the package ships no such file.
+    """
+    path = PRETRAINED_DIR / name
+    if not path.is_file():
+        raise ModelError(
+            f"pretrained: {path}: no such file; make it in a checkout with `make pretrained SOURCE=faces.zip`, or give "
+            "the path of another model"
+        )
+    return path
 
 
 def find_checkout(folder: Path) -> Path | None:

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
 
 from gender_classifier.common.terminal import printable
 
@@ -36,3 +39,18 @@ def build_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: i
     ]
     # No cell can end the block: a line of nothing but backticks would.
     return "\n".join(["```text", *(line.rstrip().replace("`" * 3, "'" * 3) for line in lines), "```"])
+
+
+def render_template(package: str, name: str, **values: object) -> str:
+    """Render a Markdown template of ``package``, which has the filter ``text`` and the function ``table``.
+
+    Args:
+        package: dotted name of the package that holds the template.
+        name: of its file.
+        values: that the template uses; one that is missing raises ``jinja2.UndefinedError``.
+    """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  no HTML
+    environment.filters["text"] = escape_markdown
+    environment.globals["table"] = build_table
+    source = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**values)

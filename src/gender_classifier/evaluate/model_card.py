@@ -1,14 +1,11 @@
 """The model card: one page of Markdown, made of a run's own files. After Mitchell et al., "Model cards" (2019)."""
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined
 
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import KAGGLE, SAMPLE, SAMPLE_NOTE
-from gender_classifier.evaluate.markdown import build_table, code_span, escape_markdown
+from gender_classifier.evaluate.markdown import build_table, code_span, render_template
 from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.model.model_file import ModelSpec, describe_network
 
@@ -71,11 +68,9 @@ def write_card(
         best: ``metrics/train.json``, of the kept epoch.
         curves: rows of ``metrics/curves.csv``.
     """
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, autoescape=False)  # noqa: S701  no HTML
-    environment.filters["text"] = escape_markdown
-    environment.globals["table"] = build_table
-    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(
+    return render_template(
+        __package__,
+        _TEMPLATE,
         note=SAMPLE_NOTE if source == SAMPLE else "",
         network=describe_network(spec),
         classes=[code_span(name) for name in spec.classes],
@@ -85,14 +80,19 @@ def write_card(
         info=info,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],
-        measured_header=["set", "images", "accuracy", "95 % interval", *(f"recall {name}" for name in spec.classes)],
-        measured=[_list_cells(found, spec.classes) for found in measured],
+        measured=tabulate_measured(measured, spec.classes),
         metrics=metrics,
         best=best,
         curves=_thin_out(curves, int(best["kept_epoch"])),
         params=[(key, describe_value(params[key])) for key in sorted(params, key=lambda key: "." in key)],
         limits=_LIMITS,
     )
+
+
+def tabulate_measured(measured: Sequence[MeasuredSet], classes: Sequence[str]) -> str:
+    """Return a table of measured sets, in their order."""
+    header = ["set", "images", "accuracy", "95 % interval", *(f"recall {name}" for name in classes)]
+    return build_table(header, [_list_cells(found, classes) for found in measured])
 
 
 def _list_cells(found: MeasuredSet, classes: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from gender_classifier.common.files import hash_file
-from gender_classifier.common.paths import PRETRAINED_DIR
+from gender_classifier.common.paths import locate_pretrained
 from gender_classifier.errors import ModelError
 from gender_classifier.model.model_file import ModelSpec, find_spec, read_safetensors
 from gender_classifier.model.network import find_last_layer, find_network
@@ -61,7 +61,7 @@ def load_weights(weights: str, base_dir: Path, architecture: str) -> InitialWeig
             raise ModelError(f"{architecture} has no ImageNet weights; set `train.weights` to none or a file")
         normalization = _read_normalization(architecture, found)
         return InitialWeights(_load_imagenet(found), weights, normalization=normalization)
-    path = PRETRAINED_DIR / "model.safetensors" if weights == "pretrained" else base_dir / Path(weights).expanduser()
+    path = locate_pretrained("model.safetensors") if weights == "pretrained" else base_dir / Path(weights).expanduser()
     if path.suffix != ".safetensors":
         raise ModelError(
             f"weights {path}: choose none, imagenet, pretrained or the path of a .safetensors file (pickled files are "

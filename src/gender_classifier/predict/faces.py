@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from gender_classifier.common.colors import CLASS_COLORS
 from gender_classifier.common.files import write_bytes
 from gender_classifier.data.images import check_side, decode, to_rgb, to_square
-from gender_classifier.errors import ImageError, InputError, ModelError
+from gender_classifier.errors import ImageError, InputError, needs_extra
 from gender_classifier.predict.predictor import Prediction, Predictor, Source, map_in_order, try_load
 
 Box = tuple[int, int, int, int]
@@ -51,14 +51,10 @@ class FaceFinder:
         """Import the detector.
 
         Raises:
-            ModelError: dlib is not installed.
+            MissingPackageError: dlib is not installed.
         """
-        try:
-            import dlib  # noqa: PLC0415  an optional dependency
-        except ImportError:
-            raise ModelError(
-                "faces: dlib is not installed; install the extra `faces`: in the checkout, pip install -e '.[faces]'"
-            ) from None
+        with needs_extra("faces"):
+            import dlib  # noqa: PLC0415
         self._dlib: Any = dlib
         self._local = threading.local()  # a detector is not thread-safe
 

@@ -82,7 +82,7 @@ class Predictor:
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelError(f"{path}: no such file; run `dvc repro`, or name another with --model")
+            raise ModelError(f"{path}: no such file; run `dvc repro`, or give --model pretrained or another path")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or find_thread_limit() or 0
         # Idle threads that spin would take the cores from decoding.

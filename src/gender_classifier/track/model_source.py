@@ -1,4 +1,4 @@
-"""Where the ONNX file of a model is: a path as it stands, a version of the registry downloaded first."""
+"""Where the ONNX file of a model is: a path as it stands, the shipped model, or a version of the registry."""
 
 import signal
 import sys
@@ -10,8 +10,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from gender_classifier.common.paths import Layout, find_checkout
-from gender_classifier.errors import ModelError
+from gender_classifier.common.paths import Layout, find_checkout, locate_pretrained
+from gender_classifier.errors import needs_extra
+
+PRETRAINED = "pretrained"
+"""The name of the model that this package ships; ``./pretrained`` is a path."""
 
 REGISTRY = "models:"
 """What the name of a model in MLflow's registry begins with."""
@@ -32,17 +35,20 @@ def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
     at the end of the context, also if Ctrl-C or SIGTERM ends it.
 
     Args:
-        name: a path, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; None for the checkout's
+        name: a path, ``pretrained``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; None for the checkout's
             ``models/model.onnx``.
         folder: in the checkout; whose run store has the registry, unless ``MLFLOW_TRACKING_URI`` names another.
 
     Raises:
-        ModelError: MLflow is not installed.
+        ModelError: this copy of the package ships no model.
+        MissingPackageError: MLflow is not installed, and the name is one of the registry.
         TrackingError: outside any project no store is named; or it does not answer, or has no such version.
         SystemExit: SIGTERM came.
     """
     if name is None:
         yield FoundModel(Layout(find_checkout(folder) or folder).onnx_path, None)
+    elif name == PRETRAINED:
+        yield FoundModel(locate_pretrained("model.onnx"), None)
     elif not name.startswith(REGISTRY):
         yield FoundModel(Path(name).expanduser(), None)
     else:
@@ -51,14 +57,9 @@ def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
 
 
 def _download(name: str, folder: Path, place: Path) -> FoundModel:
-    try:
+    with needs_extra("pipeline"):
         from gender_classifier.track.registry import download_version, find_version  # noqa: PLC0415
         from gender_classifier.track.store import connect, locate_store_root  # noqa: PLC0415
-    except ImportError as error:
-        raise ModelError(
-            f"{name}: names of the registry need {error.name}; install the project with its extra `pipeline`, or give "
-            "the path of a model.onnx"
-        ) from None
     client = connect(locate_store_root(folder), create=False)
     version = find_version(client, name)
     return FoundModel(download_version(client, version, place), str(version.version))

@@ -33,8 +33,7 @@ from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
 from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
 from gender_classifier.metrics.scores import evaluate
-from gender_classifier.model.model_file import pack_model
-from gender_classifier.model.network import find_network
+from gender_classifier.model.model_file import describe_network, pack_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.pipeline.publish import publish
 from gender_classifier.predict.quantization import quantize_onnx
@@ -112,7 +111,7 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
     return render_template(
         __package__,
         "pretrained.md.j2",
-        network=find_network(inputs.spec.architecture).title,
+        network=describe_network(inputs.spec),
         spec=inputs.spec,
         classes=[code_span(name) for name in inputs.spec.classes],
         files={

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from conftest import draw_pixels, picture
+from numpy.typing import NDArray
 from onnxruntime.quantization import quantize_static
 
 from gender_classifier.cli.main import main
@@ -111,6 +112,31 @@ def test_the_command_writes_it_and_says_how_far_it_agrees(
     assert "of 264 predictions agree" in out
     assert err.count(f"quantize: {tmp_path / '0.heic'}: HEIC images are not decoded; convert it") == 13
     assert out.startswith(f"{tmp_path / 'int8.onnx'}: 2.")
+    assert "use the float32 model instead" not in err
+
+
+def test_the_command_warns_of_a_variant_that_differs(
+    tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Swapped(Predictor):
+        def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            probs = super().compute_probs(images)
+            return probs[:, ::-1] if self.metadata.get("precision") == "int8" else probs
+
+    def copy(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
+        proto = onnx.load(source)
+        proto.metadata_props.add(key="precision", value="int8")
+        onnx.save(proto, target)
+
+    monkeypatch.setattr("gender_classifier.predict.predictor.Predictor", Swapped)
+    monkeypatch.setattr(quantization, "quantize_onnx", copy)
+    for seed in range(4):
+        (tmp_path / f"{seed}.jpg").write_bytes(picture(seed))
+    output = tmp_path / "int8.onnx"
+    assert main(["quantize", str(output), *[str(tmp_path)] * 128, "--model", str(served_model)]) == 0
+    out, err = capsys.readouterr()
+    assert "0.00% of 256 predictions agree" in out
+    assert f"quantize: {output}: fewer than 98% of the predictions agree; use the float32 model instead" in err
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

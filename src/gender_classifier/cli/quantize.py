@@ -8,7 +8,7 @@ from gender_classifier.cli.reporting import report_unreadable
 from gender_classifier.errors import InputError
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
-_LEAST_AGREEMENT = 0.98  # fraction of predictions; networks with depthwise convolutions can fall below it
+_LEAST_AGREEMENT = 0.98  # fraction of predictions
 
 
 def add_quantize_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -93,8 +93,7 @@ def _augment_all(proto: onnx.ModelProto) -> onnx.TensorProto | None:
 def _merge_equal_tensors(graph: onnx.GraphProto) -> None:
     """Store equal constants once, under the name of the first.
 
-    The passes of test-time augmentation share the network's weights. onnxruntime gives each pass a copy where it folds
-    a multiplication into a convolution, and scales of its own where their activations have the same range.
+    Both passes of test-time augmentation run the same network. onnxruntime's scales and zero points are often equal.
     """
     kept: dict[bytes, str] = {}
     renamed: dict[str, str] = {}

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from conftest import draw_pixels, picture
+from numpy.typing import NDArray
 from onnxruntime.quantization import quantize_static
 from served import write_model
 
@@ -120,6 +121,30 @@ def test_an_int8_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["quantize", str(tmp_path / "again.onnx"), str(tmp_path), "--model", str(model)]) == 1
     assert f"{model}: is an int8 model already; give a float32 one with --model" in capsys.readouterr().err
     assert not (tmp_path / "again.onnx").exists()
+
+
+def test_the_command_warns_of_a_variant_that_differs(
+    tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Swapped(Predictor):
+        def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            probs = super().compute_probs(images)
+            return probs[:, ::-1] if self.metadata.get("precision") == "int8" else probs
+
+    def copy(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
+        proto = onnx.load(source)
+        proto.metadata_props.add(key="precision", value="int8")
+        onnx.save(proto, target)
+
+    monkeypatch.setattr("gender_classifier.predict.predictor.Predictor", Swapped)
+    monkeypatch.setattr(quantization, "quantize_onnx", copy)
+    for seed in range(4):
+        (tmp_path / f"{seed}.jpg").write_bytes(picture(seed))
+    output = tmp_path / "int8.onnx"
+    assert main(["quantize", str(output), *[str(tmp_path)] * 128, "--model", str(served_model)]) == 0
+    out, err = capsys.readouterr()
+    assert "0.00% of 256 predictions agree" in out
+    assert f"quantize: {output}: fewer than 98% of the predictions agree; use the float32 model instead" in err
 
 
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from gender_classifier.cli.reporting import report_unreadable
 from gender_classifier.errors import InputError, needs_extra
 
 _CALIBRATION, _COMPARED = 256, 4000  # images
+_LEAST_AGREEMENT = 0.98  # fraction of predictions
 
 
 def add_quantize_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,6 +38,7 @@ def run_quantize(options: argparse.Namespace) -> None:
         GenderClassifierError: the model cannot be loaded or is int8 already, or too few images can be read.
     """
     import random
+    import sys
     from itertools import islice
 
     import numpy as np
@@ -73,3 +75,9 @@ def run_quantize(options: argparse.Namespace) -> None:
         f"{agree:.2%} of {len(compared):,} predictions agree, probabilities differ by {gaps.mean():.4f} on average, "
         f"{gaps.max():.3f} at most"
     )
+    if agree < _LEAST_AGREEMENT:
+        print(
+            f"quantize: {options.output}: fewer than {_LEAST_AGREEMENT:.0%} of the predictions agree; "
+            "use the float32 model instead",
+            file=sys.stderr,
+        )

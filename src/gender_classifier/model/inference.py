@@ -54,7 +54,7 @@ def infer(model: nn.Module, images: Tensor, tta_margin: float) -> Tensor:
     rows = torch.nonzero(share > 0).squeeze(1)
     mirrored = model(images.index_select(0, rows).flip(3)).float()
     change = (mirrored - logits.index_select(0, rows)) * share.index_select(0, rows).unsqueeze(1)
-    return logits.index_add_(0, rows, change)
+    return logits.index_add(0, rows, change)  # in place, logits that are a view would not export
 
 
 @torch.no_grad()

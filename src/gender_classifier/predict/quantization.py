@@ -46,7 +46,10 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
     ):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        least_share = _augment_all(prepared)
+        proto = onnx.load(str(prepared))
+        _merge_equal_tensors(proto.graph)
+        least_share = _augment_all(proto)
+        onnx.save(proto, str(prepared))
         quantize_static(
             str(prepared),
             str(quantized),
@@ -61,18 +64,20 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
         proto = onnx.load(str(quantized))
     if least_share is not None:
         _find(proto.graph.initializer, _LEAST_SHARE).CopyFrom(least_share)
+    _merge_equal_tensors(proto.graph)
     entries = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props} | {"precision": "int8"}
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     write_bytes(target, proto.SerializeToString(deterministic=True))
 
 
-def _augment_all(path: Path) -> onnx.TensorProto | None:
+def _augment_all(proto: onnx.ModelProto) -> onnx.TensorProto | None:
     """Apply test-time augmentation to every image; return the constant that undoes it, or None if the model has none.
 
-    The only comparison in the graph is that of an image's augmentation weight with 0: if greater, it is augmented.
+    An image is augmented if its augmentation weight is greater than 0. Networks may compare numbers too, but only this
+    comparison selects rows.
     """
-    proto = onnx.load(str(path))
-    comparisons = [node for node in proto.graph.node if node.op_type == "Greater"]
+    selected = {node.input[0] for node in proto.graph.node if node.op_type == "NonZero"}
+    comparisons = [node for node in proto.graph.node if node.op_type == "Greater" and node.output[0] in selected]
     if not comparisons:
         return None
     (comparison,) = comparisons
@@ -82,8 +87,26 @@ def _augment_all(path: Path) -> onnx.TensorProto | None:
     if not any(before.name in node.input for node in proto.graph.node):
         proto.graph.initializer.remove(before)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full_like(value, -np.inf), _LEAST_SHARE))
-    onnx.save(proto, str(path))
     return onnx.numpy_helper.from_array(value, _LEAST_SHARE)
+
+
+def _merge_equal_tensors(graph: onnx.GraphProto) -> None:
+    """Store equal constants once, under the name of the first.
+
+    Both passes of test-time augmentation run the same network. onnxruntime's scales and zero points are often equal.
+    """
+    kept: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for tensor in list(graph.initializer):
+        content = onnx.TensorProto()
+        content.CopyFrom(tensor)
+        content.ClearField("name")
+        first = kept.setdefault(content.SerializeToString(deterministic=True), tensor.name)
+        if first != tensor.name:
+            renamed[tensor.name] = first
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
 def _find(tensors: Iterable[onnx.TensorProto], name: str) -> onnx.TensorProto:

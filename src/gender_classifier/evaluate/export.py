@@ -1,7 +1,6 @@
 """The trained model as one ONNX file that needs neither torch nor this project: images in, probabilities out."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.files import short_digest, write_bytes
-from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
@@ -23,10 +20,8 @@ from gender_classifier.evaluate.model_card import describe_limits
 from gender_classifier.metrics.histograms import measure_predictions, start_histogram, to_jsonable
 from gender_classifier.metrics.scores import select_headlines
 from gender_classifier.model.model_file import ModelSpec, describe_network
-from gender_classifier.model.serving import ServedModel, fold_batch_norm
+from gender_classifier.model.serving import export_graph
 from gender_classifier.version import __version__
-
-_OPSET = 18
 
 _TIE = 1e-5
 """Two probabilities nearer than this are equal: float32 kernels of torch and onnxruntime round differently."""
@@ -38,29 +33,14 @@ def export_onnx(path: Path, model: nn.Module, spec: ModelSpec, metadata: Mapping
     Args:
         path: where to.
         model: a network of ``build_model`` on the CPU.
-        spec: its classes, image size, normalisation and margin of the second look; kept in the file's metadata.
+        spec: its description; classes, image size, head and network are kept in the file's metadata.
         metadata: more text to keep there.
     """
-    size = spec.image_size
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            ServedModel(fold_batch_norm(model), spec).eval(),
-            (example,),
-            input_names=["images"],
-            output_names=["probs"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    proto = program.model_proto
+    proto = export_graph(model, spec)
     _strip_provenance(proto)
     entries = {
         "classes": json.dumps(spec.classes),
-        "image_size": str(size),
+        "image_size": str(spec.image_size),
         "head": spec.head,
         "network": describe_network(spec),
         **metadata,

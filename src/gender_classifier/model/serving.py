@@ -2,9 +2,10 @@
 
 import copy
 import logging
+import warnings
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import replace
 from io import StringIO
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,11 @@ from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.model.inference import infer, normalize
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import has_batch_norm
+
+if TYPE_CHECKING:
+    import onnx
+
+_OPSET = 18
 
 
 class ServedModel(nn.Module):
@@ -63,14 +69,38 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     return folded
 
 
-def can_export_tta(model: nn.Module, spec: ModelSpec) -> bool:
-    """Return whether the network can be exported with test-time augmentation, of an open number of images."""
-    served = ServedModel(fold_batch_norm(model), replace(spec, tta_margin=1.0)).eval()
+def export_graph(model: nn.Module, spec: ModelSpec) -> "onnx.ModelProto":
+    """Return the ONNX graph that maps ``images``, uint8 (N, S, S, 3), to ``probs``, float32 (N, num_classes), any N.
+
+    Args:
+        model: a network of ``build_model`` on the CPU.
+        spec: its image size, normalisation, test-time augmentation and temperature.
+    """
     example = torch.zeros(2, spec.image_size, spec.image_size, 3, dtype=torch.uint8)
-    try:
-        # torch prints the whole graph of what it cannot export.
-        with quiet_loggers("torch", level=logging.CRITICAL), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            torch.export.export(served, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    except Exception:  # torch.export raises what its many parts raise
-        return False
+    with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            ServedModel(fold_batch_norm(model), spec).eval(),
+            (example,),
+            input_names=["images"],
+            output_names=["probs"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def can_export(model: nn.Module, spec: ModelSpec) -> bool:
+    """Return whether the network can be exported to ONNX as ``spec`` says."""
+    # torch prints the whole graph of what it cannot export.
+    with quiet_loggers("torch", level=logging.CRITICAL), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        try:
+            export_graph(copy.deepcopy(model).cpu(), spec)
+        except ImportError:  # without onnxscript, as where only training runs, nobody can tell
+            return True
+        except Exception:  # torch raises what its many parts raise
+            return False
     return True

@@ -16,9 +16,10 @@ from gender_classifier.common.files import write_csv
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_index, read_info
+from gender_classifier.errors import ModelError
 from gender_classifier.model.model_file import ModelSpec, build_network
 from gender_classifier.model.network import check_choice, try_out
-from gender_classifier.model.serving import can_export_tta
+from gender_classifier.model.serving import can_export
 from gender_classifier.model.weights import InitialWeights, apply_weights, load_weights
 from gender_classifier.train.checkpoints import (
     Checkpoint,
@@ -156,7 +157,7 @@ def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeight
         initial: from ``load_weights``.
 
     Raises:
-        ModelError: the network cannot take these images, or the weights do not fit.
+        ModelError: the network cannot take these images or be exported, or the weights do not fit.
     """
     check_choice(params.network, head=params.head, stem=params.stem, image_size=info.image_size, weights=params.weights)
     mean, std = initial.normalization or (info.channel_mean, info.channel_std)
@@ -175,8 +176,10 @@ def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeight
     apply_weights(model, initial, spec)
     if params.network not in _EXPORTABLE:
         try_out(model, params.network, info.image_size)
-        if spec.tta_margin and not can_export_tta(model, spec):
+        if spec.tta_margin and not can_export(model, spec):
             spec = replace(spec, tta_margin=0.0)
+        if not spec.tta_margin and not can_export(model, spec):
+            raise ModelError(f"{params.network} cannot be exported to ONNX; choose another `train.network`")
     return model, spec
 
 

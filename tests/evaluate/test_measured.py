@@ -33,15 +33,22 @@ def scored(values: list[str], labels: np.ndarray, wrong: list[int]) -> ScoredSet
 
 
 TEST = np.repeat([0, 1], 50)
+
+
+def corrupted(name: str, strength: int, setting: str, hits: int) -> RobustnessRow:
+    """Return the row of ``hits`` of 40 images, where all are right without a corruption."""
+    return RobustnessRow(name, strength, setting, 40, hits / 40, *wilson_interval(hits, 40), 1 - hits / 40)
+
+
 CORRUPTED = [
-    RobustnessRow("none", 0, "", 0.95, 0.0),
-    RobustnessRow("blurred", 3, "Gaussian of 1.8 px", 0.7, 0.25),
-    RobustnessRow("rotated", 1, "10 degrees", 0.9, 0.05),
+    corrupted("none", 0, "", 40),
+    corrupted("blurred", 3, "Gaussian of 1.8 px", 28),
+    corrupted("rotated", 1, "10 degrees", 36),
 ]
 
 
 def test_without_further_sets_there_are_test_and_its_worst_corruption() -> None:
-    found = list_measured(Evaluation(report(TEST, [0, 1, 2]), np.zeros((1, 2)), CORRUPTED, []), {}, CLASSES, 40)
+    found = list_measured(Evaluation(report(TEST, [0, 1, 2]), np.zeros((1, 2)), CORRUPTED, []), {}, CLASSES)
     assert [(row.name, row.images) for row in found] == [("test, blurred (Gaussian of 1.8 px)", 40), ("test", 100)]
     worst, test = found
     assert (worst.lowest, dict(worst.recalls)) == ((0.7, "accuracy"), {})
@@ -55,7 +62,7 @@ def test_of_a_further_set_the_worst_attribute_is_shown_and_one_image_is_none() -
     values = ["young"] * 100 + ["old"] * 100 + ["unknown"]
     wrong = [*range(100, 160, 2), 200]  # thirty of fifty old women, and the one image of unknown age
     evaluation = Evaluation(report(TEST, []), np.zeros((1, 2)), [], [])
-    found = list_measured(evaluation, {"abroad": scored(values, labels, wrong)}, CLASSES, 0)
+    found = list_measured(evaluation, {"abroad": scored(values, labels, wrong)}, CLASSES)
     assert [row.name for row in found] == ["abroad, age old", "abroad", "test"]
     assert found[0].lowest == (pytest.approx(0.4), "recall of female")
     assert (found[0].images, found[1].images) == (100, 201)

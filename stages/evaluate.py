@@ -14,7 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.schema import flatten
 from gender_classifier.evaluate.export import export_checked
-from gender_classifier.evaluate.extra_report import describe_extra, locate_sets, measure_sets
+from gender_classifier.evaluate.extra.report import describe_extra, locate_sets, measure_sets
 from gender_classifier.evaluate.inputs import load_inputs
 from gender_classifier.evaluate.measure import measure
 from gender_classifier.evaluate.measured import list_measured

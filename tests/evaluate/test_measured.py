@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gender_classifier.data.labelled_files import LabelledImage
-from gender_classifier.evaluate.extra import Reading, ScoredSet
+from gender_classifier.evaluate.extra.sets import Reading, ScoredSet
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import list_measured
 from gender_classifier.evaluate.robustness import RobustnessRow
@@ -25,7 +25,7 @@ def report(labels: np.ndarray, wrong: list[int]) -> Report:
 
 def scored(values: list[str], labels: np.ndarray, wrong: list[int]) -> ScoredSet:
     images = [
-        LabelledImage(name=f"{row}.png", label=int(label), attributes=(value,), read=lambda: b"")
+        LabelledImage(f"{row}.png", int(label), "", (value,), lambda: b"")
         for row, (value, label) in enumerate(zip(values, labels, strict=True))
     ]
     labelled: Any = SimpleNamespace(name="abroad", images=images, attributes=("age",))

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
-from gender_classifier.evaluate.extra import ScoredSet
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation, Suspect

@@ -10,17 +10,15 @@ from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
 from gender_classifier.common.terminal import printable
-from gender_classifier.evaluate.extra import (
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row, tabulate_attributes
+from gender_classifier.evaluate.extra.sets import (
     ScoredSet,
-    attribute_columns,
     describe_set,
     extra_columns,
-    flatten_row,
     list_predictions,
     list_unreadable,
     open_labelled_set,
     score_set,
-    tabulate_attributes,
 )
 from gender_classifier.evaluate.figures import attribute_table
 from gender_classifier.evaluate.inputs import Inputs

@@ -35,7 +35,10 @@ class Report:
         return self.metrics["accuracy_low"], self.metrics["accuracy_high"]
 
 
-HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy")
+HEADLINES = (
+    "accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy",
+    "framing_accuracy", "occlusion_accuracy",
+)  # fmt: skip
 """The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.
 
 ``recall_`` stands for those of all classes.

@@ -37,7 +37,7 @@ def main(layout: Layout, params: Params) -> None:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
         measured = list_measured(evaluation, scored, inputs.spec.classes)
-        publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
+        publish(layout.root, describe_evaluation(inputs, evaluation, scored, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
         difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)
         log_evaluation(run, inputs, evaluation, scored)

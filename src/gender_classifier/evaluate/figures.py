@@ -128,6 +128,47 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     return figure
 
 
+_MOST_GROUPS = 40  # more would make a figure that MLflow shrinks beyond reading
+
+
+@own_style()
+def group_table(rows: Sequence[Mapping[str, Any]], title: str, gap: tuple[float, float, float]) -> Figure:
+    """Draw the balanced accuracy of each group with its 95 % interval, the worst first, its number of images beside it.
+
+    Args:
+        rows: those of ``evaluate.extra.groups``, as mappings; of more than 40, the worst are drawn.
+        title: of the figure.
+        gap: between the best and the worst group, with its 95 % interval.
+    """
+    shown = rows[:_MOST_GROUPS]
+    count = f"{len(rows)} groups" if len(shown) == len(rows) else f"the worst {len(shown)} of {len(rows)} groups"
+    difference, low, high = (f"{100 * value:.1f}" for value in gap)
+    figure, axes = start_figure(
+        f"{one_line(title, 40)}, {count} (95 % intervals)\nbest to worst: {difference} points ({low} to {high})",
+        width=7.2,
+        height=1.4 + 0.27 * len(shown),
+    )
+    axes.title.set_fontsize(10.5)
+    values = [row["balanced_accuracy"] for row in shown]
+    below = [row["balanced_accuracy"] - row["balanced_accuracy_low"] for row in shown]
+    above = [row["balanced_accuracy_high"] - row["balanced_accuracy"] for row in shown]
+    axes.errorbar(values, range(len(shown)), xerr=(below, above), fmt="o", color=TRAIN_COLOR, markersize=4, capsize=2)
+    for place, row in enumerate(shown):
+        beside = f"{format_share(row['balanced_accuracy'])}  n {row['n']:,}"
+        axes.text(1.02, place, beside, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    several = len(_list_values(rows, "attribute")) > 1
+    names = [f"{row['attribute']}: {row['value']}" if several else row["value"] for row in shown]
+    axes.set_yticks(range(len(shown)), [one_line(name, 44) for name in names], fontsize=9)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(format_percent_tick)
+    axes.set_xlabel("balanced accuracy")
+    return figure
+
+
 @own_style()
 def roc_curve(
     points: Sequence[tuple[float, float, float]], area: float, positive: str, operating: tuple[float, float]

@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.evaluate.extra.sets import ScoredSet
-from gender_classifier.metrics.scores import wilson_interval
+from gender_classifier.metrics.scores import balanced_interval, wilson_interval
 
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """Scores of the images with one value of one attribute.
+    """Scores of the images with one value of one attribute, or with one of each of two.
 
-    ``recalls`` has (n, recall, low, high) for each class; all but n are None without images.
+    ``recalls`` has (n, recall, low, high) for each class; all but n are None without images. The balanced accuracy is
+    None where a class has no image. All intervals are of 95 %.
     """
 
     attribute: str
@@ -23,32 +24,68 @@ class AttributeRow:
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    balanced_accuracy: float | None
+    balanced_accuracy_low: float | None
+    balanced_accuracy_high: float | None
     recalls: tuple[tuple[int, float | None, float | None, float | None], ...]
 
 
 def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
-    """Measure all images, then those with each value of each attribute, with Wilson's 95 % intervals."""
-    labelled, labels, report = scored.labelled, scored.labels, scored.report
-    correct, num_classes = report.preds == labels, report.probs.shape[1]
-    table = [_measure("all", "", labels, correct, num_classes)]
-    for place, attribute in enumerate(labelled.attributes):
-        values = np.array([labelled.images[row].attributes[place] for row in scored.rows])
-        for value in sorted(set(values.tolist())):
-            inside = values == value
-            table.append(_measure(attribute, value, labels[inside], correct[inside], num_classes))
+    """Measure all images, then those with each value of each attribute."""
+    table = [measure_group("all", "", *count_hits(scored, np.zeros(len(scored.rows), np.int64))[0])]
+    for place, attribute in enumerate(scored.labelled.attributes):
+        values, groups = np.unique(list_values(scored, place), return_inverse=True)
+        counts = count_hits(scored, groups)
+        table += [measure_group(attribute, str(value), *count) for value, count in zip(values, counts, strict=True)]
     return table
+
+
+def list_values(scored: ScoredSet, place: int) -> NDArray[np.str_]:
+    """Return the value of the attribute at ``place`` of each scored image, (N,)."""
+    return np.array([scored.labelled.images[row].attributes[place] for row in scored.rows])
+
+
+def count_hits(scored: ScoredSet, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each group and class, the images that are right and all images: int64 (G, 2, C).
+
+    Args:
+        scored: N scored images.
+        groups: of each image, int64 (N,), in [0, G).
+    """
+    counts = np.zeros((groups.max() + 1, 2, scored.report.probs.shape[1]), dtype=np.int64)
+    np.add.at(counts[:, 0], (groups, scored.labels), scored.report.preds == scored.labels)
+    np.add.at(counts[:, 1], (groups, scored.labels), 1)
+    return counts
+
+
+def measure_group(attribute: str, value: str, hits: NDArray[np.int64], totals: NDArray[np.int64]) -> AttributeRow:
+    """Return the row of a group with ``hits`` of ``totals`` images right in each class, int64 (C,)."""
+    pairs = list(zip(hits.tolist(), totals.tolist(), strict=True))
+    recalls = tuple(
+        (total, hit / total, *wilson_interval(hit, total)) if total else (0, None, None, None) for hit, total in pairs
+    )
+    right, count = int(hits.sum()), int(totals.sum())
+    balanced: tuple[float | None, float | None, float | None] = (None, None, None)
+    if totals.all():
+        balanced = (float((hits / totals).mean()), *balanced_interval(hits.tolist(), totals.tolist()))
+    return AttributeRow(attribute, value, count, right / count, *wilson_interval(right, count), *balanced, recalls)
 
 
 def attribute_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of :func:`flatten_row`."""
     per_class = [f"{key}_{name}{end}" for name in classes
                  for key, end in (("n", ""), ("recall", ""), ("recall", "_low"), ("recall", "_high"))]  # fmt: skip
-    return ["attribute", "value", "n", "accuracy", "accuracy_low", "accuracy_high", *per_class]
+    scores = [f"{key}{end}" for key in ("accuracy", "balanced_accuracy") for end in ("", "_low", "_high")]
+    return ["attribute", "value", "n", *scores, *per_class]
 
 
 def flatten_row(row: AttributeRow) -> list[object]:
     """Return the cells of a row; empty where a class has no image."""
-    cells = [row.attribute, row.value, row.n, *map(_round, (row.accuracy, row.accuracy_low, row.accuracy_high))]
+    scores = (
+        row.accuracy, row.accuracy_low, row.accuracy_high,
+        row.balanced_accuracy, row.balanced_accuracy_low, row.balanced_accuracy_high,
+    )  # fmt: skip
+    cells = [row.attribute, row.value, row.n, *map(_round, scores)]
     for n, *figures in row.recalls:
         cells += [n, *map(_round, figures)]
     return cells
@@ -56,14 +93,3 @@ def flatten_row(row: AttributeRow) -> list[object]:
 
 def _round(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
-
-
-def _measure(
-    attribute: str, value: str, labels: NDArray[np.int64], correct: NDArray[np.bool_], num_classes: int
-) -> AttributeRow:
-    recalls: list[tuple[int, float | None, float | None, float | None]] = []
-    for label in range(num_classes):
-        hits, total = int(correct[labels == label].sum()), int((labels == label).sum())
-        recalls.append((total, hits / total, *wilson_interval(hits, total)) if total else (0, None, None, None))
-    hits, total = int(correct.sum()), len(labels)
-    return AttributeRow(attribute, value, total, hits / total, *wilson_interval(hits, total), tuple(recalls))

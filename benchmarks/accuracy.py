@@ -20,7 +20,7 @@ from tqdm import tqdm
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory
 from gender_classifier.data.dataset import open_split, read_info
-from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
+from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
 from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.scores import evaluate
@@ -109,13 +109,20 @@ def train_once(layout: Layout, params: TrainParams, name: str) -> dict[str, floa
     chosen = choose_images(test.labels, 1000)
     rows = list(
         measure_robustness(
-            lambda pixels: compute_logits(model, spec, pixels), np.asarray(test.images[chosen]), test.labels[chosen]
+            lambda pixels: compute_logits(model, spec, pixels),
+            np.asarray(test.images[chosen]),
+            test.labels[chosen],
+            logits[chosen],
         )
     )
     print(f"{name}, seed {params.seed}: {report.metrics['accuracy']:.4f} in {seconds:.0f} s", flush=True)
     kept = {key: report.metrics[key] for key in ("accuracy", "loss", "ece")}
     kept |= measure_tta(logits, once, test.labels)
-    return kept | {"robust_accuracy": mean_accuracy(rows), "best_epoch": trainer.best.record.epoch, "seconds": seconds}
+    return kept | {
+        "robust_accuracy": summarize(rows)["robust_accuracy"],
+        "best_epoch": trainer.best.record.epoch,
+        "seconds": seconds,
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.schema import flatten
 from gender_classifier.evaluate.export import export_checked
-from gender_classifier.evaluate.extra_report import describe_extra, locate_sets, measure_sets
+from gender_classifier.evaluate.extra.report import describe_extra, locate_sets, measure_sets
 from gender_classifier.evaluate.inputs import load_inputs
 from gender_classifier.evaluate.measure import measure
 from gender_classifier.evaluate.measured import list_measured
@@ -37,7 +37,7 @@ def main(layout: Layout, params: Params) -> None:
         evaluation = measure(inputs, settings)
         scored = measure_sets(inputs, sets, settings.ece_bins, params.verify.max_pixels)
         measured = list_measured(evaluation, scored, inputs.spec.classes)
-        publish(layout.root, describe_evaluation(inputs, evaluation, measured, settings), run)
+        publish(layout.root, describe_evaluation(inputs, evaluation, scored, measured, settings), run)
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
         difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)
         log_evaluation(run, inputs, evaluation, scored)

@@ -57,15 +57,16 @@ def records(count: int) -> list[dict[str, float]]:
 
 def corrupted(count: int, *hits: int) -> list[dict[str, Any]]:
     """Return the table of two corruptions, three strengths each, after the clean images."""
-    kinds = [("none", 0), *((name, strength) for name in ("blurred", "darker") for strength in (1, 2, 3))]
+    kinds = [("none", 0, ""), ("mask", 1, "occlusion")]
+    kinds += [(name, strength, "light") for name in ("blurred", "darker") for strength in (1, 2, 3)]
     return [
-        {"corruption": name, "strength": strength, "setting": f"{strength} px", "n": count, "accuracy": right / count,
+        {"corruption": name, "strength": strength, "group": group, "setting": f"{strength} px", "n": count, "accuracy": right / count,
          **dict(zip(("accuracy_low", "accuracy_high"), wilson_interval(right, count), strict=True))}
-        for (name, strength), right in zip(kinds, hits, strict=True)
+        for (name, strength, group), right in zip(kinds, hits, strict=True)
     ]  # fmt: skip
 
 
-CORRUPTED = corrupted(200, 190, 170, 150, 130, 190, 199, 120)
+CORRUPTED = corrupted(200, 190, 160, 170, 150, 130, 190, 199, 120)
 ROC = roc_points(PROBS, LABELS)
 
 PEOPLE = [
@@ -93,7 +94,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "split_balance": lambda: split_balance({"train": {"female": 9, "male": 8}, "test": {"female": 2, "male": 3}}),
     "curves": lambda: curves(records(20), 17),
     "robustness": lambda: robustness(CORRUPTED, 0.948, 1234),
-    "robust": lambda: robustness(corrupted(200, *[200] * 7), 1.0, 200),
+    "robust": lambda: robustness(corrupted(200, *[200] * 8), 1.0, 200),
     "one epoch": lambda: curves(records(1), 1),
     "confusion": lambda: confusion_matrix(CONFUSION, ("female", "male"), "Test set", (0.9012, 0.9678)),
     "roc": lambda: roc_curve(ROC, 0.9123, "male", (0.03, 0.91)),
@@ -175,17 +176,22 @@ def test_confusion_text_is_legible_on_its_cell() -> None:
 
 
 def test_a_corruptions_accuracies_are_points_with_their_intervals() -> None:
-    axes = FIGURES["robustness"]().axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["blurred", "darker"]
-    assert "85.0%  1 px" in [text.get_text() for text in axes.texts]
-    points = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
-    assert [float(point.lines[0].get_xdata()[0]) for point in points] == [row["accuracy"] for row in CORRUPTED[1:]]
-    for point, row in zip(points, CORRUPTED[1:], strict=True):
-        (segment,) = point.lines[2][0].get_segments()
-        np.testing.assert_allclose(segment[:, 0], [row["accuracy_low"], row["accuracy_high"]])
-    low, high = axes.get_xlim()
-    assert low < min(row["accuracy_low"] for row in CORRUPTED)
-    assert max(row["accuracy_high"] for row in CORRUPTED) < high <= 1.005
+    panels = FIGURES["robustness"]().axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["occlusion", "light"]
+    for axes, rows in zip(panels, (CORRUPTED[1:2], CORRUPTED[2:]), strict=True):
+        assert [label.get_text() for label in axes.get_yticklabels()] == list(
+            dict.fromkeys(str(row["corruption"]) for row in rows)
+        )
+        points = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+        assert [float(point.lines[0].get_xdata()[0]) for point in points] == [row["accuracy"] for row in rows]
+        for point, row in zip(points, rows, strict=True):
+            (segment,) = point.lines[2][0].get_segments()
+            np.testing.assert_allclose(segment[:, 0], [row["accuracy_low"], row["accuracy_high"]])
+        low, high = axes.get_xlim()
+        assert low < min(row["accuracy_low"] for row in CORRUPTED)
+        assert max(row["accuracy_high"] for row in CORRUPTED) < high <= 1.005
+    assert "85.0%  1 px" in [text.get_text() for text in panels[1].texts]
+    assert [label.get_position()[1] for label in panels[1].get_yticklabels()] == [1, 4]  # in the middle of three each
 
 
 def ticks(axis: Axis) -> list[str]:

@@ -19,20 +19,18 @@ from test_folders import refuse_folder
 from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
 from gender_classifier.errors import ArchiveError, DataError, SourceError
-from gender_classifier.evaluate.extra import (
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row, tabulate_attributes
+from gender_classifier.evaluate.extra.sets import (
     Reading,
     ScoredSet,
-    attribute_columns,
     describe_set,
     extra_columns,
-    flatten_row,
     list_predictions,
     list_unreadable,
     open_labelled_set,
     prediction_columns,
     read_batches,
     score_set,
-    tabulate_attributes,
 )
 from gender_classifier.evaluate.figures import attribute_table
 from gender_classifier.metrics.scores import wilson_interval

@@ -36,7 +36,7 @@ def attributes(tree: ast.AST, owner: str) -> set[str]:
 
 
 def room_files(stage: str) -> list[Path]:
-    return [ROOT / "stages" / f"{stage}.py", *sorted((ROOT / "src" / "gender_classifier" / stage).glob("*.py"))]
+    return [ROOT / "stages" / f"{stage}.py", *sorted((ROOT / "src" / "gender_classifier" / stage).rglob("*.py"))]
 
 
 def trees(stage: str) -> list[ast.AST]:

@@ -37,7 +37,7 @@ def _importing_matplotlib() -> Iterator[None]:
 with _importing_matplotlib():
     import matplotlib as mpl
     import matplotlib.style
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
     from matplotlib.ft2font import FT2Font
     from matplotlib.ticker import MaxNLocator as MaxNLocator

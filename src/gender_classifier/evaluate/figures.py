@@ -11,6 +11,7 @@ from gender_classifier.common.figures import (
     SHADES,
     TRAIN_COLOR,
     VAL_COLOR,
+    Axes,
     Figure,
     MaxNLocator,
     NullFormatter,
@@ -28,9 +29,12 @@ from gender_classifier.metrics.scores import wilson_interval
 _CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5)  # sides of the enlarged part of a ROC curve, from the upper left corner
 
 
+_LINE = 0.175  # inches, of a setting in the table of corruptions
+
+
 @own_style()
 def robustness(rows: Sequence[Mapping[str, Any]], test_accuracy: float, num_test: int) -> Figure:
-    """Draw the accuracy of each corruption at its strengths, with 95 % intervals.
+    """Draw the accuracy of each corruption at its strengths, with 95 % intervals, a panel for each group.
 
     Args:
         rows: those of ``metrics/robustness.csv``, as mappings; the first is that of the clean images.
@@ -38,33 +42,48 @@ def robustness(rows: Sequence[Mapping[str, Any]], test_accuracy: float, num_test
         num_test: images in the test set.
     """
     clean, count = rows[0]["accuracy"], rows[0]["n"]
-    names = list(dict.fromkeys(row["corruption"] for row in rows[1:]))
+    groups = {group: [row for row in rows[1:] if row["group"] == group] for group in _list_values(rows[1:], "group")}
     chosen = f"{count:,} of its {num_test:,} images" if count < num_test else f"all {num_test:,} images"
-    figure, axes = start_figure(
-        f"Accuracy on the test set, corrupted: {chosen} (95 % intervals)", width=7.2, height=6.4
-    )
-    axes.title.set_fontsize(10.5)
-    for row in rows[1:]:
-        place = names.index(row["corruption"]) + (row["strength"] - 2) * 0.27
-        error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
-        color = SHADES[row["strength"] - 1]
-        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=color, markersize=4, capsize=2)
-        beside = f"{format_share(row['accuracy'])}  {row['setting']}"
-        axes.text(1.02, place, beside, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-    axes.axvline(clean, color=MARK_COLOR, linestyle=":", label=f"the same images, clean: {format_share(clean)}")
-    if count < num_test:
-        label = f"whole test set, clean: {format_share(test_accuracy)}"
-        axes.axvline(test_accuracy, color=OK_COLOR, linestyle="--", linewidth=1, label=label)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    lines = [len(members) for members in groups.values()]
+    figure = Figure(figsize=(7.2, 1.2 + 0.35 * len(groups) + _LINE * sum(lines)), layout="constrained")
+    figure.suptitle(f"Accuracy on the test set, corrupted: {chosen} (95 % intervals)", fontsize=10.5)
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=lines)[:, 0]
+    for axes, (group, members) in zip(panels, groups.items(), strict=True):
+        tidy_axes(axes)
+        axes.set_title(group, fontsize=10, loc="left")
+        _draw_corruptions(axes, members)
+        axes.axvline(clean, color=MARK_COLOR, linestyle=":", label=f"the same images, clean: {format_share(clean)}")
+        if count < num_test:
+            label = f"whole test set, clean: {format_share(test_accuracy)}"
+            axes.axvline(test_accuracy, color=OK_COLOR, linestyle="--", linewidth=1, label=label)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", alpha=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(format_percent_tick)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", alpha=0.25)
     axes.set_xlabel("accuracy")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _draw_corruptions(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a line for each row of a group, with accuracy and setting beside it."""
+    names = [row["corruption"] for row in rows]
+    for place, row in enumerate(rows):
+        error = [[row["accuracy"] - row["accuracy_low"]], [row["accuracy_high"] - row["accuracy"]]]
+        color = SHADES[row["strength"] - 1] if names.count(row["corruption"]) > 1 else SHADES[-1]
+        axes.errorbar(row["accuracy"], place, xerr=error, fmt="o", color=color, markersize=4, capsize=2)
+        beside = f"{format_share(row['accuracy'])}  {row['setting']}"
+        axes.text(1.02, place, beside, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+        if place and names[place] != names[place - 1]:
+            axes.axhline(place - 0.5, color=MARK_COLOR, linewidth=0.3, alpha=0.4)
+    middles = [names.index(name) + (names.count(name) - 1) / 2 for name in _list_values(rows, "corruption")]
+    axes.set_yticks(middles, _list_values(rows, "corruption"))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def _list_values(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(row[key] for row in rows))
 
 
 @own_style()
@@ -106,6 +125,47 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.xaxis.set_major_formatter(format_percent_tick)
     axes.set_xlabel("accuracy, recall")
     figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
+    return figure
+
+
+_MOST_GROUPS = 40  # more would make a figure that MLflow shrinks beyond reading
+
+
+@own_style()
+def group_table(rows: Sequence[Mapping[str, Any]], title: str, gap: tuple[float, float, float]) -> Figure:
+    """Draw the balanced accuracy of each group with its 95 % interval, the worst first, its number of images beside it.
+
+    Args:
+        rows: those of ``evaluate.extra.groups``, as mappings; of more than 40, the worst are drawn.
+        title: of the figure.
+        gap: between the best and the worst group, with its 95 % interval.
+    """
+    shown = rows[:_MOST_GROUPS]
+    count = f"{len(rows)} groups" if len(shown) == len(rows) else f"the worst {len(shown)} of {len(rows)} groups"
+    difference, low, high = (f"{100 * value:.1f}" for value in gap)
+    figure, axes = start_figure(
+        f"{one_line(title, 40)}, {count} (95 % intervals)\nbest to worst: {difference} points ({low} to {high})",
+        width=7.2,
+        height=1.4 + 0.27 * len(shown),
+    )
+    axes.title.set_fontsize(10.5)
+    values = [row["balanced_accuracy"] for row in shown]
+    below = [row["balanced_accuracy"] - row["balanced_accuracy_low"] for row in shown]
+    above = [row["balanced_accuracy_high"] - row["balanced_accuracy"] for row in shown]
+    axes.errorbar(values, range(len(shown)), xerr=(below, above), fmt="o", color=TRAIN_COLOR, markersize=4, capsize=2)
+    for place, row in enumerate(shown):
+        beside = f"{format_share(row['balanced_accuracy'])}  n {row['n']:,}"
+        axes.text(1.02, place, beside, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    several = len(_list_values(rows, "attribute")) > 1
+    names = [f"{row['attribute']}: {row['value']}" if several else row["value"] for row in shown]
+    axes.set_yticks(range(len(shown)), [one_line(name, 44) for name in names], fontsize=9)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(format_percent_tick)
+    axes.set_xlabel("balanced accuracy")
     return figure
 
 

@@ -11,11 +11,11 @@ from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
-    CORRUPTIONS,
     RobustnessRow,
     choose_images,
-    mean_accuracy,
+    count_passes,
     measure_robustness,
+    summarize,
 )
 from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.arrays import Floats
@@ -58,9 +58,8 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     report = evaluate(logits / spec.temperature, test.labels, classes=spec.classes, num_bins=params.ece_bins)
     once = compute_logits(model, replace(spec, tta_margin=0.0), test.images) if spec.tta_margin else logits
     report.metrics.update(measure_tta(logits, once, test.labels))
-    rows = _measure_robustness(inputs, params.robustness_images)
-    if rows:
-        report.metrics["robust_accuracy"] = mean_accuracy(rows)
+    rows = _measure_robustness(inputs, logits, params.robustness_images)
+    report.metrics.update(summarize(rows))
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
     # Train's labels the model has seen, and would defend.
     suspects = [
@@ -70,19 +69,22 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     return Evaluation(report, val_probs, rows, suspects)
 
 
-def _measure_robustness(inputs: Inputs, most: int) -> list[RobustnessRow]:
-    """Return the table of corruptions, on at most ``most`` images; empty if none are asked for."""
+def _measure_robustness(inputs: Inputs, logits: NDArray[np.float32], most: int) -> list[RobustnessRow]:
+    """Return the table of corruptions, on at most ``most`` images; empty if none are asked for.
+
+    ``logits`` are those of all test images, float32 (N, C).
+    """
     test, spec = inputs.test, inputs.spec
     chosen = choose_images(test.labels, most)
     if not len(chosen):
         return []
-    passes = 1 + 3 * len(CORRUPTIONS)
-    with show_progress(total=passes * len(chosen), name="robustness") as bar:
+    with show_progress(total=count_passes() * len(chosen), name="robustness") as bar:
         return list(
             measure_robustness(
                 lambda pixels: compute_logits(inputs.model, spec, pixels),
                 np.asarray(test.images[chosen]),
                 test.labels[chosen],
+                logits[chosen],
                 on_images=bar.update,
             )
         )

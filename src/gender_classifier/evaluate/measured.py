@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gender_classifier.evaluate.extra import AttributeRow, ScoredSet, tabulate_attributes
+from gender_classifier.evaluate.extra.attributes import AttributeRow, tabulate_attributes
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.measure import Evaluation
 
 

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
-from gender_classifier.evaluate.extra import ScoredSet
+from gender_classifier.evaluate.extra.report import tag_groups
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation, Suspect
@@ -22,7 +23,11 @@ from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predic
 
 
 def describe_evaluation(
-    inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], params: EvaluateParams
+    inputs: Inputs,
+    evaluation: Evaluation,
+    scored: Mapping[str, ScoredSet],
+    measured: Sequence[MeasuredSet],
+    params: EvaluateParams,
 ) -> Iterator[Artifact]:
     """Yield metrics, tables, predictions, the model card and the figures."""
     report, labels, classes = evaluation.report, inputs.test.labels, inputs.spec.classes
@@ -30,7 +35,10 @@ def describe_evaluation(
     scores, positives = pick_positive(report.probs, labels)
     roc = roc_points(scores, positives)
     bins = reliability_points(report.probs, labels, num_bins=params.ece_bins)
-    yield Artifact("metrics/evaluate.json", {"test": select_headlines(report.metrics)})
+    headlines: dict[str, object] = {"test": select_headlines(report.metrics)}
+    if scored:
+        headlines["extra"] = {name: select_headlines(found.report.metrics) for name, found in scored.items()}
+    yield Artifact("metrics/evaluate.json", headlines)
     yield Artifact("metrics/test_report.json", report.metrics, "metrics")
     yield Artifact("metrics/test_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     yield Artifact("metrics/roc.csv", Table(["false_positive_rate", "true_positive_rate", "threshold"], roc), "metrics")
@@ -62,11 +70,12 @@ def describe_evaluation(
 
 
 def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> None:
-    """Log the headlines as ``test/...`` and ``extra/NAME/...``, and the test set as an input."""
+    """Log the headlines as ``test/...`` and ``extra/NAME/...``, the names of groups, and the test set as an input."""
     reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
     for prefix, report in reports.items():
         run.log_metrics({f"{prefix}/{key}": value for key, value in select_headlines(report.metrics).items()})
     counts = {"test": len(evaluation.report.preds)}
+    run.set_tags(tag_groups(scored))
     run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", counts)
 
 

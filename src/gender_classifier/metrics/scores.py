@@ -35,7 +35,11 @@ class Report:
         return self.metrics["accuracy_low"], self.metrics["accuracy_high"]
 
 
-HEADLINES = ("accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy")
+HEADLINES = (
+    "accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy",
+    "framing_accuracy", "occlusion_accuracy", "worst_group_balanced_accuracy", "group_gap", "group_gap_low",
+    "group_gap_high",
+)  # fmt: skip
 """The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.
 
 ``recall_`` stands for those of all classes.
@@ -84,6 +88,20 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % confidence interval of ``hits / total``."""
     interval = binomtest(hits, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def balanced_interval(hits: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
+    """Return a 95 % confidence interval of the balanced accuracy, the mean of the recalls ``hits / totals``.
+
+    The recalls' Wilson intervals are combined by their distances from the recalls (MOVER; Zou & Donner, "Construction
+    of confidence limits about effect measures", 2008), which also holds where a recall is 0 or 1.
+    """
+    recalls = [hit / total for hit, total in zip(hits, totals, strict=True)]
+    bounds = [wilson_interval(hit, total) for hit, total in zip(hits, totals, strict=True)]
+    below = sum((recall - low) ** 2 for recall, (low, _) in zip(recalls, bounds, strict=True)) ** 0.5
+    above = sum((high - recall) ** 2 for recall, (_, high) in zip(recalls, bounds, strict=True)) ** 0.5
+    middle = sum(recalls) / len(recalls)
+    return middle - below / len(recalls), middle + above / len(recalls)
 
 
 def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], num_bins: int) -> dict[str, float]:

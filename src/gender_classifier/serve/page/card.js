@@ -3,11 +3,13 @@
 const NAMES = {
   accuracy: "accuracy",
   robust_accuracy: "accuracy, pictures corrupted in ten ways",
+  framing_accuracy: "accuracy, face moved, stretched or resized",
+  occlusion_accuracy: "accuracy, part of the face covered",
   roc_auc: "area under the ROC curve",
   loss: "loss (cross entropy, nats)",
   ece: "expected calibration error",
 };
-const SHARES = new Set(["accuracy", "robust_accuracy", "ece"]);
+const SHARES = new Set(["accuracy", "robust_accuracy", "framing_accuracy", "occlusion_accuracy", "ece"]);
 
 function listFigures(metrics) {
   const rows = Object.keys(metrics).filter((name) => !/_(low|high)$/.test(name)).map((name) => {

@@ -10,19 +10,23 @@ from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
 from gender_classifier.common.terminal import printable
-from gender_classifier.evaluate.extra import (
-    ScoredSet,
+from gender_classifier.evaluate.extra.attributes import (
+    AttributeRow,
     attribute_columns,
+    flatten_row,
+    tabulate_attributes,
+)
+from gender_classifier.evaluate.extra.groups import Groups, find_groups, name_group
+from gender_classifier.evaluate.extra.sets import (
+    ScoredSet,
     describe_set,
     extra_columns,
-    flatten_row,
     list_predictions,
     list_unreadable,
     open_labelled_set,
     score_set,
-    tabulate_attributes,
 )
-from gender_classifier.evaluate.figures import attribute_table
+from gender_classifier.evaluate.figures import attribute_table, group_table
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.model.inference import compute_logits
 
@@ -77,6 +81,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
             f"evaluate: {printable(name)}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
             f"{len(labelled.images):,} images"
         )
+        scored.report.metrics.update(find_groups(scored).metrics)
         if unreadable := list_unreadable(labelled, scored.reading):
             _logger.warning("%s: cannot be read: %s", name, unreadable)
         found[name] = scored
@@ -88,9 +93,13 @@ def describe_extra(
 ) -> Iterator[Artifact]:
     """Yield the report, the tables and the figures of the sets; without sets, an empty report and empty tables."""
     attributes = {name: tabulate_attributes(one) for name, one in scored.items()}
-    reports = {name: describe_set(one, paths[name], classes) for name, one in scored.items()}
+    groups = {name: find_groups(one) for name, one in scored.items()}
+    reports = {
+        name: describe_set(one, paths[name], classes) | {"groups": groups[name].describe()}
+        for name, one in scored.items()
+    }
     yield Artifact("metrics/extra.json", reports, "metrics")
-    table = [[name, *flatten_row(row)] for name, rows in attributes.items() for row in rows]
+    table = [[name, *flatten_row(row)] for name, rows in attributes.items() for row in _join(rows, groups[name])]
     yield Artifact("metrics/extra_attributes.csv", Table(["set", *attribute_columns(classes)], table), "metrics")
     predictions = [[name, *row] for name, one in scored.items() for row in list_predictions(one, classes)]
     yield Artifact("data/predictions/extra.csv", Table(["set", *extra_columns(classes)], predictions), "predictions")
@@ -100,3 +109,24 @@ def describe_extra(
         if len(attributes[name]) > 1:
             figure = attribute_table([asdict(row) for row in attributes[name]], classes, f"Further set {name}")
             yield Artifact(f"metrics/figures/evaluate/extra_{name}_attributes.png", figure, "")
+        if groups[name].best is not None:
+            figure = group_table([asdict(row) for row in groups[name].rows], f"Further set {name}", groups[name].gap)
+            yield Artifact(f"metrics/figures/evaluate/extra_{name}_groups.png", figure, "")
+
+
+def tag_groups(scored: Mapping[str, ScoredSet]) -> dict[str, str]:
+    """Return the names of each set's worst and best group as tags: the keys of metrics must not depend on data."""
+    tags = {}
+    for name, one in scored.items():
+        found = find_groups(one)
+        if found.best is not None:
+            tags[f"extra.{name}.worst_group"] = name_group(found.rows[0])
+            tags[f"extra.{name}.best_group"] = name_group(found.best)
+    return tags
+
+
+def _join(rows: Sequence[AttributeRow], groups: Groups) -> Iterator[AttributeRow]:
+    """Yield the rows by attribute, then those of the intersections of two."""
+    yield from rows
+    if any(row.attribute not in {known.attribute for known in rows} for row in groups.rows):
+        yield from groups.rows

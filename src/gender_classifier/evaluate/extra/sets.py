@@ -1,4 +1,4 @@
-"""Evaluate the labelled sets of ``evaluate.extra``: read in batches, measure, and tabulate by attribute."""
+"""Read the labelled sets of ``evaluate.extra`` in batches, and measure them."""
 
 import hashlib
 from collections import Counter
@@ -16,7 +16,7 @@ from gender_classifier.data.file_names import describe_value, find_other_format,
 from gender_classifier.data.images import to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSource, open_source
 from gender_classifier.errors import ArchiveError, DataError, ImageError
-from gender_classifier.metrics.scores import Report, evaluate, wilson_interval
+from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
 MAX_UNREADABLE = 0.05
@@ -234,62 +234,3 @@ def list_predictions(scored: ScoredSet, classes: Sequence[str]) -> Iterator[list
             place = places[row]
             cells = format_prediction(image.label, int(scored.report.preds[place]), scored.report.probs[place], classes)
         yield [image.name, status, classes[image.label], *cells]
-
-
-@dataclass(frozen=True)
-class AttributeRow:
-    """Scores of the images with one value of one attribute.
-
-    ``recalls`` has (n, recall, low, high) for each class; all but n are None without images.
-    """
-
-    attribute: str
-    value: str
-    n: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    recalls: tuple[tuple[int, float | None, float | None, float | None], ...]
-
-
-def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
-    """Measure all images, then those with each value of each attribute, with Wilson's 95 % intervals."""
-    labelled, labels, report = scored.labelled, scored.labels, scored.report
-    correct, num_classes = report.preds == labels, report.probs.shape[1]
-    table = [_measure("all", "", labels, correct, num_classes)]
-    for place, attribute in enumerate(labelled.attributes):
-        values = np.array([labelled.images[row].attributes[place] for row in scored.rows])
-        for value in sorted(set(values.tolist())):
-            inside = values == value
-            table.append(_measure(attribute, value, labels[inside], correct[inside], num_classes))
-    return table
-
-
-def attribute_columns(classes: Sequence[str]) -> list[str]:
-    """Return the columns of :func:`flatten_row`."""
-    per_class = [f"{key}_{name}{end}" for name in classes
-                 for key, end in (("n", ""), ("recall", ""), ("recall", "_low"), ("recall", "_high"))]  # fmt: skip
-    return ["attribute", "value", "n", "accuracy", "accuracy_low", "accuracy_high", *per_class]
-
-
-def flatten_row(row: AttributeRow) -> list[object]:
-    """Return the cells of a row; empty where a class has no image."""
-    cells = [row.attribute, row.value, row.n, *map(_round, (row.accuracy, row.accuracy_low, row.accuracy_high))]
-    for n, *figures in row.recalls:
-        cells += [n, *map(_round, figures)]
-    return cells
-
-
-def _round(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
-
-
-def _measure(
-    attribute: str, value: str, labels: NDArray[np.int64], correct: NDArray[np.bool_], num_classes: int
-) -> AttributeRow:
-    recalls: list[tuple[int, float | None, float | None, float | None]] = []
-    for label in range(num_classes):
-        hits, total = int(correct[labels == label].sum()), int((labels == label).sum())
-        recalls.append((total, hits / total, *wilson_interval(hits, total)) if total else (0, None, None, None))
-    hits, total = int(correct.sum()), len(labels)
-    return AttributeRow(attribute, value, total, hits / total, *wilson_interval(hits, total), tuple(recalls))

@@ -1,0 +1,1 @@
+"""The labelled sets of ``evaluate.extra``: read, measure, and report by attribute."""

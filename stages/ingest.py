@@ -4,7 +4,8 @@
     dvc exp run -S source=kaggle                       the real data set, 270 MB over the network
     dvc repro --force --single-item ingest             the same source, read again
 
-Reads `source` and `ingest`; writes data/raw.zip, data/raw.json and metrics/ingest.json.
+Reads `source` and `ingest`; writes data/raw.zip, data/raw.csv (label, split, group and attributes of each image),
+data/raw.json and metrics/ingest.json.
 """
 
 from dataclasses import asdict
@@ -24,7 +25,8 @@ from gender_classifier.track.run import track
 def main(layout: Layout, params: Params) -> None:
     """Write the archive and a description of its source."""
     with track("ingest", layout.root, params=asdict(params.ingest), data=True) as run:
-        snapshot = ingest(params.ingest, layout.raw_archive_path, base_dir=find_main_root(layout.root))
+        archive_path, table_path = layout.raw_archive_path, layout.raw_table_path
+        snapshot = ingest(params.ingest, archive_path, table_path, base_dir=find_main_root(layout.root))
         publish(layout.root, describe_snapshot(snapshot), run)
         run.log_metrics({"num_raw": snapshot.num_images})
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
@@ -33,7 +35,7 @@ def main(layout: Layout, params: Params) -> None:
     for line in (snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
-    point_to("ingest", run.place, "data/raw.json")
+    point_to("ingest", run.place, "data/raw.json", "data/raw.csv")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import stat
 import sys
 import types
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from test_folders import refuse_folder
 
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.raw_table import RawRow, open_raw_table
 from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
 from gender_classifier.ingest.sources import KAGGLE_HANDLE, Snapshot, ingest
 from gender_classifier.pipeline.params import load_params
@@ -39,10 +41,15 @@ def pack(path: Path, files: dict[str, bytes]) -> Path:
 
 def take(source: str | Path, base: Path) -> tuple[Snapshot, dict[str, bytes]]:
     out = base / "out" / "raw.zip"
-    snapshot = ingest(replace(PARAMS, source=str(source)), out, base_dir=base)
+    snapshot = ingest(replace(PARAMS, source=str(source)), out, out.with_suffix(".csv"), base_dir=base)
     assert snapshot.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
     with Archive(out) as archive:
         return snapshot, {name: archive.read(name) for name in archive.members}
+
+
+def read_rows(base: Path) -> list[RawRow]:
+    with open_raw_table(base / "out" / "raw.csv") as table:
+        return list(table.rows)
 
 
 def test_a_folder_a_zip_and_a_deeper_zip_give_one_archive(tmp_path: Path) -> None:
@@ -58,7 +65,13 @@ def test_a_folder_a_zip_and_a_deeper_zip_give_one_archive(tmp_path: Path) -> Non
     assert len({snapshot.sha256 for snapshot, _ in found}) == 1
     assert [snapshot.kind for snapshot, _ in found] == ["folder", "zip", "zip", "folder"]
     assert [snapshot.ignored for snapshot, _ in found] == [0, 0, 0, 3]
-    assert found[0][0].counts == dict.fromkeys(sorted({name.rpartition("/")[0] for name in FILES}), 3)
+    splits = {"Training": "train", "Validation": "test"}
+    rows = read_rows(tmp_path)
+    assert [row.member for row in rows] == sorted(FILES)
+    for row in rows:
+        folder, label, _ = row.member.split("/")
+        assert (row.split, row.label, row.group, row.attributes) == (splits[folder], label, "", ())
+    assert found[0][0].counts == dict.fromkeys(("test/female", "test/male", "train/female", "train/male"), 3)
 
 
 def test_a_relative_path_means_the_project_root(tmp_path: Path) -> None:
@@ -70,6 +83,8 @@ def test_a_relative_path_means_the_project_root(tmp_path: Path) -> None:
 def test_the_sample_is_drawn(tmp_path: Path) -> None:
     snapshot, members = take("sample", tmp_path)
     assert (snapshot.kind, snapshot.num_images, len(members)) == ("sample", 32, 32)
+    assert Counter((row.split, row.label) for row in read_rows(tmp_path)) == {
+        ("train", "female"): 12, ("train", "male"): 12, ("test", "female"): 4, ("test", "male"): 4}  # fmt: skip
     assert "say nothing about faces" in snapshot.note
 
 
@@ -250,7 +265,7 @@ def test_a_file_that_is_no_archive_leaves_the_old_snapshot(tmp_path: Path, data:
         take("bad.zip", tmp_path)
     with Archive(tmp_path / "out" / "raw.zip") as archive:
         assert {name: archive.read(name) for name in archive.members} == before
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["raw.zip"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["raw.csv", "raw.zip"]
 
 
 def test_links_to_nothing_are_named_wherever_they_lie(tmp_path: Path) -> None:

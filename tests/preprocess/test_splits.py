@@ -62,7 +62,7 @@ def test_another_seed_chooses_others_and_new_images_change_little() -> None:
 
 def test_too_few_images_are_refused_by_class() -> None:
     rows = [*plain(5), ("Training/other/1.jpg", "other", "")]
-    with pytest.raises(DataError, match="Training/other: 1 usable images in 1 groups are too few"):
+    with pytest.raises(DataError, match="train/other: 1 usable images in 1 groups are too few"):
         split(rows)
 
 

@@ -12,12 +12,15 @@ from gender_classifier.data.archive import write_archive
 from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import list_first
 from gender_classifier.data.labelled_files import LabelledImage, open_source
-from gender_classifier.data.names import CLASSES, SAMPLE, SAMPLE_NOTE
+from gender_classifier.data.names import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
+from gender_classifier.data.raw_table import RawRow, write_raw_table
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.params import IngestParams
 from gender_classifier.ingest.sample import draw_sample
 
 KAGGLE_HANDLE = "cashutosh/gender-classification-dataset"
+
+_SPLITS = dict(zip(RAW_SPLITS, ("train", "test"), strict=True))
 
 _RULES = Rules(
     name="source",
@@ -37,7 +40,7 @@ class Snapshot:
         source: as in ``params.yaml``.
         kind: ``sample``, ``kaggle``, ``folder`` or ``zip``.
         num_images: of the archive.
-        counts: images of each class folder.
+        counts: images of each class in each split, by ``split/class``.
         ignored: number of files outside the layout.
         sha256: of the archive.
         note: what a reader of any metric must know of the data.
@@ -54,8 +57,8 @@ class Snapshot:
     remarks: tuple[str, ...] = ()
 
 
-def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snapshot:
-    """Read the source that ``params`` names once and write it as one archive.
+def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_dir: Path) -> Snapshot:
+    """Read the source that ``params`` names once; write its images as one archive, and a table of their labels.
 
     A source is ``sample``, ``kaggle`` or a path that :func:`~gender_classifier.data.labelled_files.open_source` opens.
     A snapshot holds every image or is not made: an image or folder that cannot be read is an error.
@@ -63,6 +66,7 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
     Args:
         params: the source and its settings.
         archive_path: of the archive, written atomically.
+        table_path: of the table (:mod:`~gender_classifier.data.raw_table`), written after the archive.
         base_dir: what a relative source is relative to.
 
     Raises:
@@ -72,7 +76,8 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
     if params.source == SAMPLE:
         total = params.sample_train + params.sample_val
         drawn = draw_sample(params.sample_seed, num_train=params.sample_train, num_val=params.sample_val)
-        return _store(Snapshot(SAMPLE, SAMPLE, note=SAMPLE_NOTE), drawn, total, archive_path)
+        images = ((_describe_drawn(member), data) for member, data in drawn)
+        return _store(Snapshot(SAMPLE, SAMPLE, note=SAMPLE_NOTE), images, total, archive_path, table_path)
     is_kaggle = params.source == "kaggle"
     given = _fetch_kaggle(params.kaggle_version) if is_kaggle else os.path.expanduser(params.source)  # noqa: PTH111
     path = os.path.join(base_dir, given)  # noqa: PTH118  keeps the `/.` that names the data set at the top
@@ -81,13 +86,19 @@ def ingest(params: IngestParams, archive_path: Path, *, base_dir: Path) -> Snaps
     with open_source(path, _RULES) as source:
         kind = "kaggle" if is_kaggle else source.kind
         snapshot = Snapshot(params.source, kind, ignored=source.ignored, remarks=source.remarks)
-        members = sorted((_name_member(image), image) for image in source.images)
-        contents = ((name, _read(path, image)) for name, image in members)
-        return _store(snapshot, contents, len(members), archive_path)
+        rows = sorted(((_describe(image), image) for image in source.images), key=lambda pair: pair[0].member)
+        images = ((row, _read(path, image)) for row, image in rows)
+        return _store(snapshot, images, len(rows), archive_path, table_path)
 
 
-def _name_member(image: LabelledImage) -> str:
-    return f"{image.split}/{CLASSES[image.label]}/{image.name.rpartition('/')[2]}"
+def _describe_drawn(member: str) -> RawRow:
+    folder, label, _ = member.split("/")
+    return RawRow(member, label, _SPLITS[folder])
+
+
+def _describe(image: LabelledImage) -> RawRow:
+    label = CLASSES[image.label]
+    return RawRow(f"{image.split}/{label}/{image.name.rpartition('/')[2]}", label, _SPLITS[image.split])
 
 
 def _read(path: str, image: LabelledImage) -> bytes:
@@ -115,15 +126,19 @@ def _fetch_kaggle(version: int) -> str:
         ) from None
 
 
-def _store(snapshot: Snapshot, members: Iterable[tuple[str, bytes]], total: int, archive_path: Path) -> Snapshot:
-    """Write the archive and return ``snapshot`` with its counts and digest."""
-    counts: Counter[str] = Counter()
+def _store(
+    snapshot: Snapshot, images: Iterable[tuple[RawRow, bytes]], total: int, archive_path: Path, table_path: Path
+) -> Snapshot:
+    """Write the archive and the table; return ``snapshot`` with its counts and digest."""
+    rows: list[RawRow] = []
 
-    def counted() -> Iterator[tuple[str, bytes]]:
-        for name, data in show_progress(members, total=total, name="ingest"):
-            counts[name.rpartition("/")[0]] += 1
-            yield name, data
+    def named() -> Iterator[tuple[str, bytes]]:
+        for row, data in show_progress(images, total=total, name="ingest"):
+            rows.append(row)
+            yield row.member, data
 
-    num_images = write_archive(archive_path, counted())
+    num_images = write_archive(archive_path, named())
+    write_raw_table(table_path, (), rows)
+    counts = Counter(f"{row.split}/{row.label}" for row in rows)
     digest = hash_file(archive_path)
     return replace(snapshot, num_images=num_images, counts=dict(sorted(counts.items())), sha256=digest)

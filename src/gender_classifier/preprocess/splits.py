@@ -1,4 +1,4 @@
-"""Assign the images of ``Training/`` to train and val; no other module does."""
+"""Assign the training images of the source to train and val; no other module does."""
 
 import hashlib
 from collections import defaultdict
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import RAW_SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.preprocess.params import PreprocessParams
 
@@ -58,16 +57,16 @@ def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[
         taken += rows
     if not taken:
         raise DataError(
-            f"Training/{label}: {total} usable images in {len(ranked)} groups are too few to split into train and val; "
+            f"train/{label}: {total} usable images in {len(ranked)} groups are too few to split into train and val; "
             "add images, or set verify.near_duplicates to keep"
         )
     return taken
 
 
 def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
-    """Return the records that are fit to use by split: train and val from ``Training``, test from ``Validation``."""
+    """Return the records that are fit to use by split: train and val from the source's ``train``, and its ``test``."""
     fit = [record for record in records if record.status == "ok"]
-    training = [record for record in fit if record.split == RAW_SPLITS[0]]
+    training = [record for record in fit if record.split == "train"]
     is_val = assign_val(
         [record.member for record in training],
         [record.label for record in training],
@@ -78,5 +77,5 @@ def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[s
     return {
         "train": list(compress(training, ~is_val)),
         "val": list(compress(training, is_val)),
-        "test": [record for record in fit if record.split == RAW_SPLITS[1]],
+        "test": [record for record in fit if record.split == "test"],
     }

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import CLASSES, RAW_SPLITS
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.verify.duplicates import Groups, group_exact, merge_near
 from gender_classifier.verify.params import VerifyParams
@@ -29,7 +30,7 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     _number_groups(judged, near)
     if policy.conflicting_labels == "drop":
         _apply(judged, exact, "conflicting_label", _find_conflicts)
-    dropped_split = {"drop_train": RAW_SPLITS[0], "drop_test": RAW_SPLITS[1]}.get(policy.leakage)
+    dropped_split = {"drop_train": "train", "drop_test": "test"}.get(policy.leakage)
     _apply(judged, near, "leakage", partial(_find_leaks, split=dropped_split))
     if policy.exact_duplicates == "drop":
         _apply(judged, exact, "exact_duplicate", _find_copies)
@@ -51,15 +52,12 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
     """
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     present = Counter((record.split, record.label) for record in records)
-    for split in RAW_SPLITS:
-        for label in CLASSES:
-            if not usable[split, label]:
-                held = present[split, label]
-                what = f"none of its {held} images is usable" if held else "is missing or empty"
-                raise DataError(
-                    f"{split}/{label}: {what}; the data set needs images in {' and '.join(RAW_SPLITS)}, each with "
-                    f"{' and '.join(CLASSES)}"
-                )
+    splits, labels = ({key[place] for key in present} for place in (0, 1))
+    for split, label in product(sorted(splits, key=SPLITS.index), sorted(labels)):
+        if not usable[split, label]:
+            held = present[split, label]
+            what = f"none of its {held} images is usable" if held else "is missing or empty"
+            raise DataError(f"{split}/{label}: {what}; each split needs images of {' and '.join(sorted(labels))}")
     reasons = Counter(record.reason for record in records if record.status == "rejected")
     rejected = sum(reasons.values())
     if rejected > policy.max_rejected * len(records):

@@ -14,7 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.terminal import printable
-from gender_classifier.ingest.report import describe_snapshot
+from gender_classifier.ingest.report import describe_classes, describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.publish import publish
@@ -32,7 +32,8 @@ def main(layout: Layout, params: Params) -> None:
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
     source, digest = printable(snapshot.source), short_digest(snapshot.sha256)
     print(f"ingest: {snapshot.num_images:,} images from {source}, SHA-256 {digest}…")
-    for line in (snapshot.note, *snapshot.remarks):
+    classes = describe_classes(snapshot.classes, snapshot.counts)
+    for line in (f"classes {classes}", snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
     point_to("ingest", run.place, "data/raw.json", "data/raw.csv")

@@ -2,10 +2,10 @@
 
     dvc repro preprocess                               seconds; 24,000 images take 9 s on 2 cores
 
-Reads data/raw.zip, data/raw.csv, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8
-images, labels and an index per split, a table of all images, statistics and histograms of train),
-metrics/preprocess.json and metrics/figures/preprocess/.
-Images are written as they are decoded, so memory does not grow with their number.
+Reads data/raw.zip, data/raw.csv, the manifest, `preprocess`, `ingest.classes` (their order) and `verify.max_pixels`;
+writes data/processed/ (uint8 images, labels and an index per split, a table of all images, statistics and histograms
+of train), metrics/preprocess.json and metrics/figures/preprocess/. Images are written as they are decoded, so memory
+does not grow with their number.
 """
 
 from dataclasses import asdict
@@ -15,6 +15,7 @@ from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import read_manifest
+from gender_classifier.data.naming import order_classes
 from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
@@ -26,7 +27,8 @@ def main(layout: Layout, params: Params) -> None:
     """Write the arrays of the three splits and the statistics that training needs."""
     settings = params.preprocess
     records = read_manifest(layout.manifest_path)
-    splits, classes = split_records(records, settings), sorted({record.label for record in records})
+    splits = split_records(records, settings)
+    classes = order_classes((record.label for record in records), params.ingest.classes)
     with (
         Archive(layout.raw_archive_path) as archive,
         pack_all(archive, splits, settings.image_size, params.verify.max_pixels) as packed,

@@ -1,6 +1,7 @@
 """Sources become one archive, or one line that says what is wrong with them."""
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -15,8 +16,10 @@ import pytest
 from test_folders import refuse_folder
 
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.naming import order_classes
 from gender_classifier.data.raw_table import RawRow, open_raw_table
 from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
+from gender_classifier.ingest.report import describe_classes
 from gender_classifier.ingest.sources import KAGGLE_HANDLE, Snapshot, ingest
 from gender_classifier.pipeline.params import load_params
 
@@ -95,13 +98,15 @@ def without(*prefixes: str) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.txt": b""}, "is no data set of this layout"),
-        (without("Validation"), "Validation/female, Validation/male missing or empty"),
-        (without("Training/male", "Validation/male"), "Training/male, Validation/male missing or empty"),
-        (FILES | {"Training/other/1.jpg": b""}, "class folder 'other'"),
-        (FILES | {"Training/male/more/1.jpg": b""}, "Training/male/more/1.jpg lies in a folder below its class"),
-        (FILES | {"second/Training/male/1.jpg": b""}, "holds 2 data sets; give the path of one: .*/., .*/second"),
-        (FILES | {"Training/Female/1.jpg": b""}, "'Female'; the classes are female and male, rename it to 'female'"),
+        ({"a.txt": b""}, "is no data set of this layout; it must hold a folder for each class, with images"),
+        ({"1.jpg": b"", "2.jpg": b""}, "is no data set of this layout"),
+        (without("Validation/male"), "test/male missing or empty; each split needs images of every class"),
+        (without("Training/male", "Validation/male"), "the number of its classes is 1 (female); it must be 2 to 1,000"),
+        (FILES | {"Training/other/1.jpg": b""}, "the class 'other' has 1 image and needs at least 2"),
+        (
+            FILES | {"second/Training/male/1.jpg": b""},
+            "holds 2 data sets; give the path of one: {source}/., {source}/second",
+        ),
         (
             {name.replace("Training/", "Training/Training/"): data for name, data in FILES.items()},
             "lies in Training/Training, the folder is doubled; move the contents of Training/Training one level up",
@@ -110,12 +115,16 @@ def without(*prefixes: str) -> dict[str, bytes]:
             {name.replace("Validation/", "Training/Validation/"): data for name, data in FILES.items()},
             "lies in Training/Validation, one is inside the other",
         ),
-        ({"train/female/1.jpg": b"", "a.txt": b""}, "with images, and holds a.txt, train/"),
+        ({"train/female/1.jpg": b"", "a.txt": b""}, "the number of its classes is 1 (female)"),
+        (
+            {"f\n/1.jpg": b"", "f\n/2.jpg": b"", "m/1.jpg": b"", "m/2.jpg": b""},
+            "has the class 'f\\n'; a name is 1 to 200",
+        ),
     ],
 )
 def test_other_layouts_are_refused_by_name(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for source in (fill(tmp_path / "folder", files), pack(tmp_path / "a.zip", files)):
-        with pytest.raises(SourceError, match=message) as caught:
+        with pytest.raises(SourceError, match=re.escape(message.format(source=source))) as caught:
             take(source, tmp_path)
         assert str(source) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -320,3 +329,83 @@ def test_kaggle_without_network_says_how_to_do_it_by_hand(tmp_path: Path, monkey
         take("kaggle", tmp_path)
     assert "-S source=" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FOUR = ("1.jpg", "2.jpg", "deep/er/1.jpg", "3.png")
+
+
+def build(*folders: str) -> dict[str, bytes]:
+    return {f"{folder}/{name}": f"{folder} {name}".encode() for folder in folders for name in FOUR}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    ("files", "labels", "splits"),
+    [
+        (build("Woman", "MEN"), {"Woman": "female", "MEN": "male"}, {}),
+        (build("set/f", "set/m", "set/girl"), {"f": "female", "girl": "female", "m": "male"}, {}),
+        (build("woman", "man", "child"), {"woman": "woman", "man": "man", "child": "child"}, {}),
+        (build("a/b/60+", "a/b/0-9", "a/b/x y"), {"60+": "60+", "0-9": "0-9", "x y": "x y"}, {}),
+        (build("cat/f", "cat/m", "dog/x"), {"f": "female", "m": "male"}, {}),
+        (build("train/cat", "train/dog", "holdout"), {"cat": "cat", "dog": "dog"}, {"train": "train"}),
+        (
+            build("train/cat", "train/dog", "VALID/cat", "VALID/dog"),
+            {"cat": "cat", "dog": "dog"},
+            {"train": "train", "VALID": "test"},
+        ),
+        (
+            build(*(f"in/{split}/{label}" for split in ("Train", "dev", "Testing") for label in "ab")),
+            {"a": "a", "b": "b"},
+            {"Train": "train", "dev": "val", "Testing": "test"},
+        ),
+    ],
+)
+def test_each_image_gets_the_label_and_split_of_its_folders(
+    tmp_path: Path, kind: str, files: dict[str, bytes], labels: dict[str, str], splits: dict[str, str]
+) -> None:
+    source = fill(tmp_path / "set", files) if kind == "folder" else pack(tmp_path / "set.zip", files)
+    snapshot, members = take(source, tmp_path)
+    rows = read_rows(tmp_path)
+    assert [row.member for row in rows] == sorted(members)
+    for row in rows:
+        first, *rest = row.member.split("/")
+        folder = rest[0] if first in splits else first
+        assert (row.label, row.split) == (labels[folder], splits.get(first, "train"))
+        (original,) = (name for name in files if name == row.member or name.endswith(f"/{row.member}"))
+        assert members[row.member] == files[original]
+    assert {name for names in snapshot.classes.values() for name in names} == set(labels)
+    assert list(snapshot.classes) == sorted(set(labels.values()))
+
+
+def test_equal_names_in_deeper_folders_are_kept_apart(tmp_path: Path) -> None:
+    files = {f"{label}/{person}/1.jpg": f"{label}{person}".encode() for label in "ab" for person in ("x", "y", "x/y")}
+    assert take(fill(tmp_path / "set", files), tmp_path)[1] == files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"child": ["child", "kids"], "adult": ["woman", "man"]}, ""),
+        ({"adult": ["woman", "man"], "child": ["child", "kids"]}, ""),
+        ({"child": ["child", "kid"], "adult": ["woman", "man"]}, "ingest.classes names kid, which no image has; the"),
+        ({"child": ["child"], "adult": ["woman", "man"]}, "has the class kids, which ingest.classes does not name"),
+    ],
+)
+def test_a_mapping_decides_on_the_classes_and_their_order(
+    tmp_path: Path, text: dict[str, list[str]], message: str
+) -> None:
+    files = build("woman", "man", "child", "kids")
+    source, out = fill(tmp_path / "set", files), tmp_path / "out" / "raw.zip"
+    params = replace(PARAMS, source=str(source), classes=json.dumps(text))
+    if message:
+        with pytest.raises(SourceError, match=message):
+            ingest(params, out, out.with_suffix(".csv"), base_dir=tmp_path)
+        return
+    snapshot = ingest(params, out, out.with_suffix(".csv"), base_dir=tmp_path)
+    assert list(snapshot.classes) == list(text) == list(order_classes(["child"], params.classes))
+    adults = {row.member.split("/")[0] for row in read_rows(tmp_path) if row.label == "adult"}
+    assert adults == {"woman", "man"}
+    assert describe_classes(snapshot.classes, snapshot.counts) in (
+        "child = child | kids (8), adult = man | woman (8)",
+        "adult = man | woman (8), child = child | kids (8)",
+    )

@@ -1,18 +1,22 @@
 """Labelled images in a folder, a zip or a CSV file: the one reader of ``source`` and ``evaluate.extra``."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 from gender_classifier.data.archive import Archive, split_archive_path
-from gender_classifier.data.class_folders import Rules, check_complete, find_images
 from gender_classifier.data.contents import list_archive, list_folder
 from gender_classifier.data.file_names import OTHER_ARCHIVES, escape_name, find_suffix
 from gender_classifier.data.folders import read_file
+from gender_classifier.data.layouts.class_folders import Rules, check_complete, find_images
+from gender_classifier.data.layouts.entry import Entry
+from gender_classifier.data.naming import ClassNames, map_classes, map_splits
 from gender_classifier.errors import SourceError
 
 MOST_VALUES = 50
@@ -27,15 +31,19 @@ class LabelledImage:
 
     Attributes:
         name: path relative to the source, escaped.
+        member: path relative to the data set in the source, unique.
         label: index of its class.
-        split: folder of the split, such as ``Training``; an empty text without one.
+        split: ``train``, ``val`` or ``test``; for rules with ``fixed`` as in the source, an empty text without one.
+        group: the person; an empty text if the source does not say.
         attributes: values, in the order of the source's ``attributes``.
         read: returns the file's bytes; raises OSError or ArchiveError.
     """
 
     name: str
+    member: str
     label: int
     split: str
+    group: str
     attributes: tuple[str, ...]
     read: Callable[[], bytes]
 
@@ -48,6 +56,7 @@ class LabelledSource:
         name: of the param that gives its path, for messages.
         kind: ``folder``, ``zip`` or ``csv``.
         images: sorted by name; those of a CSV in its order.
+        classes: in label order, to the names in the source that mean them.
         attributes: names of the columns that describe images.
         left_out: columns with more than :data:`MOST_VALUES` values.
         ignored: number of other files.
@@ -57,6 +66,7 @@ class LabelledSource:
     name: str
     kind: str
     images: Sequence[LabelledImage]
+    classes: ClassNames
     attributes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     ignored: int = 0
@@ -75,9 +85,9 @@ class LabelledSource:
 def open_source(path: str, rules: Rules) -> LabelledSource:
     """List the images of a source; none is read yet.
 
-    A folder or zip holds class folders with images straight in them, in ``Training/`` and ``Validation/`` or, where
-    ``rules`` allow it, at the top; other folders may be around all that. Where several folders hold a data set, the
-    path must name one, also inside a zip (``faces.zip/copy``); ``faces.zip/.`` names the one at the top.
+    A folder or zip holds class folders, in split folders or without; other folders may be around all that
+    (:func:`~gender_classifier.data.class_folders.find_images`). Where several folders hold a data set, the path must
+    name one, also inside a zip (``faces.zip/copy``); ``faces.zip/.`` names the one at the top.
 
     A CSV has the columns ``path``, relative to the CSV, and ``label``; every further column is an attribute. Its images
     are in no split.
@@ -106,8 +116,9 @@ def open_source(path: str, rules: Rules) -> LabelledSource:
         source = _read_table(where, file_path, rules)
     else:
         source = _open_folder(where, file_path, folder, rules, at_top=path.rstrip("/").endswith("/."))
-    if rules.needs_splits:
-        check_complete(((image.split, rules.classes[image.label]) for image in source.images), where, rules)
+    if not rules.fixed:
+        labels = list(source.classes)
+        check_complete(((image.split, labels[image.label]) for image in source.images), where)
     return source
 
 
@@ -121,15 +132,44 @@ def _open_folder(where: str, path: Path, folder: str, rules: Rules, *, at_top: b
             raise SourceError(f"{where}: is neither a folder nor a .zip nor a .csv; give one of them")
         found = find_images(contents.list_tidy(), contents.path, rules, at_top=at_top)
         if rules.refuses_unreadable:
-            contents.check(found)
-        images = [
-            LabelledImage(escape_name(name), rules.classes.index(label), split, (), partial(contents.read, name))
-            for name, (split, label) in found.items()
-        ]
-        ignored = len(contents.problems) - len(images)
-        return LabelledSource(
-            rules.name, kind, images, ignored=ignored, remarks=contents.list_remarks(found), _files=stack.pop_all()
+            contents.check(entry.path for entry in found)
+        return _build(
+            kind,
+            found,
+            [partial(contents.read, entry.path) for entry in found],
+            where,
+            rules,
+            ignored=len(contents.problems) - len(found),
+            remarks=contents.list_remarks(entry.path for entry in found),
+            _files=stack.pop_all(),
         )
+
+
+def _build(
+    kind: str, found: Sequence[Entry], readers: Sequence[Callable[[], bytes]], where: str, rules: Rules, **about: Any
+) -> LabelledSource:
+    """Turn what a layout has found into a source: decide classes, labels and splits."""
+    if rules.fixed:
+        names = {entry.label: rules.find_class(entry.label) for entry in found}
+        order, splits = list(rules.classes or ()), {entry.split: entry.split for entry in found}
+    else:
+        names = map_classes(Counter(entry.label for entry in found), rules.classes, where)
+        order, splits = list(dict.fromkeys(names.values())), map_splits({entry.split for entry in found}, where)
+    labels = {name: order.index(label) for name, label in names.items()}
+    images = [
+        LabelledImage(
+            escape_name(entry.path),
+            escape_name(entry.member),
+            labels[entry.label],
+            splits[entry.split],
+            entry.group,
+            entry.attributes,
+            read,
+        )
+        for entry, read in zip(found, readers, strict=True)
+    ]
+    classes = {label: [name for name in names if names[name] == label] for label in order}
+    return LabelledSource(rules.name, kind, images, classes, **about)
 
 
 def _read_table(where: str, path: Path, rules: Rules) -> LabelledSource:
@@ -148,14 +188,14 @@ def _read_table(where: str, path: Path, rules: Rules) -> LabelledSource:
     columns = [column for column in header if column not in _REQUIRED]
     left_out = tuple(column for column in columns if len({row[column] for _, row in rows}) > MOST_VALUES)
     attributes = tuple(column for column in columns if column not in left_out)
-    images, lines = [], dict[str, int]()
+    found, lines = list[Entry](), dict[str, int]()
     for line, row in rows:
         if None in row or None in row.values():
             raise SourceError(f"{where}: line {line} has more or fewer cells than the header; correct that line")
         name, label = row["path"], row["label"]
-        if label not in rules.classes:
+        if rules.fixed and not rules.find_class(label):
             raise SourceError(
-                f"{where}: line {line} has the label {label!r}; the labels are {' and '.join(rules.classes)}"
+                f"{where}: line {line} has the label {label!r}; the labels are {' and '.join(rules.classes or ())}"
             )
         if not name or "\0" in name:
             raise SourceError(f"{where}: line {line} has the path {name!r}; give that of an image, relative to the CSV")
@@ -163,12 +203,11 @@ def _read_table(where: str, path: Path, rules: Rules) -> LabelledSource:
             raise SourceError(f"{where}: line {line} lists {name}, as line {lines[name]} does; list each image once")
         lines[name] = line
         values = tuple(row[column].strip() or "(empty)" for column in attributes)
-        images.append(
-            LabelledImage(name, rules.classes.index(label), "", values, partial(_read_listed, path.parent, name))
-        )
-    if not images:
+        found.append(Entry(name, name, label, attributes=values))
+    if not found:
         raise SourceError(f"{where}: holds no row below its header; list at least an image of each class")
-    return LabelledSource(rules.name, "csv", images, attributes, left_out)
+    readers = [partial(_read_listed, path.parent, entry.path) for entry in found]
+    return _build("csv", found, readers, where, rules, attributes=attributes, left_out=left_out)
 
 
 def _read_listed(folder: Path, name: str) -> bytes:

@@ -17,7 +17,7 @@ class Record:
 
     Attributes:
         member: name in the raw archive.
-        split: as the source gives it: ``train``, ``val``, ``test``, or an empty text.
+        split: of the source: ``train``, ``val`` or ``test``.
         label: name of its class.
         sha256: of the file.
         phash: perceptual hash; empty, like ``mode``, if the image was not decoded.

@@ -21,7 +21,7 @@ class RawRow:
     Attributes:
         member: name in the archive.
         label: name of its class.
-        split: ``train``, ``val`` or ``test``; an empty text if the source has no splits.
+        split: ``train``, ``val`` or ``test``; ``train`` if the source has no splits.
         group: the person; an empty text if the source does not say.
         attributes: values, in the order of the table's attributes.
     """

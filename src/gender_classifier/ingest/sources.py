@@ -9,10 +9,11 @@ from pathlib import Path
 from gender_classifier.common.files import hash_file
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import write_archive
-from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import list_first
 from gender_classifier.data.labelled_files import LabelledImage, open_source
+from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.data.names import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
+from gender_classifier.data.naming import ClassNames, read_classes
 from gender_classifier.data.raw_table import RawRow, write_raw_table
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.params import IngestParams
@@ -22,15 +23,6 @@ KAGGLE_HANDLE = "cashutosh/gender-classification-dataset"
 
 _SPLITS = dict(zip(RAW_SPLITS, ("train", "test"), strict=True))
 
-_RULES = Rules(
-    name="source",
-    classes=CLASSES,
-    needs_splits=True,
-    refuses_strays=False,
-    refuses_unreadable=True,  # metrics of a set that silently lacks images mislead
-    if_missing="choose sample, kaggle, or a path that exists",
-)
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -39,6 +31,7 @@ class Snapshot:
     Attributes:
         source: as in ``params.yaml``.
         kind: ``sample``, ``kaggle``, ``folder`` or ``zip``.
+        classes: in label order, to the names in the source that mean them.
         num_images: of the archive.
         counts: images of each class in each split, by ``split/class``.
         ignored: number of files outside the layout.
@@ -49,6 +42,7 @@ class Snapshot:
 
     source: str
     kind: str
+    classes: ClassNames
     num_images: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     ignored: int = 0
@@ -77,16 +71,32 @@ def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_d
         total = params.sample_train + params.sample_val
         drawn = draw_sample(params.sample_seed, num_train=params.sample_train, num_val=params.sample_val)
         images = ((_describe_drawn(member), data) for member, data in drawn)
-        return _store(Snapshot(SAMPLE, SAMPLE, note=SAMPLE_NOTE), images, total, archive_path, table_path)
+        classes = {label: [label] for label in CLASSES}
+        return _store(Snapshot(SAMPLE, SAMPLE, classes, note=SAMPLE_NOTE), images, total, archive_path, table_path)
     is_kaggle = params.source == "kaggle"
     given = _fetch_kaggle(params.kaggle_version) if is_kaggle else os.path.expanduser(params.source)  # noqa: PTH111
     path = os.path.join(base_dir, given)  # noqa: PTH118  keeps the `/.` that names the data set at the top
     if os.path.realpath(path) == os.path.realpath(archive_path):
         raise SourceError(f"source: {path}: is the pipeline's own archive, which ingest replaces; give another")
-    with open_source(path, _RULES) as source:
+    rules = Rules(
+        name="source",
+        classes=read_classes(params.classes),
+        fixed=False,
+        refuses_strays=False,
+        refuses_unreadable=True,  # metrics of a set that silently lacks images mislead
+        if_missing="choose sample, kaggle, or a path that exists",
+    )
+    with open_source(path, rules) as source:
         kind = "kaggle" if is_kaggle else source.kind
-        snapshot = Snapshot(params.source, kind, ignored=source.ignored, remarks=source.remarks)
-        rows = sorted(((_describe(image), image) for image in source.images), key=lambda pair: pair[0].member)
+        snapshot = Snapshot(params.source, kind, source.classes, ignored=source.ignored, remarks=source.remarks)
+        labels = list(source.classes)
+        rows = sorted(
+            (
+                (RawRow(image.member, labels[image.label], image.split, image.group, image.attributes), image)
+                for image in source.images
+            ),
+            key=lambda pair: pair[0].member,
+        )
         images = ((row, _read(path, image)) for row, image in rows)
         return _store(snapshot, images, len(rows), archive_path, table_path)
 
@@ -94,11 +104,6 @@ def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_d
 def _describe_drawn(member: str) -> RawRow:
     folder, label, _ = member.split("/")
     return RawRow(member, label, _SPLITS[folder])
-
-
-def _describe(image: LabelledImage) -> RawRow:
-    label = CLASSES[image.label]
-    return RawRow(f"{image.split}/{label}/{image.name.rpartition('/')[2]}", label, _SPLITS[image.split])
 
 
 def _read(path: str, image: LabelledImage) -> bytes:

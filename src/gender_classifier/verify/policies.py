@@ -30,8 +30,8 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     _number_groups(judged, near)
     if policy.conflicting_labels == "drop":
         _apply(judged, exact, "conflicting_label", _find_conflicts)
-    dropped_split = {"drop_train": "train", "drop_test": "test"}.get(policy.leakage)
-    _apply(judged, near, "leakage", partial(_find_leaks, split=dropped_split))
+    if kept := _KEPT_FIRST.get(policy.leakage):
+        _apply(judged, near, "leakage", partial(_find_leaks, kept=kept))
     if policy.exact_duplicates == "drop":
         _apply(judged, exact, "exact_duplicate", _find_copies)
     if policy.near_duplicates == "drop":
@@ -67,6 +67,8 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
             f"{policy.max_rejected:.2%}: {listed}; correct the data, or raise verify.max_rejected"
         )
 
+
+_KEPT_FIRST = {"drop_train": ("test", "val", "train"), "drop_test": ("train", "val", "test")}
 
 KEPT_AS = {
     "wrong_mode": "converted to RGB",
@@ -109,9 +111,10 @@ def _find_conflicts(group: list[Record]) -> list[Record]:
     return group if len({record.label for record in group}) > 1 else []
 
 
-def _find_leaks(group: list[Record], split: str | None) -> list[Record]:
-    leaks = len({record.split for record in group}) > 1
-    return [record for record in group if leaks and record.split == split]
+def _find_leaks(group: list[Record], kept: Sequence[str]) -> list[Record]:
+    """Return the images of all splits but the one that comes first in ``kept``."""
+    first = min((record.split for record in group), key=kept.index, default="")
+    return [record for record in group if record.split != first]
 
 
 def _find_copies(group: list[Record]) -> list[Record]:

@@ -33,7 +33,7 @@ def main(layout: Layout, params: Params) -> None:
     source, digest = printable(snapshot.source), short_digest(snapshot.sha256)
     print(f"ingest: {snapshot.num_images:,} images from {source}, SHA-256 {digest}…")
     classes = describe_classes(snapshot.classes, snapshot.counts)
-    for line in (f"classes {classes}", snapshot.note, *snapshot.remarks):
+    for line in (f"{snapshot.layout or 'drawn'}; classes {classes}", snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
     point_to("ingest", run.place, "data/raw.json", "data/raw.csv")

@@ -1,6 +1,8 @@
 """Sources become one archive, or one line that says what is wrong with them."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -13,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_folders import refuse_folder
 
 from gender_classifier.data.archive import Archive
@@ -409,3 +413,137 @@ def test_a_mapping_decides_on_the_classes_and_their_order(
         "child = child | kids (8), adult = man | woman (8)",
         "adult = man | woman (8), child = child | kids (8)",
     )
+
+
+ROWS = [
+    ("img/a.jpg", "Male", "train", "p1", "old"), ("img/b.jpg", "female", "train", "p2", "=1"),
+    ("x/b.jpg", "M", "train", "", ""), ("c.jpg", "woman", "train", "p2", "a;b"), ("x/d.jpg", "man", "test", "p9", "60+"),
+    ("x/e.jpg", "F", "test", "", "old"),
+]  # fmt: skip
+MEANT = {"Male": "male", "M": "male", "man": "male", "female": "female", "woman": "female", "F": "female"}
+
+
+def table(delimiter: str = ",", header: str = "path,label,split,group,age", bom: bytes = b"") -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows([header.split(","), *ROWS])
+    return bom + text.getvalue().encode()
+
+
+def check_rows(base: Path, members: dict[str, bytes], files: dict[str, bytes]) -> None:
+    expected = {path: (MEANT[label], split, group, (age,)) for path, label, split, group, age in ROWS}
+    assert {row.member: (row.label, row.split, row.group, row.attributes) for row in read_rows(base)} == expected
+    assert members == files
+
+
+@pytest.mark.parametrize("kind", ["alone", "folder", "zip", "in a zip"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_decides_on_labels_splits_groups_and_attributes(tmp_path: Path, kind: str, delimiter: str) -> None:
+    files = {path: path.encode() for path, *_ in ROWS}
+    data = table(delimiter, bom=b"\xef\xbb\xbf" if delimiter == ";" else b"")
+    name = "labels.tsv" if delimiter == "\t" else "labels.csv"
+    around = files | {name: data, "x/other.jpg": b"", "notes.csv": b"a,b\n1,2\n"}
+    if kind in ("alone", "folder"):
+        source = fill(tmp_path / "set", around) / (name if kind == "alone" else "")
+    else:
+        source = pack(tmp_path / "set.zip", around) / (name if kind == "in a zip" else "")
+    snapshot, members = take(source, tmp_path)
+    check_rows(tmp_path, members, files)
+    assert snapshot.layout == f"table {name}"
+    assert snapshot.classes == {"female": ["F", "female", "woman"], "male": ["M", "Male", "man"]}
+    if kind != "alone":
+        assert snapshot.remarks == ("images that the table does not list, left out (1): x/other.jpg",)
+        assert snapshot.ignored == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("File_Name,Gender,split,group,age", {}),
+        ("image_id,sex,split,group,age", {}),
+        ("url,what,fold,who,age", {"path": "url", "label": "what", "split": "fold", "group": "who"}),
+        ("file,class,split,who,age", {"group": "who"}),
+    ],
+)
+def test_headers_are_usual_ones_or_given(tmp_path: Path, header: str, columns: dict[str, str]) -> None:
+    files = {path: path.encode() for path, *_ in ROWS}
+    source, out = fill(tmp_path / "set", files | {"t.csv": table(header=header)}), tmp_path / "out" / "raw.zip"
+    ingest(replace(PARAMS, source=str(source), columns=columns), out, out.with_suffix(".csv"), base_dir=tmp_path)
+    with Archive(out) as archive:
+        check_rows(tmp_path, {name: archive.read(name) for name in archive.members}, files)
+
+
+def test_files_are_found_by_the_end_of_their_path_where_one_alone_has_it(tmp_path: Path) -> None:
+    files = {f"deep/{label}/{n}.jpg": f"{label}{n}".encode() for label in "ab" for n in "12"}
+    rows = b"path,label\na/1.jpg,x\n./deep/a/2.jpg,y\nb\\1.jpg,y\n%s,x\n"
+    source = fill(tmp_path / "set", files | {"meta/t.csv": rows % b"b/2.jpg"})
+    take(source, tmp_path)
+    assert {row.member: row.label for row in read_rows(tmp_path)} == {
+        "deep/a/1.jpg": "x", "deep/a/2.jpg": "y", "deep/b/1.jpg": "y", "deep/b/2.jpg": "x"}  # fmt: skip
+    fill(source, {"meta/t.csv": rows % b"2.jpg"})
+    with pytest.raises(
+        SourceError, match=r"t.csv: 1 of its images cannot be read: line 5: 2.jpg \(ends 2 paths, such as"
+    ):
+        take(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1.jpg,x\n2.jpg,\n", "line 3 has no label; give one, or remove the line"),
+        ("1.jpg,x\n./1.jpg,y\n", "line 3 lists 1.jpg, as line 2 does"),
+        ("1.jpg,x\n9.jpg,y\n", "1 of its images cannot be read: line 3: 9.jpg ("),
+        ("1.jpg,x\n../secret.jpg,y\n", "line 3: ../secret.jpg (not below the folder)"),
+        ("1.jpg,x\nx/../../secret.jpg,y\n", "line 3: x/../../secret.jpg (not below the folder)"),
+        ("1.jpg,x\n/etc/passwd,y\n", "line 3: /etc/passwd (not below the folder)"),
+        ("1.jpg,x\nlink.jpg,y\n", "link.jpg (a link that leads out of the folder)"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_bad_rows_are_refused_by_line(tmp_path: Path, rows: str, message: str, *, alone: bool) -> None:
+    fill(tmp_path, {"secret.jpg": b"secret"})
+    source = fill(tmp_path / "set", {"1.jpg": b"1", "2.jpg": b"2", "t.csv": f"path,label\n{rows}".encode()})
+    (source / "link.jpg").symlink_to("../secret.jpg")
+    with pytest.raises(SourceError) as caught:
+        take(source / "t.csv" if alone else source, tmp_path)
+    assert message.removeprefix("link.jpg ") in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        (
+            "file,image,label",
+            {},
+            "its columns file and image may each be the path; choose one: -S 'ingest.columns={path: ",
+        ),
+        ("path,gender,class", {}, "its columns gender and class may each be the label"),
+        ("path,label,member", {}, "has a column 'member' of another meaning than in data/raw.csv; rename it"),
+        ("path,label,who", {"group": "person"}, "has no column 'person', which ingest.columns gives for the group; it"),
+        ("path,what,who", {"label": "nothing"}, "holds no table of labels, a .csv or .tsv with columns of paths and"),
+    ],
+)
+def test_unclear_headers_are_refused(tmp_path: Path, header: str, columns: dict[str, str], message: str) -> None:
+    rows = "".join(f"{n}.jpg,{'xy'[n % 2]},{n}\n" for n in range(4))
+    source = fill(tmp_path / "set", {f"{n}.jpg": b"" for n in range(4)} | {"t.csv": f"{header}\n{rows}".encode()})
+    out = tmp_path / "out" / "raw.zip"
+    with pytest.raises(SourceError, match=re.escape(message)):
+        ingest(replace(PARAMS, source=str(source), columns=columns), out, out.with_suffix(".csv"), base_dir=tmp_path)
+
+
+def test_of_two_tables_one_is_chosen_by_its_path(tmp_path: Path) -> None:
+    data = table()
+    source = fill(tmp_path / "set", {path: b"" for path, *_ in ROWS} | {"a.csv": data, "b.csv": data})
+    with pytest.raises(SourceError, match=r"holds 2 tables of labels; give the path of one: .*/a.csv, .*/b.csv"):
+        take(source, tmp_path)
+    assert take(source / "b.csv", tmp_path)[0].layout == "table b.csv"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(len(ROWS))))
+def test_the_order_of_the_rows_does_not_matter(tmp_path_factory: pytest.TempPathFactory, order: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("order")
+    lines = table().decode().splitlines(keepends=True)
+    data = "".join([lines[0], *(lines[1 + place] for place in order)]).encode()
+    _, members = take(fill(folder / "set", {path: path.encode() for path, *_ in ROWS} | {"t.csv": data}), folder)
+    check_rows(folder, members, {path: path.encode() for path, *_ in ROWS})

@@ -259,7 +259,7 @@ def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
     correct, num_classes = report.preds == labels, report.probs.shape[1]
     table = [_measure("all", "", labels, correct, num_classes)]
     for place, attribute in enumerate(labelled.attributes):
-        values = np.array([labelled.images[row].attributes[place] for row in scored.rows])
+        values = np.array([labelled.images[row].attributes[place] or "(empty)" for row in scored.rows])
         for value in sorted(set(values.tolist())):
             inside = values == value
             table.append(_measure(attribute, value, labels[inside], correct[inside], num_classes))

@@ -2,11 +2,12 @@
 
 import json
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
 from gender_classifier.common.schema import TOP_LEVEL, Count, Positive, Text, section
+from gender_classifier.data.layouts.tables import COLUMNS
 from gender_classifier.data.naming import AUTO
 
 
@@ -30,6 +31,17 @@ def _pack_classes(value: Any) -> str:
     return json.dumps(texts, ensure_ascii=False)
 
 
+def _check_columns(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not set(value) <= set(COLUMNS):
+        raise ValueError(f"write {{}}, or headers by their role: {', '.join(COLUMNS)}")
+    if odd := [name for name in value.values() if not isinstance(name, str) or not name.strip()]:
+        raise ValueError(f"it holds {type(odd[0]).__name__} {odd[0]!r}, not a header; put headers in quotes")
+    if len(set(value.values())) < len(value):
+        raise ValueError("it names a header twice; a column has one role")
+    return dict(value)
+
+
+Columns = Annotated[dict[str, str], PlainValidator(_check_columns)]
 Classes = Annotated[str, PlainValidator(_pack_classes)]
 
 
@@ -39,6 +51,8 @@ class IngestParams:
 
     source: Annotated[Text, TOP_LEVEL]
     classes: Classes
+    format: Literal["auto", "folders", "table"]
+    columns: Columns
     sample_seed: Count
     sample_train: Positive
     sample_val: Positive

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class Snapshot:
         source: as in ``params.yaml``.
         kind: ``sample``, ``kaggle``, ``folder`` or ``zip``.
         classes: in label order, to the names in the source that mean them.
+        layout: in which the images were found, such as ``class folders``.
         num_images: of the archive.
         counts: images of each class in each split, by ``split/class``.
         ignored: number of files outside the layout.
@@ -43,6 +44,7 @@ class Snapshot:
     source: str
     kind: str
     classes: ClassNames
+    layout: str = ""
     num_images: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     ignored: int = 0
@@ -82,13 +84,17 @@ def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_d
         name="source",
         classes=read_classes(params.classes),
         fixed=False,
+        format=params.format,
+        columns=params.columns,
         refuses_strays=False,
         refuses_unreadable=True,  # metrics of a set that silently lacks images mislead
         if_missing="choose sample, kaggle, or a path that exists",
     )
     with open_source(path, rules) as source:
         kind = "kaggle" if is_kaggle else source.kind
-        snapshot = Snapshot(params.source, kind, source.classes, ignored=source.ignored, remarks=source.remarks)
+        snapshot = Snapshot(
+            params.source, kind, source.classes, source.layout, ignored=source.ignored, remarks=source.remarks
+        )
         labels = list(source.classes)
         rows = sorted(
             (
@@ -98,7 +104,7 @@ def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_d
             key=lambda pair: pair[0].member,
         )
         images = ((row, _read(path, image)) for row, image in rows)
-        return _store(snapshot, images, len(rows), archive_path, table_path)
+        return _store(snapshot, images, len(rows), archive_path, table_path, source.attributes)
 
 
 def _describe_drawn(member: str) -> RawRow:
@@ -132,7 +138,12 @@ def _fetch_kaggle(version: int) -> str:
 
 
 def _store(
-    snapshot: Snapshot, images: Iterable[tuple[RawRow, bytes]], total: int, archive_path: Path, table_path: Path
+    snapshot: Snapshot,
+    images: Iterable[tuple[RawRow, bytes]],
+    total: int,
+    archive_path: Path,
+    table_path: Path,
+    attributes: Sequence[str] = (),
 ) -> Snapshot:
     """Write the archive and the table; return ``snapshot`` with its counts and digest."""
     rows: list[RawRow] = []
@@ -143,7 +154,7 @@ def _store(
             yield row.member, data
 
     num_images = write_archive(archive_path, named())
-    write_raw_table(table_path, (), rows)
+    write_raw_table(table_path, attributes, rows)
     counts = Counter(f"{row.split}/{row.label}" for row in rows)
     digest = hash_file(archive_path)
     return replace(snapshot, num_images=num_images, counts=dict(sorted(counts.items())), sha256=digest)

@@ -1,13 +1,13 @@
 """The layout of labelled images in folders: class folders, in split folders or without."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
-from gender_classifier.data.file_names import escape_name, find_collision, has_image_suffix, list_first, may_be_image
+from gender_classifier.data.file_names import has_image_suffix, list_first, may_be_image
 from gender_classifier.data.layouts.entry import Entry
 from gender_classifier.data.naming import SPLIT_NAMES, USUAL_CLASSES, ClassNames, fold_usual
 from gender_classifier.errors import SourceError
@@ -25,6 +25,9 @@ class Rules:
             split.
         refuses_strays: an image outside the class folders is an error. Otherwise it is ignored.
         refuses_unreadable: an image that cannot be read is an error on opening. Otherwise on reading.
+        format: ``auto``, or the only layout to read.
+        columns: headers of a table by role; the others are usual
+            (:data:`~gender_classifier.data.layouts.tables.COLUMNS`).
         if_missing: advice for a path that does not exist.
     """
 
@@ -33,6 +36,8 @@ class Rules:
     fixed: bool
     refuses_strays: bool
     refuses_unreadable: bool
+    format: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
     if_missing: str = "check the path in params.yaml"
 
     @cached_property
@@ -81,11 +86,7 @@ def find_images(names: Sequence[str], path: Path, rules: Rules, *, at_top: bool 
     if len(chosen) > 1:
         choices = list_first(f"{path}/{holder or '.'}" for holder in sorted(chosen))
         raise SourceError(f"{where}: holds {len(chosen)} data sets; give the path of one: {choices}")
-    found = list(_place_all(names, chosen.pop(), where, rules, with_splits=with_splits))
-    if collision := find_collision(entry.path for entry in found):
-        both = list_first(collision).replace(", ", " and ")
-        raise SourceError(f"{where}: {both} would both become {escape_name(collision[0])}; rename one of them")
-    return found
+    return list(_place_all(names, chosen.pop(), where, rules, with_splits=with_splits))
 
 
 def check_complete(present: Iterable[tuple[str, str]], where: str) -> None:

@@ -1,5 +1,6 @@
 """One image as a layout finds it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,3 +23,20 @@ class Entry:
     split: str = ""
     group: str = ""
     attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layout finds in a source.
+
+    Attributes:
+        layout: its name, for people.
+        entries: the images.
+        attributes: names of the columns that describe them.
+        tables: paths of the files that the labels come from.
+    """
+
+    layout: str
+    entries: Sequence[Entry]
+    attributes: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()

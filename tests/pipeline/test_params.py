@@ -121,7 +121,10 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, text: str)
         ({"ingest__columns": {"person": "x"}}, "write {}, or headers by their role: path, label, split, group"),
         ({"ingest__columns": {"path": 1}}, "it holds int 1, not a header; put headers in quotes"),
         ({"ingest__columns": {"path": "x", "label": "x"}}, "it names a header twice; a column has one role"),
-        ({"ingest__format": "csv"}, "`ingest.format` is str 'csv'; choose one of auto, folders, table"),
+        (
+            {"ingest__format": "csv"},
+            "`ingest.format` is str 'csv'; choose one of auto, folders, table, celeba, fairface",
+        ),
         ({"preprocess__test_fraction": 0.6}, "`preprocess.test_fraction` is float 0.6, out of range"),
         ({"preprocess__image_size": 32}, "`preprocess.image_size` is int 32, out of range; it must be at least 63"),
     ],

@@ -13,6 +13,7 @@ from gender_classifier.data.archive import Archive, split_archive_path
 from gender_classifier.data.contents import Contents, list_archive, list_folder
 from gender_classifier.data.file_names import OTHER_ARCHIVES, escape_name, find_collision, find_suffix, list_first
 from gender_classifier.data.folders import read_file
+from gender_classifier.data.layouts import celeba, fairface, utkface
 from gender_classifier.data.layouts.class_folders import Rules, check_complete, find_images
 from gender_classifier.data.layouts.entry import Found
 from gender_classifier.data.layouts.files import Files, ListedFiles, NamedFiles
@@ -159,8 +160,15 @@ def _open_folder(where: str, path: Path, folder: str, rules: Rules, *, at_top: b
 def _find(contents: Contents, rules: Rules, table: str, *, at_top: bool) -> Found:
     """Find the images of a folder or zip in the first layout that fits."""
     names = contents.list_tidy()
-    tables = [table] if table else _list_tables(contents, rules) if rules.format in ("auto", "table") else []
     where = f"{rules.name}: {contents.path}"
+    published = "" if table or rules.columns else _choose_published(names, rules, where)
+    if published == "celeba":
+        return celeba.find(names, contents.read, where, refuses_missing=rules.refuses_unreadable)
+    if published == "fairface":
+        return fairface.find(names, contents.read, where, refuses_missing=rules.refuses_unreadable)
+    if published == "utkface":
+        return utkface.find(names, where)
+    tables = [table] if table else _list_tables(contents, rules) if rules.format in ("auto", "table") else []
     if len(tables) > 1:
         raise SourceError(
             f"{where}: holds {len(tables)} tables of labels; give the path of one: "
@@ -173,6 +181,20 @@ def _find(contents: Contents, rules: Rules, table: str, *, at_top: bool) -> Foun
     if rules.format == "table" or (rules.columns and rules.format == "auto"):
         raise SourceError(f"{where}: holds no table of labels, a .csv or .tsv with columns of paths and labels; add it")
     return Found("class folders", find_images(names, contents.path, rules, at_top=at_top))
+
+
+_PUBLISHED = {"celeba": celeba.fits, "fairface": fairface.fits, "utkface": utkface.fits}
+
+
+def _choose_published(names: Sequence[str], rules: Rules, where: str) -> str:
+    """Return the published form that a source has or must have; an empty text for none."""
+    if rules.format == "auto":
+        return next((form for form, fits in _PUBLISHED.items() if fits(names)), "")
+    if rules.format not in _PUBLISHED:
+        return ""
+    if not _PUBLISHED[rules.format](names):
+        raise SourceError(f"{where}: is not laid out as {rules.format} is published; check ingest.format")
+    return rules.format
 
 
 def _list_tables(contents: Contents, rules: Rules) -> list[str]:

@@ -51,7 +51,7 @@ class IngestParams:
 
     source: Annotated[Text, TOP_LEVEL]
     classes: Classes
-    format: Literal["auto", "folders", "table"]
+    format: Literal["auto", "folders", "table", "celeba", "fairface", "utkface"]
     columns: Columns
     sample_seed: Count
     sample_train: Positive

@@ -4,7 +4,8 @@
     dvc exp run -S source=kaggle                       the real data set, 270 MB over the network
     dvc repro --force --single-item ingest             the same source, read again
 
-Reads `source` and `ingest`; writes data/raw.zip, data/raw.json and metrics/ingest.json.
+Reads `source` and `ingest`; writes data/raw.zip, data/raw.csv (label, split, group and attributes of each image),
+data/raw.json and metrics/ingest.json.
 """
 
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.common.terminal import printable
-from gender_classifier.ingest.report import describe_snapshot
+from gender_classifier.ingest.report import describe_classes, describe_snapshot
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.publish import publish
@@ -24,16 +25,18 @@ from gender_classifier.track.run import track
 def main(layout: Layout, params: Params) -> None:
     """Write the archive and a description of its source."""
     with track("ingest", layout.root, params=asdict(params.ingest), data=True) as run:
-        snapshot = ingest(params.ingest, layout.raw_archive_path, base_dir=find_main_root(layout.root))
+        archive_path, table_path = layout.raw_archive_path, layout.raw_table_path
+        snapshot = ingest(params.ingest, archive_path, table_path, base_dir=find_main_root(layout.root))
         publish(layout.root, describe_snapshot(snapshot), run)
         run.log_metrics({"num_raw": snapshot.num_images})
         run.set_tags({"raw.digest": short_digest(snapshot.sha256)})
     source, digest = printable(snapshot.source), short_digest(snapshot.sha256)
     print(f"ingest: {snapshot.num_images:,} images from {source}, SHA-256 {digest}…")
-    for line in (snapshot.note, *snapshot.remarks):
+    classes = describe_classes(snapshot.classes, snapshot.counts)
+    for line in (f"{snapshot.layout or 'drawn'}; classes {classes}", snapshot.note, *snapshot.remarks):
         if line:
             print(printable(f"ingest: {line}"))
-    point_to("ingest", run.place, "data/raw.json")
+    point_to("ingest", run.place, "data/raw.json", "data/raw.csv")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Stage `preprocess`: resize images, pack them into arrays, split Training/ into train and val; Validation/ is test.
+"""Stage `preprocess`: resize images, pack them into arrays, and split them into train, val and test.
 
     dvc repro preprocess                               seconds; 24,000 images take 9 s on 2 cores
 
-Reads data/raw.zip, the manifest, `preprocess` and `verify.max_pixels`; writes data/processed/ (uint8 images, labels
-and an index per split, statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/.
-Images are written as they are decoded, so memory does not grow with their number.
+Reads data/raw.zip, data/raw.csv, the manifest, `preprocess`, `ingest.classes` (their order) and `verify.max_pixels`;
+writes data/processed/ (uint8 images, labels and an index per split, a table of all images, statistics and histograms
+of train), metrics/preprocess.json and metrics/figures/preprocess/. Images are written as they are decoded, so memory
+does not grow with their number.
 """
 
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import read_manifest
+from gender_classifier.data.naming import order_classes
+from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.preprocess.packing import pack_all, write_splits
@@ -23,7 +26,9 @@ from gender_classifier.preprocess.splits import split_records
 def main(layout: Layout, params: Params) -> None:
     """Write the arrays of the three splits and the statistics that training needs."""
     settings = params.preprocess
-    splits = split_records(read_manifest(layout.manifest_path), settings)
+    records = read_manifest(layout.manifest_path)
+    splits = split_records(records, settings)
+    classes = order_classes((record.label for record in records), params.ingest.classes)
     with (
         Archive(layout.raw_archive_path) as archive,
         pack_all(archive, splits, settings.image_size, params.verify.max_pixels) as packed,
@@ -33,10 +38,13 @@ def main(layout: Layout, params: Params) -> None:
         from gender_classifier.preprocess.report import describe_splits
         from gender_classifier.track.run import track
 
-        with track("preprocess", layout.root, params=asdict(settings), data=True) as run:
+        with (
+            track("preprocess", layout.root, params=asdict(settings), data=True) as run,
+            open_raw_table(layout.raw_table_path) as table,
+        ):
             digest = hash_file(layout.manifest_path)
-            statistics = write_splits(layout, splits, packed, settings.image_size, digest)
-            publish(layout.root, describe_splits(splits, statistics), run)
+            statistics = write_splits(layout, splits, packed, settings.image_size, classes, digest)
+            publish(layout.root, describe_splits(splits, statistics, classes, table), run)
             run.log_artifact(layout.dataset_path)
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})
             run.set_tags({"data.digest": short_digest(digest)})

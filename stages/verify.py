@@ -3,9 +3,9 @@
     dvc repro verify                                   seconds; 24,000 images take 10 s on 2 cores
     dvc exp run -S verify.near_duplicates=drop         another policy
 
-Reads data/raw.zip and `verify`; writes data/verified/manifest.csv (one row per image), data/verified/report.json,
-metrics/verify.json, metrics/figures/verify/ and metrics/sheets/verify/. The stage fails, after writing report and
-figures, if the data set lacks a class or more images than `verify.max_rejected` are rejected.
+Reads data/raw.zip, data/raw.csv and `verify`; writes data/verified/manifest.csv (one row per image),
+data/verified/report.json, metrics/verify.json, metrics/figures/verify/ and metrics/sheets/verify/. The stage fails,
+after writing report and figures, if a class is missing or more images than `verify.max_rejected` are rejected.
 """
 
 from dataclasses import asdict
@@ -24,7 +24,10 @@ from gender_classifier.verify.policies import check_fitness, judge
 def main(layout: Layout, params: Params) -> None:
     """Inspect the images, apply the policies, and write the manifest if the data set is usable."""
     policy = params.verify
-    with Archive(layout.raw_archive_path) as archive, inspect_all(archive, policy.max_pixels) as inspected:
+    with (
+        Archive(layout.raw_archive_path) as archive,
+        inspect_all(archive, layout.raw_table_path, policy.max_pixels) as inspected,
+    ):
         # Importing MLflow and Matplotlib takes 2 s, during which the workers decode.
         from gender_classifier.pipeline.publish import publish
         from gender_classifier.track.run import track

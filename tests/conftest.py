@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; OpenMP looks once, when PyTorch is imported
@@ -19,10 +20,12 @@ from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
 
+from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import CLASSES
 from gender_classifier.evaluate.export import export_onnx
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
+from gender_classifier.verify.inspection import inspect
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,6 +115,13 @@ def draw_pixels(seed: int, width: int = 80, height: int = 100) -> np.ndarray:
 def picture(seed: int, width: int = 80, height: int = 100) -> bytes:
     """Return a JPEG of :func:`draw_pixels`."""
     return encode(draw_pixels(seed, width, height), quality=90)
+
+
+def inspect_labelled(member: str, data: bytes, max_pixels: int = 10**6) -> Record:
+    """Inspect an image named as in the drawn sample, ``Training/female/1.jpg``."""
+    folder, label, _ = member.split("/", 2)
+    split = {"Training": "train", "Validation": "test"}[folder]
+    return replace(inspect(member, data, max_pixels=max_pixels), split=split, label=label)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import inspect_labelled
 
 from gender_classifier.data.images import decode
 from gender_classifier.data.manifest import Record
 from gender_classifier.errors import ParamsError
 from gender_classifier.ingest.sample import MIN_TRAIN, MIN_VAL, draw_sample
 from gender_classifier.pipeline.params import load_params
-from gender_classifier.verify.inspection import inspect
 from gender_classifier.verify.policies import check_fitness, judge
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_kaggle_set() -> None:
 
 def look(num_train: int, num_val: int, seed: int = 0) -> list[Record]:
     drawn = draw_sample(seed, num_train=num_train, num_val=num_val)
-    return judge([inspect(name, data, max_pixels=10**6) for name, data in drawn], POLICY)
+    return judge([inspect_labelled(name, data) for name, data in drawn], POLICY)
 
 
 def count_rejects(records: list[Record]) -> Counter[str]:
@@ -116,9 +116,7 @@ def test_too_few_images_for_the_faults_are_refused(num_train: int, num_val: int)
 
 
 def test_the_smallest_sample_is_whole() -> None:
-    records = judge(
-        [inspect(n, d, max_pixels=10**6) for n, d in draw_sample(3, num_train=MIN_TRAIN, num_val=MIN_VAL)], POLICY
-    )
+    records = judge([inspect_labelled(n, d) for n, d in draw_sample(3, num_train=MIN_TRAIN, num_val=MIN_VAL)], POLICY)
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     assert len(usable) == 4
     assert min(usable.values()) >= 3

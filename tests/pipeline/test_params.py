@@ -113,6 +113,19 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, text: str)
         ({"evaluate__extra": {1: "x"}}, "`evaluate.extra` has the name int 1"),
         ({"evaluate__extra": {"foreign": None}}, "`evaluate.extra.foreign` is empty; it must be text"),
         ({"evaluate__extra": {"foreign": {"path": "x"}}}, "`evaluate.extra.foreign` is dict {'path': 'x'}; it must be"),
+        ({"ingest__classes": "female"}, "`ingest.classes` is str 'female'; write auto, or a mapping such as {child:"),
+        ({"ingest__classes": {"a": ["x"]}}, "`ingest.classes` is dict {'a': ['x']}; it must have at least two classes"),
+        ({"ingest__classes": {"a": "x", "b": ["x"]}}, "it must have at least two classes, each with names, and each"),
+        ({"ingest__classes": {"a": "x", "b": []}}, "it must have at least two classes, each with names"),
+        ({"ingest__classes": {"a": "x", False: "no"}}, "; it holds bool False, not a name; put names in quotes"),
+        ({"ingest__columns": {"person": "x"}}, "write {}, or headers by their role: path, label, split, group"),
+        ({"ingest__columns": {"path": 1}}, "it holds int 1, not a header; put headers in quotes"),
+        ({"ingest__columns": {"path": "x", "label": "x"}}, "it names a header twice; a column has one role"),
+        (
+            {"ingest__format": "csv"},
+            "`ingest.format` is str 'csv'; choose one of auto, folders, table, celeba, fairface",
+        ),
+        ({"preprocess__test_fraction": 0.6}, "`preprocess.test_fraction` is float 0.6, out of range"),
         ({"preprocess__image_size": 32}, "`preprocess.image_size` is int 32, out of range; it must be at least 63"),
     ],
 )
@@ -152,3 +165,14 @@ def test_any_value_is_taken_or_refused_in_one_line(
     except ParamsError as error:
         assert key in str(error)
         assert "\n" not in str(error)
+
+
+def test_a_mapping_of_classes_is_one_text(tmp_path: Path) -> None:
+    """Names of classes may hold characters that no key in MLflow may."""
+    for override, expected in (
+        ("ingest.classes={old: [60+, 'a: b'], young: 0}", '{"old": ["60+", "a: b"], "young": ["0"]}'),
+        ("ingest.classes=auto", "auto"),
+    ):
+        path = write(tmp_path)
+        apply_overrides(path, [override])
+        assert flatten_params(load_params(path))["ingest.classes"] == expected

@@ -92,7 +92,8 @@ def test_params_are_the_ones_the_stage_reads(stage: str) -> None:
     """What a script passes on; ``track`` alone sees all of them, and mirrors them to MLflow."""
     top_level = {"train": {"epochs", "batch_size", "lr", "weight_decay", "seed"}}
     script = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
-    parts = {"verify": {f"verify.{name}" for name in attributes(script, "params.verify")}, "ingest": {"source"}}
+    ingest = {"source" if name == "source" else f"ingest.{name}" for name in attributes(script, "params.ingest")}
+    parts = {"verify": {f"verify.{name}" for name in attributes(script, "params.verify")}, "ingest": ingest}
     sections = attributes(script, "params")
     expected = set()
     for section in sections:

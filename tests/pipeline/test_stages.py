@@ -99,6 +99,9 @@ def test_metrics_in_git_are_small(whole: Path) -> None:
 
 
 def test_arrays_follow_the_index_back_to_the_source(whole: Path) -> None:
+    with (whole / "data/processed/images.csv").open() as table:
+        images_table = {row["path"]: row for row in csv.DictReader(table)}
+    assert len(images_table) == json.loads((whole / "metrics/verify.json").read_text())["num_ok"]
     with Archive(whole / "data/raw.zip") as archive:
         for split in ("train", "val", "test"):
             images = np.load(whole / f"data/processed/{split}_images.npy")
@@ -108,6 +111,8 @@ def test_arrays_follow_the_index_back_to_the_source(whole: Path) -> None:
                     number = int(row["row"])
                     assert row["member"].split("/")[1] == row["label"] == ("female", "male")[labels[number]]
                     assert row["member"].startswith("Validation" if split == "test" else "Training")
+                    listed = images_table[row["member"]]
+                    assert (listed["split"], listed["label"], listed["sha256"]) == (split, row["label"], row["sha256"])
                     expected = to_array(archive.read(row["member"]), 64, max_pixels=10**6)
                     np.testing.assert_array_equal(images[number], expected)
 

@@ -1,15 +1,20 @@
 """The one place that decides which images validate."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gender_classifier.data.manifest import Record
 from gender_classifier.errors import DataError
-from gender_classifier.preprocess.splits import assign_val
+from gender_classifier.pipeline.params import load_params
+from gender_classifier.preprocess.splits import choose, split_records
 
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").preprocess
 ROWS = st.lists(
     st.tuples(st.integers(0, 10**6), st.sampled_from(["female", "male"]), st.sampled_from(["", "", "", "1", "2", "3"])),
     min_size=1,
@@ -19,7 +24,7 @@ ROWS = st.lists(
 
 def split(rows: list[tuple[str, str, str]], fraction: float = 0.1, seed: int = 0) -> dict[str, bool]:
     members, labels, groups = zip(*rows, strict=True)
-    chosen = assign_val(members, labels, groups, val_fraction=fraction, seed=seed)
+    chosen = choose(members, labels, groups, fraction=fraction, seed=str(seed), name="val")
     return dict(zip(members, chosen.tolist(), strict=True))
 
 
@@ -62,7 +67,7 @@ def test_another_seed_chooses_others_and_new_images_change_little() -> None:
 
 def test_too_few_images_are_refused_by_class() -> None:
     rows = [*plain(5), ("Training/other/1.jpg", "other", "")]
-    with pytest.raises(DataError, match="Training/other: 1 usable images in 1 groups are too few"):
+    with pytest.raises(DataError, match="train/other: 1 usable images in 1 groups are too few"):
         split(rows)
 
 
@@ -71,4 +76,42 @@ def test_a_group_under_two_labels_goes_one_way() -> None:
     for seed in range(20):
         chosen = split(rows, 0.3, seed)
         assert chosen["a"] == chosen["b"]
-    assert isinstance(assign_val(["a", "b"], ["x", "x"], ["", ""], val_fraction=0.5, seed=0), np.ndarray)
+    assert isinstance(choose(["a", "b"], ["x", "x"], ["", ""], fraction=0.5, seed="0", name="val"), np.ndarray)
+
+
+def records(**counts: int) -> list[Record]:
+    return [
+        Record(f"{split}/{label}/{n}.jpg", split, label, "")
+        for split, count in counts.items()
+        for label in ("a", "b", "c")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"train": 100}, {"train": 72, "val": 8, "test": 20}),
+        ({"train": 100, "test": 30}, {"train": 90, "val": 10, "test": 30}),
+        ({"train": 100, "val": 7, "test": 30}, {"train": 100, "val": 7, "test": 30}),
+    ],
+)
+def test_a_split_that_is_missing_is_made_of_the_training_images(
+    counts: dict[str, int], expected: dict[str, int]
+) -> None:
+    given_records = records(**counts)
+    found = split_records(given_records, PARAMS)
+    assert list(found) == ["train", "val", "test"]
+    for name, chosen in found.items():
+        assert Counter(record.label for record in chosen) == dict.fromkeys("abc", expected[name])
+        if name in counts and name != "train":
+            assert chosen == [record for record in given_records if record.split == name]
+    assert sorted(record.member for chosen in found.values() for record in chosen) == sorted(
+        record.member for record in given_records
+    )
+
+
+def test_the_same_images_validate_whatever_the_share_of_the_test_set() -> None:
+    given_records = records(train=50, test=10)
+    first, second = (split_records(given_records, replace(PARAMS, test_fraction=share)) for share in (0.1, 0.5))
+    assert first == second

@@ -8,19 +8,20 @@ from random import Random
 
 import numpy as np
 import pytest
-from conftest import draw_pixels, encode, picture
+from conftest import draw_pixels, encode, inspect_labelled, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gender_classifier.data.archive import Archive
+from gender_classifier.data.archive import Archive, write_archive
 from gender_classifier.data.file_names import escape_name
 from gender_classifier.data.manifest import Record, read_manifest, write_manifest
+from gender_classifier.data.raw_table import RawRow, write_raw_table
 from gender_classifier.errors import DataError
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.verify.duplicates import find_near_pairs
-from gender_classifier.verify.inspection import inspect
+from gender_classifier.verify.inspection import inspect, inspect_all
 from gender_classifier.verify.params import VerifyParams
 from gender_classifier.verify.policies import check_fitness, judge
 from gender_classifier.verify.report import pair_twins, summarize
@@ -33,7 +34,7 @@ def resaved(seed: int) -> bytes:
 
 
 def look(members: dict[str, bytes], policy: VerifyParams = POLICY) -> dict[str, Record]:
-    records = [inspect(name, data, max_pixels=policy.max_pixels) for name, data in members.items()]
+    records = [inspect_labelled(name, data, policy.max_pixels) for name, data in members.items()]
     return {record.member: record for record in judge(records, policy)}
 
 
@@ -46,8 +47,7 @@ F, M, VF = "Training/female/", "Training/male/", "Validation/female/"
 
 def test_facts_of_one_image() -> None:
     record = inspect(f"{F}1.jpg", picture(1, 80, 100), max_pixels=10**6)
-    assert (record.split, record.label, record.width, record.height, record.mode) == (
-        "Training", "female", 80, 100, "RGB")  # fmt: skip
+    assert (record.split, record.label, record.width, record.height, record.mode) == ("", "", 80, 100, "RGB")
     assert len(record.sha256) == len(record.phash) == 64
 
 
@@ -160,7 +160,7 @@ def test_near_pairs_are_those_of_the_definition() -> None:
 
 
 def full(count: int = 3) -> list[Record]:
-    folders = [(split, label) for split in ("Training", "Validation") for label in ("female", "male")]
+    folders = [(split, label) for split in ("train", "test") for label in ("female", "male")]
     return [
         Record(f"{split}/{label}/{n}.jpg", split, label, "0" * 64, width=80, height=100, mode="RGB")
         for split, label in folders
@@ -173,8 +173,8 @@ def test_a_whole_data_set_is_fit() -> None:
 
 
 def test_a_missing_class_is_named() -> None:
-    records = [record for record in full() if not record.member.startswith("Validation/male")]
-    with pytest.raises(DataError, match="Validation/male: is missing or empty"):
+    records = [record for record in full() if not record.member.startswith("test/male")]
+    with pytest.raises(DataError, match="test/male: is missing or empty"):
         check_fitness(records, POLICY)
 
 
@@ -182,7 +182,7 @@ def test_a_class_without_a_usable_image_is_named() -> None:
     records = [
         replace(record, status="rejected", reason="empty") if record.label == "male" else record for record in full()
     ]
-    with pytest.raises(DataError, match="Training/male: none of its 3 images is usable"):
+    with pytest.raises(DataError, match="train/male: none of its 3 images is usable"):
         check_fitness(records, POLICY)
 
 
@@ -207,7 +207,7 @@ def test_the_summary_counts_what_was_done() -> None:
     )
     assert (found["num_images"], found["num_ok"], found["num_rejected"]) == (4, 2, 2)
     assert found["findings"] == {"empty": {"rejected": 1}, "exact_duplicate": {"rejected": 1}}
-    assert found["counts"]["Training"]["male"] == {"ok": 1, "rejected": 1}
+    assert found["counts"]["train"]["male"] == {"ok": 1, "rejected": 1}
     assert found["width_px"] == {"min": 40, "median": 80, "max": 80}
 
 
@@ -262,7 +262,7 @@ def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from('\r\n",$ ;\t\\'), max_size=8), max_size=4))
 def test_any_name_survives_the_manifest(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
-    records = [Record(f"{F}{name}", "Training", "female", "0" * 64, reason=name) for name in names]
+    records = [Record(name, "train", name, "0" * 64, reason=name, group=name) for name in names]
     path = tmp_path_factory.mktemp("m") / "m.csv"
     write_manifest(path, records)
     assert read_manifest(path) == records
@@ -276,9 +276,36 @@ def test_any_name_of_a_folder_reaches_the_manifest_and_leads_back_to_its_image(t
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).write_bytes(data)
     params = load_params(Path(__file__).parents[2] / "params.yaml").ingest
-    ingest(replace(params, source=str(tmp_path / "set")), tmp_path / "raw.zip", base_dir=tmp_path)
+    ingest(replace(params, source=str(tmp_path / "set")), tmp_path / "raw.zip", tmp_path / "raw.csv", base_dir=tmp_path)
     with Archive(tmp_path / "raw.zip") as archive:
         found = look({name: archive.read(name) for name in archive.members})
         write_manifest(tmp_path / "m.csv", found.values())
         read = {record.member: archive.read(record.member) for record in read_manifest(tmp_path / "m.csv")}
     assert read == {escape_name(name): data for name, data in images.items()}
+
+
+def test_labels_come_from_the_table_and_never_from_a_path(tmp_path: Path) -> None:
+    members = ["Training/female/1.jpg", "b.jpg"]
+    write_archive(tmp_path / "raw.zip", [(name, picture(number)) for number, name in enumerate(members)])
+    rows = [RawRow(members[0], "male", "test", "p1"), RawRow(members[1], "60+", "train")]
+    write_raw_table(tmp_path / "raw.csv", (), rows)
+    with (
+        Archive(tmp_path / "raw.zip") as archive,
+        inspect_all(archive, tmp_path / "raw.csv", 10**6) as inspected,
+    ):
+        found = list(inspected)
+    assert [(record.member, record.label, record.split, record.group) for record in found] == [
+        (row.member, row.label, row.split, row.group) for row in rows
+    ]
+    assert all(record.width == 80 for record in found)
+
+
+def test_a_table_of_another_archive_is_refused(tmp_path: Path) -> None:
+    write_archive(tmp_path / "raw.zip", [("a.jpg", picture(1)), ("b.jpg", picture(2))])
+    write_raw_table(tmp_path / "raw.csv", (), [RawRow("a.jpg", "x", "train")])
+    with (
+        Archive(tmp_path / "raw.zip") as archive,
+        pytest.raises(DataError, match=r"raw.csv: does not list the 2 images of .*raw.zip in order; run"),
+        inspect_all(archive, tmp_path / "raw.csv", 10**6),
+    ):
+        pass

@@ -32,6 +32,8 @@ class Layout:
 
     # ingest, verify
     raw_archive_path = OutputPath("data/raw.zip")
+    raw_table_path = OutputPath("data/raw.csv")
+    """Label, split, group and attributes of each image of the archive."""
     manifest_path = OutputPath("data/verified/manifest.csv")
 
     # preprocess

@@ -110,7 +110,8 @@ def _describe(error: ErrorDetails, kind: type[Any], top: Mapping[str, str]) -> s
         return f"unknown key `{key}`{_suggest(place[-1], list(get_type_hints(parent)), key[: -len(place[-1])])}"
     if error["type"] == "missing":
         return f"{'section' if len(place) == 1 else 'key'} `{key}` is missing; add it (see the version in Git)"
-    return f"`{key}` is {_show(error['input'])}{_explain(error, *_find_hint(kind, place))}"
+    why = f"; {error['ctx']['error']}" if error["type"] == "value_error" else _explain(error, *_find_hint(kind, place))
+    return f"`{key}` is {_show(error['input'])}{why}"
 
 
 def _explain(error: ErrorDetails, hint: Any, annotations: tuple[Any, ...]) -> str:

@@ -42,8 +42,13 @@ class Contents:
         """Return the files, sorted, but for clutter and for what neither can be read nor has the name of an image."""
         return [name for name in sorted(self.problems) if not is_clutter(name) and not self._is_bystander(name)]
 
-    def list_remarks(self, images: Iterable[str]) -> tuple[str, ...]:
-        """Return a line for each kind of file that a user should know of; ``images`` are those taken."""
+    def list_remarks(self, images: Iterable[str], others: str) -> tuple[str, ...]:
+        """Return a line for each kind of file that a user should know of.
+
+        Args:
+            images: those taken.
+            others: what the other images are, to follow the word.
+        """
         taken, tidy = set(images), self.list_tidy()
         formats = [name for name in tidy if name in taken and find_suffix(name) in OTHER_FORMATS]
         named = ", ".join(sorted({OTHER_FORMATS[find_suffix(name)] for name in formats}))
@@ -54,7 +59,7 @@ class Contents:
             left_out = [name for name in left_out if os.path.realpath(self.path / name) not in real]
         kinds = {
             f"images named as of a format that is not decoded ({named}), to be converted": formats,
-            "images outside the class folders, left out": left_out,
+            f"images {others}, left out": left_out,
             "not readable, left out": [f"{name} ({self.problems[name].partition(';')[0]})" for name in unreadable],
             "links to a folder around them, not followed": self.loops,
         }

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.files import read_json, replacing, write_csv, write_json
+from gender_classifier.common.files import read_json, replacing, write_json
+from gender_classifier.common.spreadsheet import restore_cell, write_table
 from gender_classifier.errors import DataError
 
 INDEX_COLUMNS = ("row", "member", "label", "sha256")
@@ -93,7 +94,7 @@ def write_labels(path: Path, labels: Sequence[int]) -> None:
 
 def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     """Write (member, label, sha256) of each row of the arrays, with row numbers from 0."""
-    write_csv(path, INDEX_COLUMNS, ([row, *columns] for row, columns in enumerate(rows)))
+    write_table(path, INDEX_COLUMNS, ([row, *columns] for row, columns in enumerate(rows)))
 
 
 def read_index(path: Path) -> list[str]:
@@ -113,7 +114,7 @@ def read_digests(path: Path) -> list[str]:
 def _read_column(path: Path, column: str) -> list[str]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [row[column] for row in csv.DictReader(file)]
+            return [restore_cell(row[column]) for row in csv.DictReader(file)]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
     except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:

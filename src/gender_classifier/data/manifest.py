@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from gender_classifier.common.files import write_csv
+from gender_classifier.common.spreadsheet import restore_cell, write_table
 from gender_classifier.errors import DataError
 
 
@@ -17,8 +17,8 @@ class Record:
 
     Attributes:
         member: name in the raw archive.
-        split: raw folder, ``Training`` or ``Validation``.
-        label: class folder.
+        split: of the source: ``train``, ``val`` or ``test``.
+        label: name of its class.
         sha256: of the file.
         phash: perceptual hash; empty, like ``mode``, if the image was not decoded.
         width: px; 0, like ``height``, if the image was not decoded.
@@ -27,6 +27,7 @@ class Record:
         status: ``ok`` or ``rejected``.
         reason: why it was rejected, or a finding about an image that is kept.
         duplicate_group: number shared by exact and near duplicates; empty for other images.
+        group: the person, as the source names them; empty if it does not.
     """
 
     member: str
@@ -40,11 +41,12 @@ class Record:
     status: str = "ok"
     reason: str = ""
     duplicate_group: str = ""
+    group: str = ""
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> None:
-    """Write one row per record, with the fields of :class:`Record` as columns."""
-    write_csv(path, MANIFEST_COLUMNS, map(attrgetter(*MANIFEST_COLUMNS), records))
+    """Write one row per record, with the fields of :class:`Record` as columns; cells are escaped for spreadsheets."""
+    write_table(path, MANIFEST_COLUMNS, map(attrgetter(*MANIFEST_COLUMNS), records))
 
 
 def read_manifest(path: Path) -> list[Record]:
@@ -69,7 +71,7 @@ MANIFEST_COLUMNS = tuple(field.name for field in fields(Record))
 
 
 def _parse_row(path: Path, line: int, row: list[str]) -> Record:
-    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, row, strict=False))
+    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, map(restore_cell, row), strict=False))
     try:
         if len(row) != len(MANIFEST_COLUMNS) or values["status"] not in ("ok", "rejected"):
             raise ValueError

@@ -4,7 +4,7 @@ CLASSES = ("female", "male")
 """Class names in label order: label 0 is ``female``, label 1 is ``male`` (the positive class)."""
 
 RAW_SPLITS = ("Training", "Validation")
-"""Split folders of the source. ``Training`` becomes train and val, ``Validation`` is the test set."""
+"""Split folders of the Kaggle set and the drawn sample. ``Training`` is ``train``, ``Validation`` is ``test``."""
 
 SPLITS = ("train", "val", "test")
 

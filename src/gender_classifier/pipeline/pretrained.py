@@ -31,7 +31,7 @@ from gender_classifier.evaluate.markdown import code_span, render_template
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
-from gender_classifier.evaluate.robustness import choose_images, mean_accuracy, measure_robustness
+from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.model_file import describe_network, pack_model
 from gender_classifier.pipeline.params import Params, load_params
@@ -93,13 +93,15 @@ def measure_shipped(path: Path, original: Path, inputs: Inputs, params: Params) 
     chosen = choose_images(test.labels, params.evaluate.robustness_images)
     rows = list(
         measure_robustness(
-            lambda pixels: compute_probs(path, pixels), np.asarray(test.images[chosen]), test.labels[chosen]
+            lambda pixels: compute_probs(path, pixels),
+            np.asarray(test.images[chosen]),
+            test.labels[chosen],
+            probs[chosen],
         )
         if len(chosen)
         else ()
     )
-    if rows:
-        report.metrics["robust_accuracy"] = mean_accuracy(rows)
+    report.metrics.update(summarize(rows))
     evaluation = Evaluation(report, val_probs.astype(np.float64), rows, suspects=[])
     agreement = float((probs.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return Shipped(evaluation, list_measured(evaluation, {}, classes), agreement)

@@ -24,7 +24,6 @@ from gender_classifier.data.dataset import (
 )
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import CLASSES
 from gender_classifier.data.parallel import map_members
 from gender_classifier.metrics.histograms import measure_pixels
 
@@ -46,7 +45,7 @@ def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> It
 
 
 def write_splits(
-    layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, digest: str
+    layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, classes: Sequence[str], digest: str
 ) -> dict[str, list[float]]:
     """Write the arrays, labels and index of each split, and the description of the data set.
 
@@ -55,6 +54,7 @@ def write_splits(
         splits: records of each split, in the order of ``packed``.
         packed: from :func:`pack_all`.
         size: S, px.
+        classes: names in label order.
         digest: SHA-256 of the manifest.
 
     Returns:
@@ -72,10 +72,10 @@ def write_splits(
 
     for name, records in splits.items():
         write_images(layout.images_path(name), learn(name, islice(packed, len(records))), len(records), size)
-        write_labels(layout.labels_path(name), [CLASSES.index(record.label) for record in records])
+        write_labels(layout.labels_path(name), [classes.index(record.label) for record in records])
         write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
-    write_info(layout.dataset_path, DatasetInfo(CLASSES, size, *measure_channels(sums), digest, split_digests))
+    write_info(layout.dataset_path, DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests))
     statistics["width"] = [record.width for record in splits["train"]]
     statistics["height"] = [record.height for record in splits["train"]]
     return dict(statistics)

@@ -1,4 +1,4 @@
-"""Assign the images of ``Training/`` to train and val; no other module does."""
+"""Assign images to train, val and test where the source does not; no other module does."""
 
 import hashlib
 from collections import defaultdict
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import RAW_SPLITS
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.preprocess.params import PreprocessParams
 
 
-def assign_val(
-    members: Sequence[str], labels: Sequence[str], groups: Sequence[str], *, val_fraction: float, seed: int
+def choose(
+    members: Sequence[str], labels: Sequence[str], groups: Sequence[str], *, fraction: float, seed: str, name: str
 ) -> NDArray[np.bool_]:
-    """Choose the validation images, stratified by label, without splitting duplicate groups.
+    """Choose the images of a split, stratified by label, without splitting groups.
 
     The choice depends on the hash of each name or group, so neither the order of the images nor a few new ones
     reshuffle it.
@@ -25,15 +25,16 @@ def assign_val(
     Args:
         members: unique names.
         labels: label of each member.
-        groups: duplicate group of each member, ``""`` for none.
-        val_fraction: share of each label's images, to within one group.
+        groups: group of each member, ``""`` for none.
+        fraction: share of each label's images, to within one group.
         seed: part of the hashes.
+        name: of the split, for messages.
 
     Returns:
-        bool (N,), True for validation.
+        bool (N,), True for the split.
 
     Raises:
-        DataError: a label has too few images for both splits.
+        DataError: a label has too few images for both sides.
     """
     units: dict[str, list[int]] = defaultdict(list)
     for row, (member, group) in enumerate(zip(members, groups, strict=True)):
@@ -44,39 +45,49 @@ def assign_val(
         by_label[labels[min(rows, key=lambda row: members[row])]].append(rows)
     chosen = np.zeros(len(members), dtype=np.bool_)
     for label, ranked in sorted(by_label.items()):
-        chosen[_take(label, ranked, val_fraction)] = True
+        chosen[_take(label, ranked, fraction, name)] = True
     return chosen
 
 
-def _take(label: str, ranked: Sequence[list[int]], val_fraction: float) -> list[int]:
+def _take(label: str, ranked: Sequence[list[int]], fraction: float, name: str) -> list[int]:
     total = sum(len(rows) for rows in ranked)
-    wanted = max(1, round(total * val_fraction))
+    wanted = max(1, round(total * fraction))
     taken: list[int] = []
-    for rows in ranked[:-1]:  # one unit stays in train
+    for rows in ranked[:-1]:  # one unit stays on the other side
         if len(taken) >= wanted:
             break
         taken += rows
     if not taken:
         raise DataError(
-            f"Training/{label}: {total} usable images in {len(ranked)} groups are too few to split into train and val; "
-            "add images, or set verify.near_duplicates to keep"
+            f"train/{label}: {total} usable images in {len(ranked)} groups are too few to split off {name}; add "
+            "images, or set verify.near_duplicates to keep"
         )
     return taken
 
 
 def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
-    """Return the records that are fit to use by split: train and val from ``Training``, test from ``Validation``."""
-    fit = [record for record in records if record.status == "ok"]
-    training = [record for record in fit if record.split == RAW_SPLITS[0]]
-    is_val = assign_val(
-        [record.member for record in training],
-        [record.label for record in training],
-        [record.duplicate_group for record in training],
-        val_fraction=params.val_fraction,
-        seed=params.split_seed,
-    )
-    return {
-        "train": list(compress(training, ~is_val)),
-        "val": list(compress(training, is_val)),
-        "test": [record for record in fit if record.split == RAW_SPLITS[1]],
+    """Return the records that are fit to use by split.
+
+    A split that the source has stays as it is. Otherwise ``test``, then ``val``, is chosen among the training images.
+    """
+    splits = {"train": [record for record in records if record.status == "ok" and record.split == "train"]}
+    # The seed of val is a plain number, as it was when val alone was chosen: the same images stay in it.
+    chosen = {
+        "test": (params.test_fraction, f"test {params.split_seed}"),
+        "val": (params.val_fraction, f"{params.split_seed}"),
     }
+    for name, (fraction, seed) in chosen.items():
+        splits[name] = [record for record in records if record.status == "ok" and record.split == name]
+        if any(record.split == name for record in records):
+            continue
+        pool = splits["train"]
+        is_chosen = choose(
+            [record.member for record in pool],
+            [record.label for record in pool],
+            [record.duplicate_group for record in pool],
+            fraction=fraction,
+            seed=seed,
+            name=name,
+        )
+        splits["train"], splits[name] = list(compress(pool, ~is_chosen)), list(compress(pool, is_chosen))
+    return {name: splits[name] for name in SPLITS}

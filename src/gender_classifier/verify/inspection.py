@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
@@ -12,13 +13,16 @@ from gender_classifier.data.file_names import find_other_format
 from gender_classifier.data.images import decode, perceptual_hash
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members
-from gender_classifier.errors import ImageError
+from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.errors import DataError, ImageError
 
 
 def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
-    """Decode one image completely; return its record, rejected with a reason if it cannot be decoded."""
-    split, label = member.split("/")[:2]
-    record = Record(member, split, label, hashlib.sha256(data).hexdigest())
+    """Decode one image completely; return its record, rejected with a reason if it cannot be decoded.
+
+    Split, label and group are left empty.
+    """
+    record = Record(member, "", "", hashlib.sha256(data).hexdigest())
     if find_other_format(member, data):
         return replace(record, status="rejected", reason="not_an_image")
     try:
@@ -29,9 +33,29 @@ def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
 
 
 @contextmanager
-def inspect_all(archive: Archive, max_pixels: int) -> Iterator[Iterator[Record]]:
-    """Inspect every image of an archive on all cores; the workers start immediately and end with the context."""
+def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator[Iterator[Record]]:
+    """Inspect every image of an archive on all cores; the workers start immediately and end with the context.
+
+    Args:
+        archive: the raw archive.
+        table_path: of the table that gives each image's label, split and group.
+        max_pixels: larger images are not decoded.
+
+    Raises:
+        DataError: the table does not list the members of the archive.
+    """
     members = archive.members
     look = partial(inspect, max_pixels=max_pixels)
     with map_members(archive, members, look, ahead=len(members)) as found:
-        yield iter(show_progress(found, total=len(members), name="verify"))
+        with open_raw_table(table_path) as table:
+            rows = [replace(row, attributes=()) for row in table.rows]
+        if [row.member for row in rows] != list(members):
+            raise DataError(
+                f"{table_path}: does not list the {len(members):,} images of {archive.path} in order; run "
+                "`dvc repro -f ingest`"
+            )
+        labelled = (
+            replace(record, label=row.label, split=row.split, group=row.group)
+            for record, row in zip(found, rows, strict=True)
+        )
+        yield iter(show_progress(labelled, total=len(members), name="verify"))

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import CLASSES, RAW_SPLITS
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.verify.duplicates import Groups, group_exact, merge_near
 from gender_classifier.verify.params import VerifyParams
@@ -29,8 +30,8 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     _number_groups(judged, near)
     if policy.conflicting_labels == "drop":
         _apply(judged, exact, "conflicting_label", _find_conflicts)
-    dropped_split = {"drop_train": RAW_SPLITS[0], "drop_test": RAW_SPLITS[1]}.get(policy.leakage)
-    _apply(judged, near, "leakage", partial(_find_leaks, split=dropped_split))
+    if kept := _KEPT_FIRST.get(policy.leakage):
+        _apply(judged, near, "leakage", partial(_find_leaks, kept=kept))
     if policy.exact_duplicates == "drop":
         _apply(judged, exact, "exact_duplicate", _find_copies)
     if policy.near_duplicates == "drop":
@@ -51,15 +52,12 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
     """
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     present = Counter((record.split, record.label) for record in records)
-    for split in RAW_SPLITS:
-        for label in CLASSES:
-            if not usable[split, label]:
-                held = present[split, label]
-                what = f"none of its {held} images is usable" if held else "is missing or empty"
-                raise DataError(
-                    f"{split}/{label}: {what}; the data set needs images in {' and '.join(RAW_SPLITS)}, each with "
-                    f"{' and '.join(CLASSES)}"
-                )
+    splits, labels = ({key[place] for key in present} for place in (0, 1))
+    for split, label in product(sorted(splits, key=SPLITS.index), sorted(labels)):
+        if not usable[split, label]:
+            held = present[split, label]
+            what = f"none of its {held} images is usable" if held else "is missing or empty"
+            raise DataError(f"{split}/{label}: {what}; each split needs images of {' and '.join(sorted(labels))}")
     reasons = Counter(record.reason for record in records if record.status == "rejected")
     rejected = sum(reasons.values())
     if rejected > policy.max_rejected * len(records):
@@ -69,6 +67,8 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
             f"{policy.max_rejected:.2%}: {listed}; correct the data, or raise verify.max_rejected"
         )
 
+
+_KEPT_FIRST = {"drop_train": ("test", "val", "train"), "drop_test": ("train", "val", "test")}
 
 KEPT_AS = {
     "wrong_mode": "converted to RGB",
@@ -111,9 +111,10 @@ def _find_conflicts(group: list[Record]) -> list[Record]:
     return group if len({record.label for record in group}) > 1 else []
 
 
-def _find_leaks(group: list[Record], split: str | None) -> list[Record]:
-    leaks = len({record.split for record in group}) > 1
-    return [record for record in group if leaks and record.split == split]
+def _find_leaks(group: list[Record], kept: Sequence[str]) -> list[Record]:
+    """Return the images of all splits but the one that comes first in ``kept``."""
+    first = min((record.split for record in group), key=kept.index, default="")
+    return [record for record in group if record.split != first]
 
 
 def _find_copies(group: list[Record]) -> list[Record]:

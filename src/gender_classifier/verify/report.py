@@ -13,7 +13,7 @@ from gender_classifier.common.figures import Figure, contact_sheet
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.names import CLASSES, RAW_SPLITS
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import ImageError
 from gender_classifier.verify.figures import class_balance, image_sizes
 from gender_classifier.verify.policies import KEPT_AS
@@ -74,8 +74,9 @@ def tell(records: Sequence[Record]) -> str:
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
     """Return the report: counts by split, label and verdict; findings with their consequence; sizes and modes."""
+    splits, labels = {record.split for record in records}, sorted({record.label for record in records})
     counts: dict[str, dict[str, dict[str, int]]] = {
-        split: {label: {"ok": 0, "rejected": 0} for label in CLASSES} for split in RAW_SPLITS
+        split: {label: {"ok": 0, "rejected": 0} for label in labels} for split in sorted(splits, key=SPLITS.index)
     }
     findings: dict[str, Counter[str]] = defaultdict(Counter)
     for record in records:

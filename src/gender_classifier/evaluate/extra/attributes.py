@@ -42,7 +42,7 @@ def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
 
 def list_values(scored: ScoredSet, place: int) -> NDArray[np.str_]:
     """Return the value of the attribute at ``place`` of each scored image, (N,)."""
-    return np.array([scored.labelled.images[row].attributes[place] for row in scored.rows])
+    return np.array([scored.labelled.images[row].attributes[place] or "(empty)" for row in scored.rows])
 
 
 def count_hits(scored: ScoredSet, groups: NDArray[np.int64]) -> NDArray[np.int64]:

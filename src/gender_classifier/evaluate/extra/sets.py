@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.data.class_folders import Rules
 from gender_classifier.data.file_names import describe_value, find_other_format, list_first
 from gender_classifier.data.images import to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSource, open_source
+from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
@@ -28,8 +28,9 @@ _BATCH = 256  # images in memory at a time
 def open_labelled_set(name: str, path: str, classes: Sequence[str]) -> LabelledSource:
     """Open the set ``evaluate.extra.<name>``, any labelled source: folder, zip or CSV.
 
-    Splits are optional. An image outside the class folders is refused, so that ``Male/`` is not overlooked. One that
-    cannot be read, such as a link to nothing, is counted with the reason when it is read.
+    Splits are optional. Folders and labels may have the usual names of the classes, such as ``Men`` for ``male``. An
+    image under any other name is refused, so that none is overlooked. One that cannot be read, such as a link to
+    nothing, is counted with the reason when it is read.
 
     Raises:
         SourceError: there is no such set, a folder in it cannot be listed, or it is laid out otherwise.
@@ -37,8 +38,8 @@ def open_labelled_set(name: str, path: str, classes: Sequence[str]) -> LabelledS
     """
     rules = Rules(
         name=f"evaluate.extra.{name}",
-        classes=classes,
-        needs_splits=False,
+        classes={label: (label,) for label in classes},
+        fixed=True,
         refuses_strays=True,
         refuses_unreadable=False,
         if_missing="check the path in params.yaml, or take the set out",

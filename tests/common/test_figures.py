@@ -86,6 +86,9 @@ def compared(categories: tuple[str, ...] = ("female", "male")) -> Figure:
     return compare_histograms(panels, "New images")
 
 
+SIX = ("60+", "boy", "girl", "man", "someone with a long name", "woman")
+OK = {"ok": 1234, "rejected": 5}
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "class_balance": lambda: class_balance(COUNTS),
     "image_sizes": lambda: image_sizes([60, 80, 80, 100], [80, 100, 101, 140]),
@@ -97,11 +100,18 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "robust": lambda: robustness(corrupted(200, *[200] * 8), 1.0, 200),
     "one epoch": lambda: curves(records(1), 1),
     "confusion": lambda: confusion_matrix(CONFUSION, ("female", "male"), "Test set", (0.9012, 0.9678)),
-    "roc": lambda: roc_curve(ROC, 0.9123, "male", (0.03, 0.91)),
+    "roc": lambda: roc_curve({"male": ROC}, 0.9123, (0.03, 0.91)),
     "reliability": lambda: reliability(reliability_points(BOTH, LABELS), 0.0321, 2),
     "sheet": lambda: contact_sheet([draw_pixels(1), None, draw_pixels(2, 300, 40)], ["a", "b\nempty", "c"], "Three"),
     "attributes": lambda: attribute_table(PEOPLE, ("female", "male"), "Further set new"),
     "histograms": compared,
+    "six class_balance": lambda: class_balance({split: dict.fromkeys(SIX, OK) for split in ("train", "test")}),
+    "six split_balance": lambda: split_balance({split: dict.fromkeys(SIX, 1234) for split in ("train", "val", "test")}),
+    "six confusion": lambda: confusion_matrix(
+        np.full((6, 6), 7) + 90 * np.eye(6, dtype=int), SIX, "Test set", (0.6, 0.8)
+    ),
+    "six roc": lambda: roc_curve(dict.fromkeys(SIX, ROC), 0.9123, (0.03, 0.91)),
+    "six attributes": lambda: attribute_table([{**row, "recalls": row["recalls"] * 3} for row in PEOPLE], SIX, "Set"),
     "empty sheet": lambda: contact_sheet([], [], "0 of 0 rejected images"),
 }
 
@@ -231,7 +241,7 @@ def test_no_rounded_share_is_none_or_all() -> None:
 
 @pytest.mark.parametrize(("operating", "side"), [((0.004, 0.995), 0.02), ((0.03, 0.91), 0.2), ((0.1, 0.99), 0.2)])
 def test_a_roc_curves_corner_holds_the_operating_point(operating: tuple[float, float], side: float) -> None:
-    whole, corner = roc_curve(ROC, 0.9, "male", operating).axes
+    whole, corner = roc_curve({"male": ROC}, 0.9, operating).axes
     assert (whole.get_xlim(), whole.get_ylim()) == ((0, 1), (0, 1))
     assert (corner.get_xlim(), corner.get_ylim()) == ((0, side), (1 - side, 1))
     for axes in (whole, corner):
@@ -239,13 +249,13 @@ def test_a_roc_curves_corner_holds_the_operating_point(operating: tuple[float, f
 
 
 def test_a_model_far_from_the_corner_has_the_whole_curve_alone() -> None:
-    (whole,) = roc_curve(ROC, 0.9, "male", (1.0, 1.0)).axes
+    (whole,) = roc_curve({"male": ROC}, 0.9, (1.0, 1.0)).axes
     assert (whole.get_title(), whole.get_xlim()) == ("Whole curve", (0, 1))
 
 
 def test_the_operating_point_is_that_of_the_predictions() -> None:
     assert operating_point(np.array([[96, 4], [10, 90]])) == (0.04, 0.9)
-    assert operating_point(np.array([[8, 1, 1], [0, 9, 1], [3, 1, 16]])) == (0.1, 0.8)
+    assert operating_point(np.array([[8, 1, 1], [0, 9, 1], [3, 1, 16]])) == (7 / 80, 33 / 40)
 
 
 def test_reliability_begins_at_the_lowest_probability_that_can_be_the_highest() -> None:
@@ -383,7 +393,7 @@ def test_any_name_is_drawn_as_text(odd: str, other: str, tmp_path: Path) -> None
         class_balance({"Training": counts}),
         split_balance({"train": dict.fromkeys(names, 3)}),
         confusion_matrix(CONFUSION, names, f"Further set {odd}", (0.9, 1)),
-        roc_curve(ROC, 0.9, odd, (0.0, 1.0)),
+        roc_curve({odd: ROC}, 0.9, (0.0, 1.0)),
         attribute_table([{**row, "value": other} for row in PEOPLE], names, odd),
         compared(names),
     ]

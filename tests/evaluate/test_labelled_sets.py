@@ -352,10 +352,11 @@ def test_few_unreadable_pictures_are_counted_and_many_refused(tmp_path: Path) ->
         score(path)
 
 
-def test_a_set_of_one_class_is_refused(tmp_path: Path) -> None:
-    path = write_files(tmp_path / "set", "female/a.jpg", "female/b.jpg")
-    with pytest.raises(DataError, match="evaluate.extra.new: none of the 2 images is male"):
-        score(path)
+def test_in_a_set_of_one_class_the_metrics_of_the_other_are_left_out(tmp_path: Path) -> None:
+    metrics = score(write_files(tmp_path / "set", "female/a.jpg", "female/b.jpg")).report.metrics
+    assert {"accuracy", "recall_female", "loss", "ece"} <= set(metrics)
+    assert metrics["balanced_accuracy"] == metrics["recall_female"] == metrics["accuracy"]
+    assert not {"recall_male", "precision_male", "roc_auc"} & set(metrics)
 
 
 def read(path: Path) -> tuple[str, int]:

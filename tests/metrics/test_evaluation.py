@@ -11,8 +11,15 @@ from gender_classifier.errors import DataError
 from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
 from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature, reliability_points, softmax
-from gender_classifier.metrics.curves import choose_threshold, roc_points, threshold_points
-from gender_classifier.metrics.scores import evaluate
+from gender_classifier.metrics.curves import (
+    choose_threshold,
+    list_roc_curves,
+    operating_point,
+    pick_positive,
+    roc_points,
+    threshold_points,
+)
+from gender_classifier.metrics.scores import as_key, evaluate
 
 CLASSES = ("female", "male")
 RNG = np.random.default_rng(0)
@@ -106,6 +113,36 @@ def test_broken_logits_and_missing_classes_are_refused() -> None:
         evaluate(broken, LABELS, classes=CLASSES)
     with pytest.raises(DataError, match="none of the 10 images is male"):
         evaluate(LOGITS[:10], np.zeros(10, int), classes=CLASSES)
+
+
+def test_metrics_of_absent_classes_are_left_out_of_means() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(60, 4)), np.repeat([0, 2, 3], 20)
+    metrics = evaluate(logits, labels, classes=["a", "b", "c", "d"], complete=False).metrics
+    present = [metrics[f"recall_{name}"] for name in "acd"]
+    assert metrics["balanced_accuracy"] == pytest.approx(np.mean(present))
+    assert not any(key.endswith("_b") for key in metrics)
+    areas = [sk.roc_auc_score(labels == label, softmax(logits)[:, label]) for label in (0, 2, 3)]
+    assert metrics["roc_auc"] == pytest.approx(np.mean(areas))
+
+
+def test_of_more_than_two_classes_each_has_a_curve_and_all_comparisons_count_alike() -> None:
+    probs, labels = softmax(np.random.default_rng(1).normal(size=(90, 3))), np.repeat([0, 1, 2], 30)
+    curves = list_roc_curves(probs, labels, ["x", "y", "z"])
+    assert list(curves) == ["x", "y", "z"]
+    assert curves["y"] == roc_points(probs[:, 1], (labels == 1).astype(np.int64))
+    scores, positives = pick_positive(probs, labels)
+    assert scores.shape == positives.shape == (270,)
+    assert positives.sum() == 90
+    confusion = sk.confusion_matrix(labels, probs.argmax(axis=1))
+    false_positive, true_positive = operating_point(confusion)
+    assert true_positive == pytest.approx(confusion.trace() / 90)
+    assert false_positive == pytest.approx((90 - confusion.trace()) / 180)
+
+
+@pytest.mark.parametrize(("name", "key"), [("60+", "60_"), ("a/../b", "a_.._b"), ("woman", "woman"), ("é", "_")])
+def test_class_names_become_legal_keys(name: str, key: str) -> None:
+    assert as_key(f"recall_{name}") == f"recall_{key}"
 
 
 def test_the_roc_is_thinned_and_keeps_its_area() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.common.colors import CLASS_COLORS as CLASS_COLORS
+from gender_classifier.common.colors import class_color as class_color
 from gender_classifier.common.files import replacing
 from gender_classifier.common.logs import quiet_loggers
 
@@ -144,7 +144,10 @@ def confusion_matrix(
         title: of the figure; the accuracy is appended.
         interval: 95 % interval of the accuracy.
     """
-    figure = Figure(figsize=(7.6, 4), layout="constrained")
+    # Above four classes the panels go below each other, where their cells stay readable.
+    stacked = len(classes) > 4
+    side = 1.6 + 0.62 * len(classes)
+    figure = Figure(figsize=(min(max(7.6, side), 8), 2 * side) if stacked else (7.6, 4), layout="constrained")
     total = max(int(confusion.sum()), 1)
     low, high = (f"{100 * bound:.1f}" for bound in interval)
     figure.suptitle(
@@ -153,7 +156,7 @@ def confusion_matrix(
         fontsize=11,
     )
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
     _draw_matrix(panels[0], shares, [[f"{count:,}" for count in row] for row in confusion], classes, "Counts")
     texts = [[format_share(share) for share in row] for row in shares]
     _draw_matrix(panels[1], shares, texts, classes, "Share of the actual class")
@@ -205,9 +208,11 @@ def _draw_matrix(
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13)
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13 if len(classes) < 4 else 9)
     names = shorten_names(classes)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(
+        range(len(names)), names, rotation=30 * (len(names) > 3), ha="right" if len(names) > 3 else "center"
+    )
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")

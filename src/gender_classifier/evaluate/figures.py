@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gender_classifier.common.figures import (
-    CLASS_COLORS,
     MARK_COLOR,
-    MAX_CLASS_NAME,
     OK_COLOR,
     SHADES,
     TRAIN_COLOR,
@@ -15,6 +13,7 @@ from gender_classifier.common.figures import (
     Figure,
     MaxNLocator,
     NullFormatter,
+    class_color,
     format_percent_tick,
     format_share,
     one_line,
@@ -96,14 +95,17 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
         title: of the figure.
     """
     figure, axes = start_figure(
-        f"{one_line(title)}, by attribute (95 % intervals)", width=7.2, height=1.5 + 0.42 * len(rows)
+        f"{one_line(title)}, by attribute (95 % intervals)",
+        width=7.2,
+        height=1.5 + max(0.42, 0.14 * (len(classes) + 1)) * len(rows),
     )
     spans = [("accuracy", [(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in rows])]
     for place, name in enumerate(shorten_names(classes)):
         spans.append((f"recall of {name}", [row["recalls"][place][1:] for row in rows]))
-    lowest = 1.0
-    for number, ((name, triples), color) in enumerate(zip(spans, (MARK_COLOR, *CLASS_COLORS), strict=False)):
-        shift = (number - (len(spans) - 1) / 2) * 0.22
+    colors = [MARK_COLOR, *map(class_color, range(len(classes)))]
+    lowest, step = 1.0, min(0.22, 0.8 / len(spans))
+    for number, ((name, triples), color) in enumerate(zip(spans, colors, strict=True)):
+        shift = (number - (len(spans) - 1) / 2) * step
         drawn = [
             (place + shift, value, value - low, high - value)
             for place, (value, low, high) in enumerate(triples)
@@ -124,7 +126,7 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.grid(axis="x", alpha=0.25)
     axes.xaxis.set_major_formatter(format_percent_tick)
     axes.set_xlabel("accuracy, recall")
-    figure.legend(loc="outside lower center", ncols=len(spans), frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=min(len(spans), 4), frameon=False, fontsize=9)
     return figure
 
 
@@ -171,26 +173,28 @@ def group_table(rows: Sequence[Mapping[str, Any]], title: str, gap: tuple[float,
 
 @own_style()
 def roc_curve(
-    points: Sequence[tuple[float, float, float]], area: float, positive: str, operating: tuple[float, float]
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], area: float, operating: tuple[float, float]
 ) -> Figure:
-    """Draw the ROC curve, and beside it the corner in which the model works.
+    """Draw ROC curves, and beside them the corner in which the model works.
 
     Args:
-        points: of ``metrics.curves.roc_points``.
-        area: under the curve.
-        positive: the class whose probability is the score.
+        curves: points of ``metrics.curves.roc_points`` by positive class: one of two classes, or all of more.
+        area: under the curve, or the mean of several.
         operating: false and true positive rate where the likeliest class is taken.
     """
-    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
-    figure.suptitle(f"ROC, positive class: {one_line(positive, MAX_CLASS_NAME)}, area {area:.4f}", fontsize=11)
+    names = shorten_names(curves)
+    what = f"positive class: {names[0]}, area" if len(names) == 1 else "each class against the rest, mean area"
+    figure = Figure(figsize=(7.6, 4.4 + 0.25 * (len(names) // 3)), layout="constrained")
+    figure.suptitle(f"ROC, {what} {area:.4f}", fontsize=11)
     miss = max(operating[0], 1 - operating[1])
     views = [("Whole curve", 1.0)]
     views += [("Upper left corner, enlarged", side) for side in _CORNERS if miss <= side / 2][:1]
     taken = f"likeliest class: {format_share(operating[1])} found, {format_share(operating[0])} false alarms"
-    false_positive, true_positive = [point[0] for point in points], [point[1] for point in points]
     for axes, (title, edge) in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
         axes.plot([0, 1], [0, 1], color=MARK_COLOR, linestyle=":", label="chance")
-        axes.plot(false_positive, true_positive, color=TRAIN_COLOR, label="model")
+        for label, (name, points) in enumerate(zip(names, curves.values(), strict=True)):
+            color, shown = (TRAIN_COLOR, "model") if len(names) == 1 else (class_color(label), name)
+            axes.plot([point[0] for point in points], [point[1] for point in points], color=color, label=shown)
         axes.plot(*operating, color=VAL_COLOR, marker="o", linestyle="none", label=taken, zorder=3)
         axes.set_title(title, fontsize=10)
         axes.set_xlim(0, edge)

@@ -17,8 +17,15 @@ from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
-from gender_classifier.metrics.curves import ThresholdRow, operating_point, pick_positive, roc_points, threshold_points
-from gender_classifier.metrics.scores import select_headlines
+from gender_classifier.metrics.curves import (
+    ThresholdRow,
+    list_roc_curves,
+    operating_point,
+    pick_positive,
+    roc_points,
+    threshold_points,
+)
+from gender_classifier.metrics.scores import as_key, select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
 
@@ -53,7 +60,9 @@ def describe_evaluation(
     yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured))
     figures = {
         "test_confusion": confusion_matrix(report.confusion, classes, "Test set", report.interval),
-        "roc": roc_curve(roc, report.metrics["roc_auc"], classes[-1], operating_point(report.confusion)),
+        "roc": roc_curve(
+            list_roc_curves(report.probs, labels, classes), report.metrics["roc_auc"], operating_point(report.confusion)
+        ),
         "reliability": reliability(bins, report.metrics["ece"], len(classes)),
     }
     if evaluation.robustness:
@@ -73,7 +82,7 @@ def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Map
     """Log the headlines as ``test/...`` and ``extra/NAME/...``, the names of groups, and the test set as an input."""
     reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
     for prefix, report in reports.items():
-        run.log_metrics({f"{prefix}/{key}": value for key, value in select_headlines(report.metrics).items()})
+        run.log_metrics({f"{prefix}/{as_key(key)}": value for key, value in select_headlines(report.metrics).items()})
     counts = {"test": len(evaluation.report.preds)}
     run.set_tags(tag_groups(scored))
     run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", counts)

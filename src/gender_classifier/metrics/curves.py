@@ -10,11 +10,14 @@ from gender_classifier.metrics.arrays import Floats, Ints
 
 
 def pick_positive(probs: Floats, labels: Ints) -> tuple[Floats, Ints]:
-    """Return the score of the positive class, float64 (N,), and 0 or 1 for each image, int64 (N,).
+    """Return binary scores, float64, and 0 or 1 for each of them, int64.
 
-    The last class is positive, all others are negative.
+    Of two classes, the last is positive: (N,). Of more, each class is compared with the rest and all comparisons count
+    alike (micro average): (N * C,).
     """
-    return probs[:, -1], (labels == probs.shape[1] - 1).astype(np.int64)
+    if probs.shape[1] == 2:
+        return probs[:, 1], (labels == 1).astype(np.int64)
+    return probs.ravel(), (labels[:, None] == np.arange(probs.shape[1])).astype(np.int64).ravel()
 
 
 def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[float, float, float]]:
@@ -28,15 +31,23 @@ def roc_points(scores: Floats, labels: Ints, *, most: int = 400) -> list[tuple[f
     return [(float(false_positive[i]), float(true_positive[i]), float(thresholds[i])) for i in kept]
 
 
+def list_roc_curves(probs: Floats, labels: Ints, classes: Sequence[str]) -> dict[str, list[tuple[float, float, float]]]:
+    """Return the points of :func:`roc_points` by positive class: the last of two, or each of more."""
+    positives = [1] if len(classes) == 2 else range(len(classes))
+    return {classes[label]: roc_points(probs[:, label], (labels == label).astype(np.int64)) for label in positives}
+
+
 def operating_point(confusion: Ints) -> tuple[float, float]:
     """Return false and true positive rate of the predictions counted in ``confusion``, as :func:`pick_positive`."""
-    others = confusion[:-1]
-    return float(others[:, -1].sum() / others.sum()), float(confusion[-1, -1] / confusion[-1].sum())
+    if len(confusion) == 2:
+        return float(confusion[0, 1] / confusion[0].sum()), float(confusion[1, 1] / confusion[1].sum())
+    total, hits = confusion.sum(), confusion.trace()
+    return float((total - hits) / (total * (len(confusion) - 1))), float(hits / total)
 
 
 @dataclass(frozen=True)
 class ThresholdRow:
-    """Scores when images from ``threshold`` on are predicted positive, the second of two classes."""
+    """Scores when scores from ``threshold`` on count as positive, as :func:`pick_positive`."""
 
     threshold: float
     accuracy: float

@@ -1,5 +1,6 @@
 """Accuracy, loss, per-class scores and confusion matrix of N predictions."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,14 @@ def select_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15) -> Report:
+def as_key(text: str) -> str:
+    """Return ``text`` as part of an MLflow metric key: class names are data, and may hold what MLflow refuses."""
+    return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
+
+
+def evaluate(
+    logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15, complete: bool = True
+) -> Report:
     """Measure predictions.
 
     ``accuracy`` has Wilson's 95 % interval, ``loss`` is the mean cross entropy in nats, ``roc_auc`` and
@@ -68,6 +76,8 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
         labels: int (N,), each in [0, C).
         classes: C names.
         num_bins: for ``ece``.
+        complete: require images of every class; otherwise metrics of absent classes are left out, and averages are over
+            those that are present.
 
     Raises:
         DataError: a logit is not finite, or a class has no image.
@@ -76,7 +86,7 @@ def evaluate(logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[st
         bad = int((~np.isfinite(logits).all(axis=1)).sum())
         raise DataError(f"{bad} of {len(logits)} images have logits that are not finite; train the model again")
     for label, name in enumerate(classes):
-        if label not in labels:
+        if complete and label not in labels:
             raise DataError(f"none of the {len(labels)} images is {name}; every class needs at least one")
     probs = softmax(logits)
     preds = probs.argmax(axis=1)
@@ -106,19 +116,23 @@ def balanced_interval(hits: Sequence[int], totals: Sequence[int]) -> tuple[float
 
 def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], num_bins: int) -> dict[str, float]:
     low, high = wilson_interval(int((preds == labels).sum()), len(labels))
-    scores = probs[:, -1] if len(classes) == 2 else probs
-    targets = labels if len(classes) == 2 else np.eye(len(classes))[labels]
+    counts = np.bincount(labels, minlength=len(classes))
+    present = [label for label, count in enumerate(counts) if count]
+    # One class against the rest needs images of both.
+    ranked = [1] if len(classes) == 2 else [label for label in present if counts[label] < len(labels)]
+    scores, targets = probs[:, ranked], labels[:, None] == ranked
     found: dict[str, float] = {
         "accuracy": sk.accuracy_score(labels, preds),
         "accuracy_low": low,
         "accuracy_high": high,
         "loss": sk.log_loss(labels, probs, labels=range(len(classes))),
-        "balanced_accuracy": sk.balanced_accuracy_score(labels, preds),
-        "roc_auc": sk.roc_auc_score(targets, scores),
-        "average_precision": sk.average_precision_score(targets, scores),
+        "balanced_accuracy": np.mean([(preds[labels == label] == label).mean() for label in present]),
         "ece": calibration_error(reliability_points(probs, labels, num_bins=num_bins), len(labels)),
     }
+    if len(present) > 1:
+        found["roc_auc"] = sk.roc_auc_score(targets, scores)
+        found["average_precision"] = sk.average_precision_score(targets, scores)
     per_class = sk.precision_recall_fscore_support(labels, preds, labels=range(len(classes)), zero_division=0)
     for name, values in zip(("precision", "recall", "f1"), per_class, strict=False):
-        found |= {f"{name}_{label}": value for label, value in zip(classes, values, strict=True)}
+        found |= {f"{name}_{classes[label]}": values[label] for label in present}
     return {name: float(value) for name, value in found.items()}

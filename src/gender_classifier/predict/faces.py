@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gender_classifier.common.colors import CLASS_COLORS
+from gender_classifier.common.colors import class_color
 from gender_classifier.common.files import write_bytes
 from gender_classifier.data.images import check_side, decode, to_rgb, to_square
 from gender_classifier.errors import ImageError, InputError, needs_extra
@@ -143,7 +143,7 @@ def draw_faces(image: Image.Image, boxes: Iterable[tuple[Box, str, int | None]])
     canvas = ImageDraw.Draw(drawn)
     thickness = max(2, round(max(image.size) / 400))
     for box, text, color in boxes:
-        ink = _GRAY if color is None else CLASS_COLORS[color % len(CLASS_COLORS)]
+        ink = _GRAY if color is None else class_color(color)
         canvas.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=ink, width=thickness)
         font = ImageFont.load_default(size=max(12, (box[2] - box[0]) // 8))
         left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)

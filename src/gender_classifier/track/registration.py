@@ -29,7 +29,7 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
-from gender_classifier.metrics.scores import select_headlines
+from gender_classifier.metrics.scores import as_key, select_headlines
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, COMPARED, REGISTERED_MODEL, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
@@ -55,6 +55,7 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
     """
     digests = inputs.info.split_sha256
     kept = {f"val/{key}": inputs.best[key] for key in ("kept_accuracy", "kept_loss")}
+    headlines = select_headlines(evaluation.report.metrics)
     with tempfile.TemporaryDirectory() as folder:
         card = Path(folder) / layout.card_path.name
         training = _describe_training(run.client.get_run(run.run_id).data.tags)
@@ -67,7 +68,7 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
             name=f"{inputs.spec.architecture}-{run.name}",
             image_size=inputs.spec.image_size,
             num_classes=len(inputs.spec.classes),
-            metrics=kept | {f"test/{key}": value for key, value in select_headlines(evaluation.report.metrics).items()},
+            metrics=kept | {f"test/{as_key(key)}": value for key, value in headlines.items()},
             tags={
                 "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),

@@ -88,8 +88,9 @@ def summarize(session: Session) -> Summary:
         "kept_accuracy": record.val_accuracy,
         "kept_loss": record.val_loss,
         "temperature": spec.temperature,
-        "decision_threshold": choose_threshold(threshold_points(*pick_positive(report.probs, labels))),
     }
+    if len(spec.classes) == 2:
+        metrics["decision_threshold"] = choose_threshold(threshold_points(*pick_positive(report.probs, labels)))
     line = (
         f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "
         f"with validation accuracy {record.val_accuracy:.4f}"

@@ -26,13 +26,25 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
     places = np.arange(len(names))
     axes.bar(places, ok, color=OK_COLOR, label="ok", width=0.6)
     axes.bar(places, rejected, bottom=ok, color=REJECTED_COLOR, label="rejected", width=0.6)
+    is_crowded = len(names) > 6
     for place, good, bad in zip(places, ok, rejected, strict=True):
         text = f"{good:,}" + (f"\n({bad:,} rejected)" if bad else "")
-        axes.annotate(text, (place, good + bad), (0, 3), textcoords="offset points", ha="center", fontsize=8)
-    axes.set_xticks(places, names)
+        axes.annotate(
+            text,
+            (place, good + bad),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            rotation=90 if is_crowded else 0,
+        )
+    if is_crowded:
+        axes.set_xticks(places, [name.replace("\n", "") for name in names], rotation=45, ha="right")
+    else:
+        axes.set_xticks(places, names)
     axes.set_ylabel("images")
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylim(0, max(np.add(ok, rejected), default=1) * 1.18 + 1)
+    axes.set_ylim(0, max(np.add(ok, rejected), default=1) * (1.4 if is_crowded else 1.18) + 1)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 

@@ -186,7 +186,7 @@ def score_set(
         on_images: called with the number of images done since the last call.
 
     Raises:
-        DataError: too many images are unreadable, or a class has no image to score.
+        DataError: too many images are unreadable, or no image can be scored.
     """
     reading, done = Reading(), 0
     rows, logits = [], []
@@ -199,7 +199,7 @@ def score_set(
     scored = np.concatenate(rows)
     labels = np.array([labelled.images[row].label for row in scored], dtype=np.int64)
     try:
-        report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins)
+        report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins, complete=False)
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
     return ScoredSet(labelled, reading, scored, labels, report)

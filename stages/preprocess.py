@@ -14,6 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.groups import name_groups
 from gender_classifier.data.manifest import read_manifest
 from gender_classifier.data.naming import order_classes
 from gender_classifier.data.raw_table import open_raw_table
@@ -28,6 +29,7 @@ def main(layout: Layout, params: Params) -> None:
     settings = params.preprocess
     records = read_manifest(layout.manifest_path)
     splits = split_records(records, settings)
+    groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
     classes = order_classes((record.label for record in records), params.ingest.classes)
     with (
         Archive(layout.raw_archive_path) as archive,
@@ -44,7 +46,7 @@ def main(layout: Layout, params: Params) -> None:
         ):
             digest = hash_file(layout.manifest_path)
             statistics = write_splits(layout, splits, packed, settings.image_size, classes, digest)
-            publish(layout.root, describe_splits(splits, statistics, classes, table), run)
+            publish(layout.root, describe_splits(splits, statistics, classes, table, groups), run)
             run.log_artifact(layout.dataset_path)
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})
             run.set_tags({"data.digest": short_digest(digest)})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.groups import name_groups
 from gender_classifier.data.labelled_files import open_source
 from gender_classifier.data.layouts import utkface
 from gender_classifier.data.layouts.class_folders import Rules
@@ -104,10 +105,11 @@ def run(folder: Path, source: Path) -> tuple[dict[str, RawRow], dict[str, list[R
         contents = {name: archive.read(name) for name in archive.members}
     check_fitness(records, PARAMS.verify)
     splits = split_records(records, PARAMS.preprocess)
+    groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
     with open_raw_table(layout.raw_table_path) as table:
         rows = {row.member: row for row in table.rows}
     with open_raw_table(layout.raw_table_path) as table:
-        listed = list_images(splits, table)
+        listed = list_images(splits, table, groups)
         images = [dict(zip(listed.header, row, strict=True)) for row in listed.rows]
     for member, row in rows.items():
         assert row.label == label_of(1 + PICTURES.index(contents[member]))
@@ -126,6 +128,19 @@ def test_celeba(tmp_path: Path, *, csv_files: bool, zipped: bool) -> None:
     assert {name: len(records) for name, records in splits.items()} == {"train": 36, "val": 12, "test": 12}
     assert list(images[0])[5:] == ["Smiling", "Young"]
     assert len(images) == 60
+
+
+def test_people_of_celeba_without_its_partition_stay_on_one_side(tmp_path: Path) -> None:
+    files = {name: data for name, data in celeba(csv_files=False).items() if "partition" not in name}
+    _, splits, images = run(tmp_path, write(tmp_path, files, zipped=True))
+    sides: dict[object, set[object]] = {}
+    for row in images:
+        sides.setdefault(row["group"], set()).add(row["split"])
+    assert len(sides) == 15
+    assert all(len(found) == 1 for found in sides.values())
+    # 60 images of 15 people, of whom each class has 2 images: whole people, near the wanted 12 and 5.
+    assert 12 <= len(splits["test"]) <= 24
+    assert 4 <= len(splits["val"]) <= 16
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -115,3 +115,47 @@ def test_the_same_images_validate_whatever_the_share_of_the_test_set() -> None:
     given_records = records(train=50, test=10)
     first, second = (split_records(given_records, replace(PARAMS, test_fraction=share)) for share in (0.1, 0.5))
     assert first == second
+
+
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.sampled_from("ab"), st.sampled_from(["", "", "p", "q", "r"]), st.sampled_from(["", "", "1", "2", "3"]),
+            st.sampled_from(["train"] * 9 + ["test"]), st.sampled_from(["ok"] * 5 + ["rejected"]),
+        ),
+        min_size=4, max_size=40,
+    ),
+    seed=st.integers(0, 9),
+    data=st.data(),
+)  # fmt: skip
+def test_no_group_of_people_and_copies_is_on_two_sides_of_a_split_that_is_made(
+    drawn: list[tuple[str, str, str, str, str]], seed: int, data: st.DataObject
+) -> None:
+    rows = [
+        Record(str(n), split, label, "", group=person, duplicate_group=copies, status=status)
+        for n, (label, person, copies, split, status) in enumerate(drawn)
+    ]
+    params = replace(PARAMS, split_seed=seed)
+    try:
+        found = split_records(rows, params)
+    except DataError:
+        return
+    side = {record.member: name for name, records in found.items() for record in records}
+    given_test = {record.member for record in rows if record.split == "test"}
+    for name in ("group", "duplicate_group"):
+        for value in {getattr(record, name) for record in rows} - {""}:
+            members = [record.member for record in rows if getattr(record, name) == value and record.member in side]
+            assert len({side[member] for member in members if member not in given_test}) <= 1
+    assert set(side) == {record.member for record in rows if record.status == "ok"}
+    again = split_records(data.draw(st.permutations(rows)), params)
+    assert {record.member: name for name, records in again.items() for record in records} == side
+
+
+def test_a_large_group_does_not_fill_a_small_split() -> None:
+    rows = [
+        Record(f"{label}{n}", "train", label, "", group=f"{label}{max(n, 60)}") for label in "ab" for n in range(100)
+    ]
+    for seed in range(10):
+        found = split_records(rows, replace(PARAMS, split_seed=seed))
+        assert len(found["test"]) == 40
+        assert len(found["val"]) == 16

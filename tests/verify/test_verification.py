@@ -24,7 +24,7 @@ from gender_classifier.verify.duplicates import find_near_pairs
 from gender_classifier.verify.inspection import inspect, inspect_all
 from gender_classifier.verify.params import VerifyParams
 from gender_classifier.verify.policies import check_fitness, judge
-from gender_classifier.verify.report import pair_twins, summarize
+from gender_classifier.verify.report import pair_twins, summarize, tell
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
 
@@ -309,3 +309,35 @@ def test_a_table_of_another_archive_is_refused(tmp_path: Path) -> None:
         inspect_all(archive, tmp_path / "raw.csv", 10**6),
     ):
         pass
+
+
+def person(member: str, split: str, group: str, seed: int) -> Record:
+    return replace(inspect(member, picture(seed), max_pixels=10**6), split=split, label="female", group=group)
+
+
+@pytest.mark.parametrize(
+    ("policy", "lost"),
+    [("drop_train", {"1": "person_leakage", "3": "person_leakage", "5": "person_leakage", "7": "leakage"}),
+     ("drop_test", {"2": "person_leakage", "4": "person_leakage", "6": "person_leakage", "8": "leakage"}), ("keep", {})],
+)  # fmt: skip
+def test_people_in_two_splits_are_treated_as_copies_are_and_counted(policy: str, lost: dict[str, str]) -> None:
+    records = [
+        person("1", "train", "ann", 1), person("2", "test", "ann", 2),
+        person("3", "train", "ben", 3), person("4", "val", "ben", 4),
+        person("5", "val", "cem", 5), person("6", "test", "cem", 6),
+        person("7", "train", "", 7), person("8", "test", "dan", 7),
+        person("9", "train", "eve", 9), person("a", "train", "eve", 10),
+    ]  # fmt: skip
+    found = judge(records, replace(POLICY, leakage=policy))  # type: ignore[arg-type]
+    assert {record.member: record.reason for record in found if record.status == "rejected"} == lost
+    summary = summarize(found)
+    assert (summary["people"], summary["people_in_several_splits"]) == (5, 3)
+    assert "3 of 5 people are in more than one split of the source" in tell(found)
+
+
+def test_a_copy_joins_two_people() -> None:
+    records = [
+        person("1", "train", "ann", 1), person("2", "train", "anne", 1), person("3", "test", "anne", 3),
+    ]  # fmt: skip
+    found = {record.member: verdict(record) for record in judge(records, POLICY)}
+    assert found == {"1": ("rejected", "person_leakage"), "2": ("rejected", "person_leakage"), "3": ("ok", "")}

@@ -9,7 +9,7 @@ from pathlib import Path
 from gender_classifier.common.files import hash_file
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import write_archive
-from gender_classifier.data.file_names import list_first
+from gender_classifier.data.file_names import describe_value, list_first
 from gender_classifier.data.labelled_files import LabelledImage, open_source
 from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.data.names import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
@@ -75,6 +75,11 @@ def ingest(params: IngestParams, archive_path: Path, table_path: Path, *, base_d
         images = ((_describe_drawn(member), data) for member, data in drawn)
         classes = {label: [label] for label in CLASSES}
         return _store(Snapshot(SAMPLE, SAMPLE, classes, note=SAMPLE_NOTE), images, total, archive_path, table_path)
+    if "://" in params.source:
+        raise SourceError(
+            f"source: {describe_value(params.source)}: is an address, and a path is needed; fetch it first with "
+            "`dvc import-url ADDRESS faces.zip`, then set source to faces.zip (docs/data.md)"
+        )
     is_kaggle = params.source == "kaggle"
     given = _fetch_kaggle(params.kaggle_version) if is_kaggle else os.path.expanduser(params.source)  # noqa: PTH111
     path = os.path.join(base_dir, given)  # noqa: PTH118  keeps the `/.` that names the data set at the top

@@ -18,6 +18,7 @@ def describe_splits(
     statistics: Mapping[str, Sequence[float]],
     classes: Sequence[str],
     table: RawTable,
+    groups: Mapping[str, str],
 ) -> Iterator[Artifact]:
     """Yield the table of images, the metrics file, the figure, and the histograms for ``gender-classifier monitor``.
 
@@ -26,8 +27,9 @@ def describe_splits(
         statistics: a value of each statistic for each training image.
         classes: names in label order.
         table: what the source says about each image.
+        groups: member to the name of its group, ``""`` for none.
     """
-    yield Artifact("data/processed/images.csv", list_images(splits, table))
+    yield Artifact("data/processed/images.csv", list_images(splits, table, groups))
     reference = {name: start_histogram(name, "train") for name in (*SIZE_STATISTICS, *PIXEL_STATISTICS)}
     for name, histogram in reference.items():
         histogram.add(statistics[name])
@@ -38,14 +40,14 @@ def describe_splits(
     yield Artifact("metrics/figures/preprocess/split_balance.png", split_balance(balance), "")
 
 
-def list_images(splits: Mapping[str, Sequence[Record]], table: RawTable) -> Table:
-    """Return a row for every image kept, in the order of ``table``, with its final split and its attributes."""
+def list_images(splits: Mapping[str, Sequence[Record]], table: RawTable, groups: Mapping[str, str]) -> Table:
+    """Return a row for every image kept, in the order of ``table``, with its final split, its group and attributes."""
     kept = {record.member: (name, record) for name, records in splits.items() for record in records}
 
     def list_rows() -> Iterator[tuple[str, ...]]:
         for row in table.rows:
             if row.member in kept:
                 split, record = kept[row.member]
-                yield row.member, record.label, split, record.group, record.sha256, *row.attributes
+                yield row.member, record.label, split, groups[row.member], record.sha256, *row.attributes
 
     return Table((*IMAGE_COLUMNS, *table.attributes), list_rows())

@@ -8,6 +8,7 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
+from gender_classifier.data.groups import name_groups
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
@@ -25,7 +26,7 @@ def choose(
     Args:
         members: unique names.
         labels: label of each member.
-        groups: group of each member, ``""`` for none.
+        groups: name of each member's group, ``""`` for none.
         fraction: share of each label's images, to within one group.
         seed: part of the hashes.
         name: of the split, for messages.
@@ -38,7 +39,7 @@ def choose(
     """
     units: dict[str, list[int]] = defaultdict(list)
     for row, (member, group) in enumerate(zip(members, groups, strict=True)):
-        units[f"group {group}" if group else f"member {member}"].append(row)
+        units[group or f"member {member}"].append(row)
     by_label: dict[str, list[list[int]]] = defaultdict(list)
     for _, rows in sorted(units.items(), key=lambda unit: hashlib.sha256(f"{seed} {unit[0]}".encode()).digest()):
         # A group with two labels counts for the label of its first name.
@@ -56,7 +57,10 @@ def _take(label: str, ranked: Sequence[list[int]], fraction: float, name: str) -
     for rows in ranked[:-1]:  # one unit stays on the other side
         if len(taken) >= wanted:
             break
-        taken += rows
+        if len(taken) + len(rows) <= 2 * wanted:  # a person with a thousand images would fill the split
+            taken += rows
+    if not taken and len(ranked) > 1:
+        taken = min(ranked, key=len)
     if not taken:
         raise DataError(
             f"train/{label}: {total} usable images in {len(ranked)} groups are too few to split off {name}; add "
@@ -68,8 +72,10 @@ def _take(label: str, ranked: Sequence[list[int]], fraction: float, name: str) -
 def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
     """Return the records that are fit to use by split.
 
-    A split that the source has stays as it is. Otherwise ``test``, then ``val``, is chosen among the training images.
+    A split that the source has stays as it is. Otherwise ``test``, then ``val``, is chosen among the training images;
+    then no group (:func:`~gender_classifier.data.groups.name_groups`) is on two sides.
     """
+    groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
     splits = {"train": [record for record in records if record.status == "ok" and record.split == "train"]}
     # The seed of val is a plain number, as it was when val alone was chosen: the same images stay in it.
     chosen = {
@@ -84,7 +90,7 @@ def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[s
         is_chosen = choose(
             [record.member for record in pool],
             [record.label for record in pool],
-            [record.duplicate_group for record in pool],
+            [groups[record.member] for record in pool],
             fraction=fraction,
             seed=seed,
             name=name,

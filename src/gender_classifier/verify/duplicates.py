@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from gender_classifier.data.groups import connect, name_groups
 from gender_classifier.data.manifest import Record
 from gender_classifier.verify.params import VerifyParams
 
@@ -31,13 +30,18 @@ def merge_near(exact: Groups, judged: dict[str, Record], policy: VerifyParams) -
     row = {member: number for number, member in enumerate(members)}
     pairs = [(row[group[0]], row[other]) for group in exact for other in group[1:]]
     pairs += find_near_pairs([judged[member].phash for member in members], policy.near_duplicate_distance)
-    if not pairs:
-        return []
-    first, second = zip(*pairs, strict=True)
-    graph = coo_array((np.ones(len(pairs), np.bool_), (first, second)), shape=(len(members), len(members)))
     groups: dict[int, list[str]] = defaultdict(list)
-    for member, component in zip(members, connected_components(graph, directed=False)[1].tolist(), strict=True):
+    for member, component in zip(members, connect(len(members), pairs), strict=True):
         groups[component].append(member)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def group_people(judged: dict[str, Record]) -> Groups:
+    """Group the images of each person, together with those of others who share a duplicate with them."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for member, name in zip(judged, name_groups(list(judged.values())), strict=True):
+        if name.startswith("person "):
+            groups[name].append(member)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 

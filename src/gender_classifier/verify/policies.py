@@ -9,7 +9,7 @@ from itertools import product
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
-from gender_classifier.verify.duplicates import Groups, group_exact, merge_near
+from gender_classifier.verify.duplicates import Groups, group_exact, group_people, merge_near
 from gender_classifier.verify.params import VerifyParams
 
 
@@ -17,8 +17,8 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     """Apply the policies to the results of :func:`~gender_classifier.verify.inspection.inspect`.
 
     The first step that rejects an image gives the reason: not decodable; too small; wrong mode; same image with two
-    labels; same image in both splits; exact duplicates; near duplicates. A rejected image is not compared in later
-    steps.
+    labels; same image in two splits; same person in two splits; exact duplicates; near duplicates. A rejected image is
+    not compared in later steps.
 
     Returns:
         Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.
@@ -32,6 +32,7 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
         _apply(judged, exact, "conflicting_label", _find_conflicts)
     if kept := _KEPT_FIRST.get(policy.leakage):
         _apply(judged, near, "leakage", partial(_find_leaks, kept=kept))
+        _apply(judged, group_people(judged), "person_leakage", partial(_find_leaks, kept=kept))
     if policy.exact_duplicates == "drop":
         _apply(judged, exact, "exact_duplicate", _find_copies)
     if policy.near_duplicates == "drop":
@@ -74,6 +75,7 @@ KEPT_AS = {
     "wrong_mode": "converted to RGB",
     "conflicting_label": "kept",
     "leakage": "kept",
+    "person_leakage": "kept",
     "exact_duplicate": "kept",
     "near_duplicate": "kept, grouped",
 }

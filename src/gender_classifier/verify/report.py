@@ -69,7 +69,11 @@ def tell(records: Sequence[Record]) -> str:
     summary = summarize(records)
     findings = summary["findings"].items()
     found = [f"{reason} {verdict} {count}" for reason, counts in findings for verdict, count in counts.items()]
-    return f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}"
+    shared = summary["people_in_several_splits"]
+    people = f"; {shared:,} of {summary['people']:,} people are in more than one split of the source" if shared else ""
+    return (
+        f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}{people}"
+    )
 
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
@@ -84,6 +88,10 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
         if record.reason:
             findings[record.reason]["rejected" if record.status == "rejected" else KEPT_AS[record.reason]] += 1
     decoded = [record for record in records if record.width]
+    people: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if record.group:
+            people[record.group].add(record.split)
     return {
         "num_images": len(records),
         "num_ok": sum(record.status == "ok" for record in records),
@@ -91,6 +99,8 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
         "counts": counts,
         "findings": {reason: dict(sorted(found.items())) for reason, found in sorted(findings.items())},
         "duplicate_groups": len({record.duplicate_group for record in records if record.duplicate_group}),
+        "people": len(people),
+        "people_in_several_splits": sum(len(found) > 1 for found in people.values()),
         "width_px": _quantiles([record.width for record in decoded]),
         "height_px": _quantiles([record.height for record in decoded]),
         "modes": dict(sorted(Counter(record.mode for record in decoded).items())),

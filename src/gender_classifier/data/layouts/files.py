@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from posixpath import normpath
 from typing import Protocol
@@ -90,7 +90,8 @@ class NamedFiles:
         return read_file(self._folder / path, self._root)
 
 
-def _spell(name: str) -> list[str]:
-    """Return the spellings to try: as written, as archives and this project escape it, with the slashes of Windows."""
-    spellings = [name, escape_name(name), name.replace("\\", "/")]
-    return list(dict.fromkeys(spellings))
+def _spell(name: str) -> Iterator[str]:
+    """Yield the spellings to try: as written, as archives and this project escape it, with the slashes of Windows."""
+    yield name
+    yield escape_name(name)
+    yield name.replace("\\", "/")

@@ -9,10 +9,11 @@ import pytest
 
 from gender_classifier.common.figures import save_figure
 from gender_classifier.data.labelled_files import LabelledImage
+from gender_classifier.data.labelled_pixels import Reading
 from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
 from gender_classifier.evaluate.extra.groups import Groups, find_groups
 from gender_classifier.evaluate.extra.report import describe_extra, tag_groups
-from gender_classifier.evaluate.extra.sets import Reading, ScoredSet
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.metrics.scores import balanced_interval, evaluate, select_headlines, wilson_interval
 
 CLASSES = ("female", "male")

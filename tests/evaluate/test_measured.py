@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gender_classifier.data.labelled_files import LabelledImage
-from gender_classifier.evaluate.extra.sets import Reading, ScoredSet
+from gender_classifier.data.labelled_pixels import Reading
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import list_measured
 from gender_classifier.evaluate.robustness import RobustnessRow

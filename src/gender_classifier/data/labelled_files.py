@@ -31,6 +31,7 @@ class LabelledImage:
         split: folder of the split, such as ``Training``; an empty text without one.
         attributes: values, in the order of the source's ``attributes``.
         read: returns the file's bytes; raises OSError or ArchiveError.
+        group: value of the column ``group``, such as a person's number; an empty text without it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LabelledImage:
     split: str
     attributes: tuple[str, ...]
     read: Callable[[], bytes]
+    group: str = ""
 
 
 @dataclass
@@ -163,9 +165,9 @@ def _read_table(where: str, path: Path, rules: Rules) -> LabelledSource:
             raise SourceError(f"{where}: line {line} lists {name}, as line {lines[name]} does; list each image once")
         lines[name] = line
         values = tuple(row[column].strip() or "(empty)" for column in attributes)
-        images.append(
-            LabelledImage(name, rules.classes.index(label), "", values, partial(_read_listed, path.parent, name))
-        )
+        read = partial(_read_listed, path.parent, name)
+        group = row.get("group", "").strip()
+        images.append(LabelledImage(name, rules.classes.index(label), "", values, read, group))
     if not images:
         raise SourceError(f"{where}: holds no row below its header; list at least an image of each class")
     return LabelledSource(rules.name, "csv", images, attributes, left_out)

@@ -15,8 +15,8 @@ from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.groups import name_groups
+from gender_classifier.data.layouts.naming import order_classes
 from gender_classifier.data.manifest import read_manifest
-from gender_classifier.data.naming import order_classes
 from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage

@@ -16,7 +16,7 @@ from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.evaluate.export import check_export, export_onnx
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.model.inference import compute_logits
-from gender_classifier.model.model_file import ModelSpec, load_model, save_model
+from gender_classifier.model.model_file import ModelSpec, describe_network, load_model, save_model
 from gender_classifier.model.network import find_last_layer
 from gender_classifier.model.weights import load_weights
 from gender_classifier.predict.explain import build_occlusions, compute_drops
@@ -107,7 +107,7 @@ def test_the_exported_file_gives_torchs_probabilities_and_names_the_network(trai
     expected = softmax(compute_logits(trained.model, trained.spec, OTHERS))
     assert check_export(trained.exported, OTHERS, expected) < 1e-4
     for path in (trained.exported, trained.quantized):
-        assert Predictor(path).metadata["network"] == trained.name
+        assert Predictor(path).metadata["network"] == describe_network(trained.spec)
 
 
 def test_the_int8_file_stores_each_weight_once_and_in_seven_bits(trained: Trained) -> None:

@@ -173,7 +173,8 @@ def test_wrong_usage_is_status_2(folder: Path, arguments: list[str], message: st
 def test_a_missing_model_says_what_to_do(folder: Path) -> None:
     _, err = run(folder, "photos/0.jpg", "--model", "none.onnx", status=1)
     assert err == (
-        "gender-classifier predict: error: none.onnx: no such file; run `dvc repro`, or name another with --model\n"
+        "gender-classifier predict: error: none.onnx: no such file; run `dvc repro`, or give --model pretrained or another "
+        "path\n"
     )
 
 

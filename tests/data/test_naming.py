@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gender_classifier.data.naming import USUAL_CLASSES, map_classes, map_splits
+from gender_classifier.data.layouts.naming import USUAL_CLASSES, map_classes, map_splits
 from gender_classifier.errors import SourceError
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=5)

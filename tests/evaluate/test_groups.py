@@ -9,10 +9,10 @@ import pytest
 
 from gender_classifier.common.figures import save_figure
 from gender_classifier.data.labelled_files import LabelledImage
-from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
-from gender_classifier.evaluate.extra.groups import Groups, find_groups
+from gender_classifier.data.labelled_pixels import Reading
+from gender_classifier.evaluate.extra.groups import find_groups
 from gender_classifier.evaluate.extra.report import describe_extra, tag_groups
-from gender_classifier.evaluate.extra.sets import Reading, ScoredSet
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.metrics.scores import balanced_interval, evaluate, select_headlines, wilson_interval
 
 CLASSES = ("female", "male")
@@ -30,7 +30,9 @@ def build_set(groups: dict[tuple[str, ...], tuple[int, int, int, int]], attribut
         for label in (0, 1):
             hits, total = counts[2 * label : 2 * label + 2]
             for number in range(total):
-                images.append(LabelledImage(f"{len(images)}.png", label, "", values, lambda: b""))
+                images.append(
+                    LabelledImage(f"{len(images)}.png", f"{len(images)}.png", label, "", "", values, lambda: b"")
+                )
                 labels.append(label)
                 right.append(number < hits)
     targets = np.array(labels)
@@ -154,20 +156,3 @@ def test_the_interval_of_a_balanced_accuracy_covers_it() -> None:
         covered += low <= shares.mean() <= high
     assert covered / 2000 == pytest.approx(0.95, abs=0.02)
     assert balanced_interval([7], [9]) == pytest.approx(wilson_interval(7, 9))
-
-
-def test_fairlearn_finds_the_same_groups_and_gap() -> None:
-    fairlearn = pytest.importorskip("fairlearn.metrics")
-    sklearn = pytest.importorskip("sklearn.metrics")
-    scored = build_set({key: value for key, value in PEOPLE.items() if key[1] == "north" or key[0] == "20-39"},
-                       ("age", "origin"))  # fmt: skip
-    values = np.array([image.attributes for image in scored.labelled.images])
-    frame = fairlearn.MetricFrame(
-        metrics=sklearn.balanced_accuracy_score, y_true=scored.labels, y_pred=scored.report.preds,
-        sensitive_features={"age": values[:, 0], "origin": values[:, 1]},
-    )  # fmt: skip
-    found: Groups = find_groups(scored)
-    assert found.gap[0] == pytest.approx(frame.difference(method="between_groups"))
-    for row in found.rows:
-        assert row.balanced_accuracy == pytest.approx(frame.by_group[tuple(row.value.split(" × "))])
-    assert dict(zip(attribute_columns(CLASSES), flatten_row(found.rows[0]), strict=True))["attribute"] == "age × origin"

@@ -18,18 +18,16 @@ from test_folders import refuse_folder
 
 from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
+from gender_classifier.data.labelled_pixels import Reading, list_unreadable, read_batches
 from gender_classifier.errors import ArchiveError, DataError, SourceError
 from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row, tabulate_attributes
 from gender_classifier.evaluate.extra.sets import (
-    Reading,
     ScoredSet,
     describe_set,
     extra_columns,
     list_predictions,
-    list_unreadable,
     open_labelled_set,
     prediction_columns,
-    read_batches,
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table

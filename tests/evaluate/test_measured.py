@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gender_classifier.data.labelled_files import LabelledImage
-from gender_classifier.evaluate.extra.sets import Reading, ScoredSet
+from gender_classifier.data.labelled_pixels import Reading
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import list_measured
 from gender_classifier.evaluate.robustness import RobustnessRow
@@ -25,7 +26,7 @@ def report(labels: np.ndarray, wrong: list[int]) -> Report:
 
 def scored(values: list[str], labels: np.ndarray, wrong: list[int]) -> ScoredSet:
     images = [
-        LabelledImage(f"{row}.png", int(label), "", (value,), lambda: b"")
+        LabelledImage(f"{row}.png", f"{row}.png", int(label), "", "", (value,), lambda: b"")
         for row, (value, label) in enumerate(zip(values, labels, strict=True))
     ]
     labelled: Any = SimpleNamespace(name="abroad", images=images, attributes=("age",))

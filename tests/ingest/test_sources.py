@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from test_folders import refuse_folder
 
 from gender_classifier.data.archive import Archive
-from gender_classifier.data.naming import order_classes
+from gender_classifier.data.layouts.naming import order_classes
 from gender_classifier.data.raw_table import RawRow, open_raw_table
 from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
 from gender_classifier.ingest.report import describe_classes

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from gender_classifier.cli.calibrate import add_calibrate_command
 from gender_classifier.cli.monitor import add_monitor_command
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
@@ -79,6 +80,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
     add_predict_command(commands)
     add_quantize_command(commands)
+    add_calibrate_command(commands)
     add_serve_command(commands)
     add_monitor_command(commands)
     for command in commands.choices.values():

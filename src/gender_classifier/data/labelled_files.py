@@ -17,8 +17,8 @@ from gender_classifier.data.layouts import celeba, fairface, utkface
 from gender_classifier.data.layouts.class_folders import Rules, check_complete, find_images
 from gender_classifier.data.layouts.entry import Found
 from gender_classifier.data.layouts.files import Files, ListedFiles, NamedFiles
+from gender_classifier.data.layouts.naming import ClassNames, map_classes, map_splits
 from gender_classifier.data.layouts.tables import TABLE_SUFFIXES, Table, find_listed, is_table, read_table
-from gender_classifier.data.naming import ClassNames, map_classes, map_splits
 from gender_classifier.errors import SourceError
 
 MOST_VALUES = 50
@@ -91,8 +91,8 @@ def open_source(path: str, rules: Rules) -> LabelledSource:
     """List the images of a source; none is read yet.
 
     A folder or zip holds class folders, in split folders or without; other folders may be around all that
-    (:func:`~gender_classifier.data.class_folders.find_images`). Where several folders hold a data set, the path must
-    name one, also inside a zip (``faces.zip/copy``); ``faces.zip/.`` names the one at the top.
+    (:func:`~gender_classifier.data.layouts.class_folders.find_images`). Where several folders hold a data set, the
+    path must name one, also inside a zip (``faces.zip/copy``); ``faces.zip/.`` names the one at the top.
 
     A table of labels, alone, in the folder or in the zip, decides instead of folders
     (:mod:`~gender_classifier.data.layouts.tables`).

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import PlainValidator
 
 from gender_classifier.common.schema import TOP_LEVEL, Count, Positive, Text, section
+from gender_classifier.data.layouts.naming import AUTO
 from gender_classifier.data.layouts.tables import COLUMNS
-from gender_classifier.data.naming import AUTO
 
 
 def _pack_classes(value: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 from gender_classifier.common.artifacts import Artifact
 from gender_classifier.data.file_names import describe_value
-from gender_classifier.data.naming import ClassNames
+from gender_classifier.data.layouts.naming import ClassNames
 from gender_classifier.ingest.sources import Snapshot
 
 

@@ -12,8 +12,8 @@ from gender_classifier.data.archive import write_archive
 from gender_classifier.data.file_names import describe_value, list_first
 from gender_classifier.data.labelled_files import LabelledImage, open_source
 from gender_classifier.data.layouts.class_folders import Rules
+from gender_classifier.data.layouts.naming import ClassNames, read_classes
 from gender_classifier.data.names import CLASSES, RAW_SPLITS, SAMPLE, SAMPLE_NOTE
-from gender_classifier.data.naming import ClassNames, read_classes
 from gender_classifier.data.raw_table import RawRow, write_raw_table
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.params import IngestParams

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 from scipy.optimize import minimize_scalar
-from sklearn import metrics as sk
 
 from gender_classifier.metrics.arrays import Floats, Ints
 
@@ -27,6 +26,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: Ints) -> float:
         logits: float (N, C), of images not used to fit the weights.
         labels: int (N,).
     """
+    from sklearn import metrics as sk  # noqa: PLC0415  the rest works without scikit-learn
 
     def loss(log_temperature: float) -> float:
         probs = softmax(logits / np.exp(log_temperature))

@@ -39,6 +39,7 @@ from gender_classifier.serve.schema import (
     Unreadable,
     describe_body,
     describe_refusals,
+    parse_calibration,
     parse_measured,
     parse_metrics,
 )
@@ -294,6 +295,7 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
         "image_size": predictor.image_size,
         "metrics": parse_metrics(metadata.get("metrics", "{}")),
         "measured": parse_measured(metadata.get("measured", "[]")),
+        "calibration": parse_calibration(metadata.get("calibration")),
         "limits": metadata.get("limits", ""),
         "threshold": settings.threshold,
         "needs_key": settings.api_key is not None,

@@ -69,6 +69,16 @@ class Measured(BaseModel):
     recalls: dict[str, FiniteFloat] = Field(description="by class; without those that are not known")
 
 
+class Calibration(BaseModel):
+    """Labelled images to which `gender-classifier calibrate` has fitted the probabilities."""
+
+    images: int = Field(ge=1)
+    counts: dict[str, int] = Field(description="images of each class")
+    digest: str = Field(description="SHA-256 over names, labels and contents of the images")
+    temperature: FiniteFloat = Field(gt=0)
+    bias: dict[str, FiniteFloat] = Field(description="by class, added to the logarithm of the probability")
+
+
 class ModelInfo(BaseModel):
     """The loaded model and its limits."""
 
@@ -80,6 +90,10 @@ class ModelInfo(BaseModel):
     image_size: int = Field(description="px; images are scaled to this width and height")
     metrics: dict[str, float] = Field(description="metrics on the test set")
     measured: list[Measured] = Field(description="every set that the model was measured on, the worst first")
+    calibration: Calibration | None = Field(
+        default=None,
+        description="fitted to images of the user's own, after `metrics` and `measured`; null if it was not",
+    )
     limits: str = Field(description="known limits, in Markdown; empty if the file has none")
     threshold: float = Field(description="predictions with a lower probability count as uncertain")
     needs_key: bool = Field(description="predictions require `Authorization: Bearer KEY`")
@@ -129,6 +143,14 @@ def parse_metrics(text: str) -> dict[str, float]:
     except (ValueError, AttributeError, OverflowError, RecursionError):
         return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def parse_calibration(text: str | None) -> dict[str, object] | None:
+    """Return the calibration in a JSON object; None without one, or of a malformed text."""
+    try:
+        return None if text is None else Calibration.model_validate_json(text).model_dump()
+    except ValidationError:
+        return None
 
 
 def parse_measured(text: str) -> list[dict[str, object]]:

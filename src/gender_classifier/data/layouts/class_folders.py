@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gender_classifier.data.file_names import has_image_suffix, list_first, may_be_image
 from gender_classifier.data.layouts.entry import Entry
-from gender_classifier.data.naming import SPLIT_NAMES, USUAL_CLASSES, ClassNames, fold_usual
+from gender_classifier.data.layouts.naming import SPLIT_NAMES, USUAL_CLASSES, ClassNames, fold_usual
 from gender_classifier.errors import SourceError
 
 

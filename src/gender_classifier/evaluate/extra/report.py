@@ -10,6 +10,7 @@ from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
 from gender_classifier.common.terminal import printable
+from gender_classifier.data.labelled_pixels import list_unreadable
 from gender_classifier.evaluate.extra.attributes import (
     AttributeRow,
     attribute_columns,
@@ -22,7 +23,6 @@ from gender_classifier.evaluate.extra.sets import (
     describe_set,
     extra_columns,
     list_predictions,
-    list_unreadable,
     open_labelled_set,
     score_set,
 )

@@ -30,6 +30,7 @@ function listFacts(model) {
     ["uncertain", `below ${percent(model.threshold)}`],
     ["takes", listAccepted(model.accepts)],
     ["registry version", model.registry_version || "not from a registry"],
+    ["calibration", describeCalibration(model) || "on the validation set of its training"],
     ["made by version", model.version || "unknown"],
     ["training data", model.data_digest || "unknown"],
   ];

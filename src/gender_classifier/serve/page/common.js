@@ -64,6 +64,11 @@ function addInline(parent, text) {
   }
 }
 
+// The pictures to which `gender-classifier calibrate` fitted the model; an empty text without it.
+function describeCalibration({ calibration }) {
+  return calibration ? `calibrated on ${calibration.images.toLocaleString("en")} pictures of your own` : "";
+}
+
 // The sets that the model was measured on, the worst first; null for a file of an older version, which names none.
 function tabulateMeasured({ measured, classes }) {
   if (measured.length === 0) return null;

@@ -243,6 +243,8 @@ function showModel() {
     $("figures").append(element("h3", "Figures"), element("p",
       `On the test pictures of its own data set it was right on ${percent(accuracy)}${span}. On yours it may be less.`));
   }
+  const calibrated = describeCalibration(model);
+  if (calibrated) $("figures").append(element("p", `It was ${calibrated}, after these figures were measured.`));
 }
 
 async function start() {

@@ -19,7 +19,7 @@ from gender_classifier.track.runs_view import CURVES
 
 pytestmark = pytest.mark.ui
 
-LRS, BATCH_SIZES = ("0.001", "0.0005", "0.0003"), ("32", "64")  # the README's
+LRS, BATCH_SIZES = ("0.001", "0.0005", "0.0003"), ("128", "64")  # the README's
 
 
 def wait_for_queue(checkout: Checkout, seconds: float) -> list[str]:
@@ -205,8 +205,8 @@ def test_the_models_page_shows_versions_with_aliases(swept: Checkout, page: Page
 
 def test_a_restored_experiment_gets_its_name_and_no_second_row(swept: Checkout) -> None:
     runs = swept.runs()
-    run = next(one for one in runs if (one.data.params["lr"], one.data.params["batch_size"]) == ("0.0005", "32"))
-    done = swept.run("dvc", "exp", "run", "-n", "once-more", "-S", "lr=0.0005", "-S", "batch_size=32")
+    run = next(one for one in runs if (one.data.params["lr"], one.data.params["batch_size"]) == ("0.0005", "64"))
+    done = swept.run("dvc", "exp", "run", "-n", "once-more", "-S", "lr=0.0005", "-S", "batch_size=64")
     assert "Running stage 'train'" not in done.stdout
     assert len(swept.runs()) == len(runs)
     assert "1 experiment names added" in swept.run("gender-classifier", "sync").stdout

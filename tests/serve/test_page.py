@@ -273,7 +273,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -
     elif path == "/docs":
         expect(page.locator("article")).to_have_count(5)
     else:
-        expect(page.locator("#facts tr")).to_have_count(9)
+        expect(page.locator("#facts tr")).to_have_count(10)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     widest = page.evaluate(
         "Math.max(...[...document.querySelectorAll('body *:not(#figures *)')].map(e => e.getBoundingClientRect().right))"

@@ -53,10 +53,10 @@ exps: setup  ## Compare the experiments in the terminal: params that differ, met
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
-test: setup  ## Run the tests (6 minutes on 2 cores)
+test: setup  ## Run the tests (8 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-rest: setup  ## Run the other three suites side by side (11 minutes, needs chromium and postgresql)
+test-rest: setup  ## Run the other three suites side by side (13 minutes, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)

@@ -89,7 +89,7 @@ def histories(checkout: Checkout, run_id: str) -> dict[str, list[tuple[int, floa
     return {
         key: [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
         for key in client.get_run(run_id).data.metrics
-        if key != "images_per_second"
+        if key != "train/images_per_second"
     }
 
 

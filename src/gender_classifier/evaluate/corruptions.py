@@ -64,16 +64,22 @@ def _each(change: Callable[[Image.Image, float], Image.Image]) -> Callable[[Pixe
     return change_all
 
 
-def _zoom(image: Image.Image, factor: float) -> Image.Image:
+def _pad(images: Pixels, margin: int) -> Pixels:
+    """Repeat the border outwards by ``margin`` px; for all images at once, which takes half the time."""
+    return np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+
+
+def _zoom(images: Pixels, factor: float) -> Pixels:
     """Enlarge about the centre; below 1 the border is repeated outwards, as a looser frame would show more of it."""
-    size = image.width
-    pixels = np.asarray(image)
+    size = images.shape[1]
     margin = max(0, round(size * (1 / factor - 1) / 2))
-    if margin:
-        padded = Image.fromarray(np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
-        return padded.resize((size, size), Image.Resampling.BILINEAR)
-    edge = size * (1 - 1 / factor) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(edge, edge, size - edge, size - edge))
+    edge = max(0.0, size * (1 - 1 / factor) / 2)
+    box = (edge, edge, size - edge, size - edge) if not margin else None
+
+    def resize(image: Image.Image, _: float) -> Image.Image:
+        return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+    return _each(resize)(_pad(images, margin) if margin else images, factor)
 
 
 def _blur(image: Image.Image, radius: float) -> Image.Image:
@@ -93,11 +99,14 @@ def _shrink(image: Image.Image, side: float) -> Image.Image:
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
-def _rotate(image: Image.Image, degrees: float) -> Image.Image:
-    size = image.width
-    padded = Image.fromarray(np.pad(np.asarray(image), ((size // 2,) * 2, (size // 2,) * 2, (0, 0)), mode="edge"))
-    turned = padded.rotate(degrees, Image.Resampling.BILINEAR)
-    return turned.crop((size // 2, size // 2, size // 2 + size, size // 2 + size))
+def _rotate(images: Pixels, degrees: float) -> Pixels:
+    size = images.shape[1]
+    frame = (size // 2, size // 2, size // 2 + size, size // 2 + size)
+
+    def turn(image: Image.Image, degrees: float) -> Image.Image:
+        return image.rotate(degrees, Image.Resampling.BILINEAR).crop(frame)
+
+    return _each(turn)(_pad(images, size // 2), degrees)
 
 
 def _brighten(image: Image.Image, factor: float) -> Image.Image:
@@ -202,14 +211,14 @@ def _cover_by_hand(images: Pixels, width: float) -> Pixels:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "looser frame": Corruption(FRAMING, _each(_zoom), (0.9, 0.8, 0.7), "face at {:.0%}, edge repeated"),
-    "tighter frame": Corruption(FRAMING, _each(_zoom), (1.1, 1.25, 1.4), "face at {:.0%} of its size"),
+    "looser frame": Corruption(FRAMING, _zoom, (0.9, 0.8, 0.7), "face at {:.0%}, edge repeated"),
+    "tighter frame": Corruption(FRAMING, _zoom, (1.1, 1.25, 1.4), "face at {:.0%} of its size"),
     "face higher": Corruption(FRAMING, _raise, (0.1,), "by {:.0%}, edge repeated"),
     "face lower": Corruption(FRAMING, partial(_move, axis=1), (0.1,), "by {:.0%}, edge repeated"),
     "face aside": Corruption(FRAMING, _move_aside, (0.1,), "left or right by {:.0%}, edge repeated"),
     "stretched in height": Corruption(FRAMING, partial(_stretch, axis=1), (1.15,), "height × {:g}, rest cut off"),
     "stretched in width": Corruption(FRAMING, partial(_stretch, axis=2), (1.15,), "width × {:g}, rest cut off"),
-    "rotated": Corruption(OTHER, _each(_rotate), (10, 20, 30), "{:g} degrees"),
+    "rotated": Corruption(OTHER, _rotate, (10, 20, 30), "{:g} degrees"),
     "darker": Corruption(OTHER, _each(_brighten), (0.7, 0.5, 0.3), "brightness × {:g}"),
     "brighter": Corruption(OTHER, _each(_brighten), (1.3, 1.6, 2.0), "brightness × {:g}"),
     "less contrast": Corruption(OTHER, _each(_contrast), (0.7, 0.5, 0.3), "contrast × {:g}"),

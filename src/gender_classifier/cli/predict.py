@@ -96,7 +96,7 @@ def _predict(options: argparse.Namespace) -> int:
     predictions = _find_faces(predictor, images, options, drawn) if options.faces else predictor.predict(images)
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
     counts = Counter[str]()
-    with show_progress(disable=sys.stdout.isatty() or None) as advance:  # rows in a terminal show the progress
+    with show_progress(disable=sys.stdout.isatty()) as advance:  # rows in a terminal show the progress
         for prediction in predictions:
             label = _judge(prediction, options.threshold)
             if prediction.error:

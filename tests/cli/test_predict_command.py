@@ -20,6 +20,7 @@ import pytest
 from conftest import encode, picture
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from gender_classifier.cli.predict import _choose_writer
 from gender_classifier.monitor.collect import _read_log
@@ -251,7 +252,7 @@ def test_names_that_are_no_text_break_no_format(folder: Path) -> None:
 
 @pytest.mark.parametrize("rows_on_terminal", [False, True])
 def test_progress_is_for_a_terminal_that_the_rows_do_not_go_to(folder: Path, rows_on_terminal: bool) -> None:
-    """Through a real pseudo-terminal. The bar comes after a second of work, so a pipe holds it up."""
+    """Through a real pseudo-terminal. The bar comes after a second of work, so a slow writer holds it up."""
     terminal, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     reader, writer = os.pipe()
@@ -261,9 +262,13 @@ def test_progress_is_for_a_terminal_that_the_rows_do_not_go_to(folder: Path, row
                                stdin=reader, stdout=stdout, stderr=child)  # fmt: skip
     os.close(child)
     os.close(reader)
-    time.sleep(3)
-    os.write(writer, picture(1))
-    os.close(writer)
+    # More than a pipe holds: the first part is written once the command reads it, however slow the machine is.
+    noise = io.BytesIO()
+    Image.effect_noise((600, 600), 100).save(noise, "PNG")
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        pipe.write(noise.getvalue()[:200_000])
+        time.sleep(1.5)
+        pipe.write(noise.getvalue()[200_000:])
     seen = b""
     while True:
         try:

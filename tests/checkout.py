@@ -21,6 +21,7 @@ SMALL = {
     "batch_size": 64,
     "ingest": {"sample_train": 160, "sample_val": 40},
     "preprocess": {"val_fraction": 0.2},
+    "evaluate": {"robustness_images": 8},
 }
 
 

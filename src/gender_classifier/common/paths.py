@@ -34,6 +34,8 @@ class Layout:
     raw_archive_path = OutputPath("data/raw.zip")
     raw_table_path = OutputPath("data/raw.csv")
     """Label, split, group and attributes of each image of the archive."""
+    corrections_path = OutputPath("data/corrections.csv")
+    """What people decided about labels; in Git, and no stage writes it."""
     manifest_path = OutputPath("data/verified/manifest.csv")
 
     # preprocess

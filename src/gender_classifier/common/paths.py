@@ -53,6 +53,8 @@ class Layout:
     # evaluate
     card_path = OutputPath("models/model_card.md")
     onnx_path = OutputPath("models/model.onnx")
+    suspects_path = OutputPath("data/predictions/label_issues.csv")
+    """Images whose labels are likely wrong, the likeliest first."""
 
     def images_path(self, split: str) -> Path:
         """Return the path of a split's images, ``train``, ``val`` or ``test``."""

@@ -51,6 +51,12 @@ class Correction:
         """``decided_at`` as a time."""
         return datetime.fromisoformat(self.decided_at)
 
+    def describe(self) -> str:
+        """Return the decision in words."""
+        if self.is_removal:
+            return "removal"
+        return f"{self.label_before!r} kept" if self.label_after == self.label_before else f"{self.label_after!r}"
+
     def agrees(self, other: "Correction") -> bool:
         """Return True if both say the same about the same label."""
         return (self.label_before, self.label_after) == (other.label_before, other.label_after)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gender_classifier.data.manifest import Record
+from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.errors import DataError
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.preprocess.splits import choose, split_records
@@ -159,3 +159,27 @@ def test_a_large_group_does_not_fill_a_small_split() -> None:
         found = split_records(rows, replace(PARAMS, split_seed=seed))[0]
         assert len(found["test"]) == 40
         assert len(found["val"]) == 16
+
+
+@pytest.mark.parametrize("counts", [{"train": 100}, {"train": 100, "test": 30}])
+def test_corrected_images_stay_where_they_would_be_and_move_no_other(counts: dict[str, int]) -> None:
+    """Otherwise one correction in train would change val, and no model could be compared with an earlier one."""
+    given_records = records(**counts)
+    plain, none = split_records(given_records, PARAMS)
+    assert none == {}
+    sides = {record.member: name for name, found in plain.items() for record in found}
+    first = {name: [record.member for record in found] for name, found in plain.items()}
+    changed, gone = first["train"][0::7] + first["val"][:2], first["train"][1::7] + first["test"][:3]
+    corrected = [
+        replace(record, label="c" if record.label != "c" else "a", reason=RELABELLED)
+        if record.member in changed
+        else replace(record, status="rejected", reason=REMOVED)
+        if record.member in gone
+        else record
+        for record in given_records
+    ]
+    found, counted = split_records(corrected, PARAMS, {record.member: record.label for record in given_records})
+    assert {record.member: name for name, kept in found.items() for record in kept} == {
+        member: name for member, name in sides.items() if member not in gone
+    }
+    assert counted == {"train": len(first["train"][0::7] + first["train"][1::7]), "val": 2, "test": 3}

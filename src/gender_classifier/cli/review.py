@@ -82,7 +82,7 @@ def _review(layout: Layout, port: int, max_pixels: int) -> None:
     with Archive(layout.raw_archive_path) as archive:
         suspects = load_suspects(layout, archive, classes, read_corrections(layout.corrections_path))
         if suspects.outdated:
-            print(f"{suspects.outdated:,} suspects are left out, as the data have changed since: run `dvc repro`")
+            print(f"suspects left out, as the data have changed since: {suspects.outdated:,}; run `dvc repro`")
         if not suspects.open:
             print(f"{layout.suspects_path}: no suspects are left to review")
             return

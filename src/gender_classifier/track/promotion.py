@@ -66,7 +66,7 @@ def _find_difference(challenger: Contender, champion: Contender, split: str, fig
         counts = [found.corrections.get(name, 0) for found in (challenger, champion)]
         if is_other and any(counts):
             return (
-                f"{counts[0]} labels of {name} are corrected, {counts[1]} of version {champion.version}'s, so their "
+                f"labels of {name} were corrected ({counts[0]}, with version {champion.version} {counts[1]}), so their "
                 "figures do not compare"
             )
     if challenger.digests[split] != champion.digests.get(split):

@@ -21,10 +21,10 @@ class Decisions:
 
     def tell(self, path: Path) -> str:
         """Return one line about the file ``path``."""
-        others = f"; {self.elsewhere:,} more are about images that this source does not hold" if self.elsewhere else ""
+        others = f"; images that this source does not hold: {self.elsewhere:,}" if self.elsewhere else ""
         return (
-            f"{path.name}: {self.relabelled:,} labels changed, {self.removed:,} images removed, {self.kept:,} labels "
-            f"found right{others}"
+            f"{path.name}: labels changed: {self.relabelled:,}, found right: {self.kept:,}, images removed: "
+            f"{self.removed:,}{others}"
         )
 
 

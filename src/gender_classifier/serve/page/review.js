@@ -60,6 +60,7 @@ async function show() {
   $("undo").hidden = past.length === 0;
   $("suspect").hidden = !suspect;
   $("end").hidden = Boolean(suspect);
+  $("classes").hidden = !suspect || classes.length <= FEW;
   fetchAhead();
   if (!suspect) {
     showEnd();
@@ -184,8 +185,6 @@ function press(event) {
 }
 
 function buildClasses() {
-  $("classes").hidden = classes.length <= FEW;
-  if (classes.length <= FEW) return;
   $("classes").replaceChildren(...classes.map((name, place) => {
     const button = document.createElement("button");
     button.type = "button";

@@ -72,7 +72,7 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, text: str, message:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file; restore it: git checkout"):
+    with pytest.raises(DataError, match="no such file; check the path, or restore it: git checkout"):
         read_corrections(tmp_path / "c.csv")
 
 

@@ -319,7 +319,12 @@ def test_what_people_decided_changes_labels_and_is_not_proposed_again(
 ) -> None:
     """One image of val relabelled, one of test removed, every other of both found right; one row of another source."""
     layout = Layout(copy)
-    before = {split: list(csv.DictReader(layout.index_path(split).open())) for split in ("train", "val", "test")}
+
+    def read_indices(*splits: str) -> dict[str, list[dict[str, str]]]:
+        texts = {split: layout.index_path(split).read_text().splitlines() for split in splits}
+        return {split: list(csv.DictReader(lines)) for split, lines in texts.items()}
+
+    before = read_indices("train", "val", "test")
     train, changed, gone = layout.index_path("train").read_bytes(), before["val"][0], before["test"][0]
     other = {"female": "male", "male": "female"}[changed["label"]]
     after = {row["sha256"]: row["label"] for split in ("val", "test") for row in before[split]}
@@ -334,7 +339,7 @@ def test_what_people_decided_changes_labels_and_is_not_proposed_again(
     told = capsys.readouterr().out
     assert f"labels changed: 1, found right: {len(after) - 3}, images removed: 1; images that this source does" in told
     assert layout.index_path("train").read_bytes() == train
-    found = {split: list(csv.DictReader(layout.index_path(split).open())) for split in ("val", "test")}
+    found = read_indices("val", "test")
     assert [row["label"] for row in found["val"]] == [other, *(row["label"] for row in before["val"][1:])]
     assert [row["member"] for row in found["test"]] == [row["member"] for row in before["test"][1:]]
     assert read_info(layout.dataset_path).corrections == {"val": 1, "test": 1}

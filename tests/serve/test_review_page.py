@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkout import ROOT
 from conftest import encode, picture
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from reviewed import Reviewed, reviewed, write_data
 from test_page import Watch
 from test_sweep import FLAGS
 
-from gender_classifier.common.paths import Layout
+from gender_classifier.ingest.sample import draw_sample
 
 pytestmark = pytest.mark.ui
 
@@ -261,26 +260,22 @@ def test_five_hundred_suspects_are_decided_by_key(
 
 
 def test_pictures_for_the_docs(browser: BrowserContext, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """With --screenshots: suspects of this checkout, which must be the drawn sample's."""
+    """With --screenshots: drawn portraits, each under the other class; real faces stay out of Git."""
     folder = pytestconfig.getoption("--screenshots")
     if folder is None:
         pytest.skip("no --screenshots FOLDER")
-    here = Layout(ROOT)
-    assert json.loads((ROOT / "data" / "raw.json").read_text())["source"] == "sample", "real faces stay out of Git"
-    layout = Layout(tmp_path)
-    for path in ("raw_archive_path", "raw_table_path", "corrections_path", "dataset_path", "suspects_path"):
-        target = getattr(layout, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(getattr(here, path), target)
-    (tmp_path / "dvc.yaml").touch()
+    drawn = [(name, data) for name, data in draw_sample(7) if name.startswith("Validation/")]
+    by_class = [[data for name, data in drawn if f"/{label}/" in name] for label in ("male", "female")]
+    portraits = [data for pair in zip(*by_class, strict=False) for data in pair][:24]
+    names = [f"Training/{('female', 'male')[n % 2]}/{n:06}.jpg" for n in range(len(portraits))]
+    layout, _ = write_data(tmp_path, dict(zip(names, portraits, strict=True)))
     with reviewed(layout) as running:
         page = browser.new_page()
         page.emulate_media(color_scheme="light")
-        page.set_viewport_size({"width": 900, "height": 860})
+        page.set_viewport_size({"width": 900, "height": 780})
         open_review(page, running)
-        for key in ("k", "o"):
-            settle(page)
-            page.keyboard.press(key)
+        press(page, "k", "Kept “female”.")
+        press(page, "o", "Changed to “female”.")
         settle(page)
         page.screenshot(path=Path(folder) / "review.png")
         page.close()

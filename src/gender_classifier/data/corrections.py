@@ -101,7 +101,7 @@ def read_corrections(path: Path) -> dict[str, Correction]:
                 found[correction.sha256] = correction
             return found
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; restore it: git checkout {path}") from None
+        raise DataError(f"{path}: no such file; check the path, or restore it: git checkout {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable table ({error}); correct it, or git checkout {path}") from None
 

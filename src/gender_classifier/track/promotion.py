@@ -66,8 +66,8 @@ def _find_difference(challenger: Contender, champion: Contender, split: str, fig
         counts = [found.corrections.get(name, 0) for found in (challenger, champion)]
         if is_other and any(counts):
             return (
-                f"labels of {name} were corrected ({counts[0]}, with version {champion.version} {counts[1]}), so their "
-                "figures do not compare"
+                f"labels of {name} were corrected ({counts[0]}; of version {champion.version}'s: {counts[1]}), so "
+                "their figures do not compare"
             )
     if challenger.digests[split] != champion.digests.get(split):
         return f"{figure} was measured on other {split} images than version {champion.version}'s"

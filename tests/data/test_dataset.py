@@ -1,5 +1,6 @@
 """Packed arrays: whole or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gender_classifier.data.dataset import (
     read_index,
     read_info,
     sum_channels,
+    tag_corrections,
     write_images,
     write_index,
     write_info,
@@ -92,6 +94,12 @@ def test_index_and_info_come_back(tmp_path: Path) -> None:
     info = DatasetInfo(("female", "male"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "0" * 64, {"train": "1" * 64})
     write_info(tmp_path / "d.json", info)
     assert read_info(tmp_path / "d.json") == info
+    assert "corrections" not in (tmp_path / "d.json").read_text()  # the bytes of data without any do not change
+    corrected = replace(info, corrections={"val": 2})
+    write_info(tmp_path / "d.json", corrected)
+    assert read_info(tmp_path / "d.json") == corrected
+    assert tag_corrections(corrected.corrections) == {
+        "data.corrections.train": 0, "data.corrections.val": 2, "data.corrections.test": 0}  # fmt: skip
 
 
 def test_damaged_index_and_info_are_refused(tmp_path: Path) -> None:

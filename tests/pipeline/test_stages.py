@@ -24,6 +24,8 @@ from mlflow import MlflowClient
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.corrections import Correction, write_corrections
+from gender_classifier.data.dataset import read_info
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import DataError, ModelError, SourceError
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
@@ -58,6 +60,8 @@ def shrink(folder: Path, **top: object) -> None:
     params["ingest"] |= {"sample_train": 100, "sample_val": 30}
     params["preprocess"]["val_fraction"] = 0.2
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "data" / "corrections.csv", folder / "data")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
         for path in (whole / folder).rglob("*")
         if path.is_file()
     }
-    assert files == declared
+    assert files - {"data/corrections.csv"} == declared
 
 
 def test_metrics_in_git_are_small(whole: Path) -> None:
@@ -308,6 +312,42 @@ def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subpro
         [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *arguments],
         cwd=folder, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def test_what_people_decided_changes_labels_and_is_not_proposed_again(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image of val relabelled, one of test removed, every other of both found right; one row of another source."""
+    layout = Layout(copy)
+
+    def read_indices(*splits: str) -> dict[str, list[dict[str, str]]]:
+        texts = {split: layout.index_path(split).read_text().splitlines() for split in splits}
+        return {split: list(csv.DictReader(lines)) for split, lines in texts.items()}
+
+    before = read_indices("train", "val", "test")
+    train, changed, gone = layout.index_path("train").read_bytes(), before["val"][0], before["test"][0]
+    other = {"female": "male", "male": "female"}[changed["label"]]
+    after = {row["sha256"]: row["label"] for split in ("val", "test") for row in before[split]}
+    after |= {changed["sha256"]: other, gone["sha256"]: "", "0" * 64: "cat"}
+    labels = {row["sha256"]: row["label"] for rows in before.values() for row in rows}
+    write_corrections(
+        layout.corrections_path,
+        (Correction(key, "", labels.get(key, "dog"), label, "2026-01-31T09:30:00Z") for key, label in after.items()),
+    )
+    for stage in ("verify", "preprocess", "evaluate"):
+        run(stage, copy)
+    told = capsys.readouterr().out
+    assert f"labels changed: 1, found right: {len(after) - 3}, images removed: 1; images that this source does" in told
+    assert layout.index_path("train").read_bytes() == train
+    found = read_indices("val", "test")
+    assert [row["label"] for row in found["val"]] == [other, *(row["label"] for row in before["val"][1:])]
+    assert [row["member"] for row in found["test"]] == [row["member"] for row in before["test"][1:]]
+    assert read_info(layout.dataset_path).corrections == {"val": 1, "test": 1}
+    with layout.suspects_path.open() as file:
+        assert not [row for row in csv.DictReader(file) if row["split"] in found]
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    version = client.get_model_version("gender-classifier", "1")
+    assert [version.tags[f"data.corrections.{split}"] for split in ("train", "val", "test")] == ["0", "1", "1"]
 
 
 def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:

@@ -699,6 +699,7 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "gender_classifier.cli.listening", raising=False)  # imported by earlier tests
     assert main(["serve"]) == 1
     assert (
         "uvicorn is not installed; install the extra `serve`: in the checkout, `pip install -e '.[serve]'`"

@@ -44,6 +44,24 @@ def test_better_on_other_images_is_no_gain() -> None:
     assert decide(other, contender("1", 0.95), replace(RULE, metric="test/accuracy")).promote
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_nothing_is_compared_across_corrections_of_val_or_test(split: str) -> None:
+    """Whichever of the two has them, and whichever split the rule looks at."""
+    corrected = replace(contender("2", 0.99), digests=DIGESTS | {split: "x"}, corrections={split: 3, "train": 9})
+    for challenger, champion in ((corrected, contender("1", 0.95)), (contender("3", 0.995), corrected)):
+        for metric in ("val/kept_accuracy", "test/accuracy"):
+            decision = decide(challenger, champion, replace(RULE, metric=metric))
+            assert not decision.promote
+            assert f"labels of {split} were corrected (" in decision.reason
+            assert f"gender-classifier promote {challenger.version}" in decision.reason
+    # Both have learned from the same corrections, or val and test have none.
+    assert decide(
+        replace(corrected, version="3"), replace(corrected, metrics=contender("1", 0.95).metrics), RULE
+    ).promote
+    train = replace(contender("2", 0.99), corrections={"train": 9})
+    assert decide(train, contender("1", 0.95), RULE).promote
+
+
 def test_a_lower_loss_is_a_gain() -> None:
     rule = replace(RULE, metric="val/kept_loss")
     low, high = contender("2", 0.95, **{"val/kept_loss": 0.1}), contender("1", 0.95, **{"val/kept_loss": 0.2})

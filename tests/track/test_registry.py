@@ -1,6 +1,8 @@
 """Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import mlflow.pyfunc
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import client
 from PIL import Image
 
 from gender_classifier.cli.main import main
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.export import compute_probs, export_onnx
 from gender_classifier.evaluate.params import PromotionParams
@@ -36,7 +39,14 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def register(
-    root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a", network: str = "", figures: str = "{}"
+    root: Path,
+    onnx_path: Path,
+    accuracy: float,
+    *,
+    digest: str = "a",
+    network: str = "",
+    figures: str = "{}",
+    corrections: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """Register one version as `evaluate` does, by default another model each; return it, and what became of it."""
     model = onnx.load(str(onnx_path))
@@ -55,7 +65,14 @@ def register(
             image_size=64,
             num_classes=2,
             metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy},
-            tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"},
+            tags={
+                "data.digest": digest,
+                "val.digest": digest,
+                "test.digest": digest,
+                "dvc.exp": "",
+                "git.commit": "c",
+                **{key: str(count) for key, count in tag_corrections(corrections).items()},
+            },
             card=card,
         )
         decision = settle_champion(run.client, root, version, RULE)
@@ -85,6 +102,19 @@ def test_a_registered_version_is_served_as_its_file_is(
         assert err.startswith("gender-classifier predict: error: ")
         assert err.count("\n") == 1
         assert name.partition("@")[0].partition("/")[0] in err
+
+
+def test_a_version_of_corrected_labels_is_not_compared_and_says_so(root: Path, onnx_path: Path) -> None:
+    register(root, onnx_path, 0.93)
+    version, reason = register(root, onnx_path, 0.99, digest="b", corrections={"val": 3, "train": 9})
+    assert reason == (
+        "not promoted: labels of val were corrected (3; of version 1's: 0), so their figures do not compare; compare "
+        f"the two by hand, then: gender-classifier promote {version}"
+    )
+    assert champion(root) == "1"
+    promote(client(root), version, "the labels are right now")
+    _, reason = register(root, onnx_path, 0.995, digest="b", corrections={"val": 3, "train": 12})
+    assert reason.startswith("promoted: val/kept_accuracy 0.9950 against 0.9900 of version 2")
 
 
 def test_aliases_move_as_the_rule_says_and_back_by_hand(

@@ -34,6 +34,8 @@ class Layout:
     raw_archive_path = OutputPath("data/raw.zip")
     raw_table_path = OutputPath("data/raw.csv")
     """Label, split, group and attributes of each image of the archive."""
+    corrections_path = OutputPath("data/corrections.csv")
+    """What people decided about labels; in Git, and no stage writes it."""
     manifest_path = OutputPath("data/verified/manifest.csv")
 
     # preprocess
@@ -51,6 +53,8 @@ class Layout:
     # evaluate
     card_path = OutputPath("models/model_card.md")
     onnx_path = OutputPath("models/model.onnx")
+    suspects_path = OutputPath("data/predictions/label_issues.csv")
+    """Images whose labels are likely wrong, the likeliest first."""
 
     def images_path(self, split: str) -> Path:
         """Return the path of a split's images, ``train``, ``val`` or ``test``."""

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.files import read_json, replacing, write_json
 from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 
 INDEX_COLUMNS = ("row", "member", "label", "sha256")
@@ -35,6 +36,8 @@ class DatasetInfo:
         channel_std: RGB standard deviation of the same, 0 to 1.
         manifest_sha256: of the manifest that the arrays were made from.
         split_sha256: of each split's index: which images, with which labels.
+        corrections: number of images of each split that people relabelled or removed, without zeros; left out of the
+            file if it is empty.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +46,7 @@ class DatasetInfo:
     channel_std: tuple[float, ...]
     manifest_sha256: str
     split_sha256: Mapping[str, str]
+    corrections: Mapping[str, int] = field(default_factory=dict)
 
 
 def sum_channels(image: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -141,7 +145,10 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Write ``info`` as JSON."""
-    write_json(path, asdict(info))
+    values = asdict(info)
+    if not info.corrections:  # a data set without any has the bytes that it always had
+        del values["corrections"]
+    write_json(path, values)
 
 
 def read_info(path: Path) -> DatasetInfo:
@@ -156,6 +163,11 @@ def read_info(path: Path) -> DatasetInfo:
         return DatasetInfo(**values)
     except TypeError as error:
         raise DataError(f"{path}: not a description of a data set ({error}); run `dvc repro -f preprocess`") from None
+
+
+def tag_corrections(corrections: Mapping[str, int]) -> dict[str, int]:
+    """Return the MLflow tags ``data.corrections.SPLIT`` for :attr:`DatasetInfo.corrections`, zeros included."""
+    return {f"data.corrections.{split}": corrections.get(split, 0) for split in SPLITS}
 
 
 def _open_array(path: Path) -> NDArray[Any]:

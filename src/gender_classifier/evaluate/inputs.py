@@ -1,7 +1,7 @@
 """Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
+from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SPLITS
@@ -32,6 +33,7 @@ class Inputs:
         test: arrays of test.
         members: names of the images of each split, in the order of its arrays.
         seen: SHA-256 of each image of train and val to its split.
+        decided: names of the images about whose label a person has decided.
         best: content of metrics/train.json.
         curves: rows of metrics/curves.csv.
         reference: distributions of the training data.
@@ -47,6 +49,7 @@ class Inputs:
     test: PackedSplit
     members: Mapping[str, Sequence[str]]
     seen: Mapping[str, str]
+    decided: Set[str]
     best: Mapping[str, float]
     curves: Sequence[Mapping[str, str]]
     reference: Mapping[str, Histogram]
@@ -74,6 +77,15 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
     val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("val", "test"))
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
+    members = {name: read_index(layout.index_path(name)) for name in SPLITS}
+    digests = {name: read_digests(layout.index_path(name)) for name in SPLITS}
+    corrections = read_corrections(layout.corrections_path)
+    decided = {
+        member
+        for name in SPLITS
+        for member, sha256 in zip(members[name], digests[name], strict=True)
+        if sha256 in corrections
+    }
     return Inputs(
         run_id=str(read_json(layout.mlflow_run_path).get("run_id")),
         source=describe_value(source),
@@ -83,8 +95,9 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         info=info,
         val=val,
         test=test,
-        members={name: read_index(layout.index_path(name)) for name in SPLITS},
-        seen={sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))},
+        members=members,
+        seen={sha256: split for split in ("train", "val") for sha256 in digests[split]},
+        decided=decided,
         best=read_json(layout.train_report_path)["val"],
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),

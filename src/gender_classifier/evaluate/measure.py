@@ -65,6 +65,8 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     suspects = [
         *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
     ]  # fmt: skip
+    # A person has looked at these: proposing them again would ask the same question at every training.
+    suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
     return Evaluation(report, val_probs, rows, suspects)
 

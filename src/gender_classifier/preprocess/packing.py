@@ -45,7 +45,13 @@ def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> It
 
 
 def write_splits(
-    layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, classes: Sequence[str], digest: str
+    layout: Layout,
+    splits: Splits,
+    packed: Iterator[Packed],
+    size: int,
+    classes: Sequence[str],
+    digest: str,
+    corrections: Mapping[str, int],
 ) -> dict[str, list[float]]:
     """Write the arrays, labels and index of each split, and the description of the data set.
 
@@ -56,6 +62,7 @@ def write_splits(
         size: S, px.
         classes: names in label order.
         digest: SHA-256 of the manifest.
+        corrections: number of corrected images of each split, without zeros.
 
     Returns:
         Brightness, contrast, width (px) and height (px) of each training image.
@@ -75,7 +82,8 @@ def write_splits(
         write_labels(layout.labels_path(name), [classes.index(record.label) for record in records])
         write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
-    write_info(layout.dataset_path, DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests))
+    info = DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests, corrections)
+    write_info(layout.dataset_path, info)
     statistics["width"] = [record.width for record in splits["train"]]
     statistics["height"] = [record.height for record in splits["train"]]
     return dict(statistics)

@@ -4,13 +4,10 @@ Requests are never written to disk, and no path is taken from one.
 """
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -27,9 +24,10 @@ from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 from gender_classifier.predict.predictor import Predictor
+from gender_classifier.serve.assets import serve_file
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
-from gender_classifier.serve.guard import Guard
+from gender_classifier.serve.guard import Guard, Key
 from gender_classifier.serve.middleware import Frame, Metrics, build_failure
 from gender_classifier.serve.schema import (
     Explanation,
@@ -111,7 +109,7 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
     _add_error_answers(app, metrics)
     _add_api(app, service, settings)
     for path, (name, media_type) in PAGE.items():
-        app.get(path, include_in_schema=False)(_serve_file(name, media_type))
+        app.get(path, include_in_schema=False)(serve_file(name, media_type))
     return app
 
 
@@ -153,15 +151,6 @@ def _add_api(app: FastAPI, service: "_Service", settings: Settings) -> None:
     )(service.metrics)
 
 
-def _serve_file(name: str, media_type: str) -> Callable[[], Any]:
-    content = (resources.files("gender_classifier.serve") / "page" / name).read_bytes()
-
-    async def serve() -> Response:
-        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-    return serve
-
-
 class _Service:
     """The endpoints."""
 
@@ -169,7 +158,7 @@ class _Service:
         self._settings, self._metrics = settings, metrics
         self._info = _describe_model(predictor, settings)
         self._classes = predictor.classes
-        self._key_digest = _digest(settings.api_key.encode()) if settings.api_key is not None else None
+        self._key = Key(settings.api_key) if settings.api_key is not None else None
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
@@ -233,12 +222,8 @@ class _Service:
 
     async def check_key(self, request: Request) -> None:
         """Reject requests without the API key with 401."""
-        assert self._key_digest is not None
-        values = request.headers.getlist("authorization")
-        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        # Digests have equal lengths, so that the time of the comparison reveals nothing about the key.
-        is_right = hmac.compare_digest(_digest(key.strip(" \t").encode("latin-1")), self._key_digest)
-        if scheme.lower() != "bearer" or not is_right:
+        assert self._key is not None
+        if not self._key.is_sent_by(request):
             message = "send the service's API key as `Authorization: Bearer KEY`"
             raise RequestError(401, "no_key", message, {"WWW-Authenticate": "Bearer"})
 
@@ -307,10 +292,6 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
             "formats": list(FORMATS),
         },
     }
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
 
 
 def _as_prob(value: np.float32) -> float:

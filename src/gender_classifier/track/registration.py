@@ -26,6 +26,7 @@ from mlflow.utils.git_utils import get_git_repo_url
 from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
@@ -73,6 +74,7 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
                 "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),
                 **{f"{name}.digest": short_digest(digests[name]) for name in ("val", "test")},
+                **{key: str(count) for key, count in tag_corrections(inputs.info.corrections).items()},
                 "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
                 "git.commit": run.commit,
             },

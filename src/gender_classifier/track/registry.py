@@ -32,6 +32,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 # What the promotion rule may compare; all other figures are the logged model's.
 COMPARED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
 
+_CORRECTIONS = "data.corrections."  # tags of a version: number of corrected images of each split
+
 _ROLLED_BACK = "rolled back: "
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
@@ -203,4 +205,5 @@ def _read_contender(version: ModelVersion) -> Contender:
     tags = {RENAMED_METRICS.get(key, key): value for key, value in version.tags.items()}
     metrics = {name: float(tags[name]) for name in COMPARED if name in tags}
     digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
-    return Contender(str(version.version), metrics, digests)
+    corrections = {key.removeprefix(_CORRECTIONS): int(tags[key]) for key in tags if key.startswith(_CORRECTIONS)}
+    return Contender(str(version.version), metrics, digests, corrections)

@@ -10,6 +10,7 @@ import torch
 from gender_classifier.common.artifacts import Artifact, Run, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
@@ -58,6 +59,7 @@ def tag_run(session: Session, source: str) -> dict[str, object]:
     )
     return {
         "data.digest": short_digest(session.info.manifest_sha256),
+        **tag_corrections(session.info.corrections),
         "model.network": describe_network(trainer.spec),
         "model.parameters": count_parameters(trainer.model),
         "torch.device": trainer.device,

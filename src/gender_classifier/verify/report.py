@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import ImageError
+from gender_classifier.verify.corrections import Decisions
 from gender_classifier.verify.figures import class_balance, image_sizes
 from gender_classifier.verify.policies import KEPT_AS
 
@@ -22,16 +24,20 @@ _SHEET = 36  # images on a contact sheet
 _THUMBNAIL = 96  # px
 
 
-def describe_records(records: Sequence[Record], archive: Archive, max_pixels: int) -> Iterator[Artifact]:
+def describe_records(
+    records: Sequence[Record], archive: Archive, max_pixels: int, decisions: Decisions
+) -> Iterator[Artifact]:
     """Yield the report, the metrics file and the figures.
 
     Args:
         records: with verdicts.
         archive: source of the images on contact sheets.
         max_pixels: larger images are not decoded.
+        decisions: numbers of people's decisions; in the report if there are any.
     """
-    summary = summarize(records)
-    yield Artifact("data/verified/report.json", summary, "")
+    summary, decided = summarize(records), asdict(decisions)
+    report = summary | ({"corrections": decided} if any(decided.values()) else {})
+    yield Artifact("data/verified/report.json", report, "")
     yield Artifact("metrics/verify.json", {key: summary[key] for key in ("num_ok", "num_rejected")})
     decoded = [record for record in records if record.width]
     fit = [record for record in records if record.status == "ok"]

@@ -4,21 +4,22 @@
     dvc exp run -S verify.near_duplicates=drop         another policy
 
 Reads data/raw.zip, data/raw.csv and `verify`; writes data/verified/manifest.csv (one row per image),
-data/verified/report.json, metrics/verify.json, metrics/figures/verify/ and metrics/sheets/verify/. The stage fails,
-after writing report and figures, if a class is missing or more images than `verify.max_rejected` are rejected.
+data/verified/quality.csv (scores and flags), data/verified/report.json, metrics/verify.json, metrics/figures/verify/
+and metrics/sheets/verify/. The stage fails, after writing all but the manifest, if a class is missing or more images
+than `verify.max_rejected` are rejected.
 """
-
-from dataclasses import asdict
 
 import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
+from gender_classifier.common.schema import flatten
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.manifest import write_manifest
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.verify.inspection import inspect_all
 from gender_classifier.verify.policies import check_fitness, judge
+from gender_classifier.verify.quality import tabulate_quality
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -33,14 +34,17 @@ def main(layout: Layout, params: Params) -> None:
         from gender_classifier.track.run import track
         from gender_classifier.verify.report import count_findings, describe_records, tell
 
-        with track("verify", layout.root, params=asdict(policy), data=True) as run:
-            records = judge(list(inspected), policy)
-            publish(layout.root, describe_records(records, archive, policy.max_pixels), run)
-            run.log_metrics(count_findings(records))
+        with track("verify", layout.root, params=dict(flatten(policy)), data=True) as run:
+            found = list(inspected)
+            scores = {record.member: quality for record, quality in found if quality is not None}
+            quality = tabulate_quality(scores, policy.quality)
+            records = judge([record for record, _ in found], policy, quality.flags)
+            publish(layout.root, describe_records(records, quality, archive, policy.max_pixels), run)
+            run.log_metrics(count_findings(records, quality))
             check_fitness(records, policy)
             write_manifest(layout.manifest_path, records)
             run.set_tags({"data.digest": short_digest(hash_file(layout.manifest_path))})
-    print(f"verify: {tell(records)}")
+    print(f"verify: {tell(records, quality)}")
     point_to("verify", run.place, "data/verified/report.json", "metrics/figures/verify/")
 
 

@@ -19,7 +19,7 @@ from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.verify.inspection import inspect_all
 from gender_classifier.verify.policies import check_fitness, judge
-from gender_classifier.verify.quality import tabulate_quality
+from gender_classifier.verify.quality import assess
 
 
 def main(layout: Layout, params: Params) -> None:
@@ -35,11 +35,9 @@ def main(layout: Layout, params: Params) -> None:
         from gender_classifier.verify.report import count_findings, describe_records, tell
 
         with track("verify", layout.root, params=dict(flatten(policy)), data=True) as run:
-            found = list(inspected)
-            scores = {record.member: quality for record, quality in found if quality is not None}
-            quality = tabulate_quality(scores, policy.quality)
-            records = judge([record for record, _ in found], policy, quality.flags)
-            publish(layout.root, describe_records(records, quality, archive, policy.max_pixels), run)
+            found, quality = assess(inspected, policy.quality)
+            records = judge(found, policy)
+            publish(layout.root, describe_records(records, archive, policy.max_pixels, quality), run)
             run.log_metrics(count_findings(records, quality))
             check_fitness(records, policy)
             write_manifest(layout.manifest_path, records)

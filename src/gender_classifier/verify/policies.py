@@ -1,40 +1,30 @@
 """Apply the policies to all images together: which are fit to use, and why the others are not."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from types import MappingProxyType
 
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.verify.duplicates import Groups, group_exact, group_people, merge_near
 from gender_classifier.verify.params import VerifyParams
-from gender_classifier.verify.quality import Flagged
 
 
-def judge(
-    records: Sequence[Record], policy: VerifyParams, flags: Mapping[str, Iterable[Flagged]] = MappingProxyType({})
-) -> list[Record]:
-    """Apply the policies to the results of :func:`~gender_classifier.verify.inspection.inspect`.
+def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
+    """Apply the policies to the results of :func:`~gender_classifier.verify.quality.assess`.
 
-    The first step that rejects an image gives the reason: not decodable; too small; wrong mode; image quality; same
-    image with two labels; same image in two splits; same person in two splits; exact duplicates; near duplicates. A
-    rejected image is not compared in later steps.
-
-    Args:
-        records: of all images.
-        policy: what is rejected.
-        flags: image-quality flags of the members that have any; those in ``policy.quality.reject`` reject.
+    The first step that rejects an image gives the reason: not decodable; image quality; too small; wrong mode;
+    same image with two labels; same image in two splits; same person in two splits; exact duplicates; near duplicates.
+    A rejected image is not compared in later steps.
 
     Returns:
         Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.
     """
     judged = {record.member: record for record in sorted(records, key=lambda record: record.member)}
     _judge_alone(judged, policy)
-    _judge_quality(judged, policy, flags)
     exact = group_exact(judged)
     near = merge_near(exact, judged, policy)
     _number_groups(judged, near)
@@ -101,13 +91,6 @@ def _judge_alone(judged: dict[str, Record], policy: VerifyParams) -> None:
         elif record.mode != "RGB":
             status = "rejected" if policy.wrong_mode == "reject" else "ok"
             judged[member] = replace(record, status=status, reason="wrong_mode")
-
-
-def _judge_quality(judged: dict[str, Record], policy: VerifyParams, flags: Mapping[str, Iterable[Flagged]]) -> None:
-    for member, flagged in flags.items():
-        reason = next((found.flag for found in flagged if found.flag in policy.quality.reject), "")
-        if reason and judged[member].status == "ok":
-            judged[member] = replace(judged[member], status="rejected", reason=reason)
 
 
 def _number_groups(judged: dict[str, Record], groups: Groups) -> None:

@@ -3,8 +3,8 @@
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gender_classifier.common.artifacts import Table
+from gender_classifier.data.manifest import Record
 from gender_classifier.verify.params import FLAGS, QualityParams
 
 
@@ -131,10 +132,29 @@ class QualityTable:
         return [found for _, _, found in sorted(chosen, key=lambda one: (one[1], one[0]))]
 
 
-def tabulate_quality(scores: dict[str, Quality], limits: QualityParams) -> QualityTable:
-    """Return the quality of images by their names, with the flags that the thresholds give them."""
-    flags = {member: found for member, quality in scores.items() if (found := find_flags(quality, limits))}
-    return QualityTable(scores, flags)
+def assess(
+    inspected: Iterable[tuple[Record, Quality | None]], limits: QualityParams
+) -> tuple[list[Record], QualityTable]:
+    """Flag the images whose scores are beyond the thresholds.
+
+    Args:
+        inspected: of each image its record, and its quality or None if it cannot be decoded.
+        limits: the thresholds, and the flags that reject.
+
+    Returns:
+        The records, those with a flag in ``limits.reject`` rejected for it, and the quality of the images.
+    """
+    records, table = list[Record](), QualityTable({}, {})
+    for record, quality in inspected:
+        flags: tuple[Flagged, ...] = ()
+        if quality is not None:
+            table.scores[record.member] = quality
+            flags = find_flags(quality, limits)
+        if flags:
+            table.flags[record.member] = flags
+        reason = next((found.flag for found in flags if found.flag in limits.reject), None)
+        records.append(replace(record, status="rejected", reason=reason) if reason else record)
+    return records, table
 
 
 def _measure_sharpness(pixels: NDArray[np.float64]) -> float:

@@ -25,15 +25,15 @@ _THUMBNAIL = 96  # px
 
 
 def describe_records(
-    records: Sequence[Record], quality: QualityTable, archive: Archive, max_pixels: int
+    records: Sequence[Record], archive: Archive, max_pixels: int, quality: QualityTable
 ) -> Iterator[Artifact]:
     """Yield the report, the metrics file, the table of quality and the figures.
 
     Args:
         records: with verdicts.
-        quality: of the images that could be decoded.
         archive: source of the images on contact sheets.
         max_pixels: larger images are not decoded.
+        quality: of the images that could be decoded.
     """
     summary = summarize(records) | {"flagged": quality.count()}
     yield Artifact("data/verified/report.json", summary, "")

@@ -12,7 +12,7 @@ FLAGS = ("too_dark", "too_light", "blurred", "low_information", "odd_shape")
 
 
 def _check_flags(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not set(map(str, value)) <= set(FLAGS):
+    if not isinstance(value, (list, tuple)) or not set(map(str, value)) <= set(FLAGS):
         raise ValueError(f"write a list, [] or some of {', '.join(FLAGS)}")
     return tuple(value)
 

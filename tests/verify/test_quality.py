@@ -10,6 +10,7 @@ from conftest import draw_pixels, encode
 from PIL import Image, ImageFilter
 
 from gender_classifier.common.artifacts import Table
+from gender_classifier.common.figures import Figure
 from gender_classifier.data.archive import Archive, write_archive
 from gender_classifier.data.images import shrink_grey
 from gender_classifier.data.manifest import Record
@@ -169,11 +170,13 @@ def test_the_report_holds_every_score_and_draws_the_flagged(tmp_path: Path) -> N
     }
     assert f"; flagged too_dark {counts['too_dark']}, " in tell(records, quality)
     sheet = artifacts["metrics/sheets/verify/flagged.png"]
-    shown = [axes for axes in sheet.content.axes if axes.images]  # type: ignore[union-attr]
-    assert len(shown) == len(BAD)
+    assert isinstance(sheet.content, Figure)
     assert sheet.mirror == ""
-    heights = [axes.images[0].get_array().shape[:2] for axes in shown]
-    assert (19, 96) in heights  # the odd shape is not squeezed into a square
+    (axes,) = sheet.content.axes
+    shapes = [image.get_array().shape for image in axes.images]
+    assert len(shapes) == len(BAD)
+    assert (19, 96, 3) in shapes  # the odd shape is not squeezed into a square
+    assert any(text.get_text().startswith("too_dark 0.2") for text in axes.texts)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -22,7 +23,7 @@ from gender_classifier.track.registration import register_model
 from gender_classifier.track.registry import REGISTERED_MODEL, promote, rollback, settle_champion
 from gender_classifier.track.run import track
 
-RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9)
+RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9, max_gap="none")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
@@ -36,8 +37,9 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def register(
-    root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a", network: str = "", figures: str = "{}"
-) -> tuple[str, str]:
+    root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a", network: str = "", figures: str = "{}",
+    gap: float | None = None, rule: PromotionParams = RULE,
+) -> tuple[str, str]:  # fmt: skip
     """Register one version as `evaluate` does, by default another model each; return it, and what became of it."""
     model = onnx.load(str(onnx_path))
     model.graph.doc_string = network or f"{accuracy} on {digest}"
@@ -54,11 +56,13 @@ def register(
             name="alexnet-repro",
             image_size=64,
             num_classes=2,
-            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy},
-            tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"},
+            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy}
+            | ({} if gap is None else {"extra/utk-2/group_gap": gap}),
+            tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"}
+            | ({} if gap is None else {"extra.utk-2.digest": "u"}),
             card=card,
         )
-        decision = settle_champion(run.client, root, version, RULE)
+        decision = settle_champion(run.client, root, version, rule)
     return version, decision.reason
 
 
@@ -126,6 +130,26 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     assert "version 17 of gender-classifier: no such version; there are: 5, 4, 3, 2, 1" in capsys.readouterr().err
     assert main(["promote", "best"]) == 1
     assert "no such version" in capsys.readouterr().err
+
+
+def test_a_gap_is_stored_with_the_version_and_keeps_one_with_a_wider_gap_from_the_top(
+    root: Path, onnx_path: Path
+) -> None:
+    fair = replace(RULE, max_gap={"utk-2": 0.02})
+    register(root, onnx_path, 0.94)  # before the set was evaluated
+    _, reason = register(root, onnx_path, 0.95, gap=0.05, rule=fair)
+    assert reason.startswith("not promoted: version 1 has no gap on utk-2 to compare with")
+    promote(client(root), "2", "its gap is small")
+    _, reason = register(root, onnx_path, 0.97, gap=0.0901234567, rule=fair)
+    assert reason == (
+        "not promoted: the gap between groups on utk-2 is 0.0901 against 0.0500 of version 2, wider by 0.0401; "
+        "0.02 is allowed"
+    )
+    tags = client(root).get_model_version(REGISTERED_MODEL, "3").tags
+    assert (tags["extra/utk-2/group_gap"], tags["extra.utk-2.digest"], tags["promotion"]) == ("0.0901235", "u", reason)
+    assert champion(root) == "2"
+    assert register(root, onnx_path, 0.96, gap=0.06, rule=fair)[1].startswith("promoted: val/kept_accuracy 0.9600")
+    assert champion(root) == "4"
 
 
 def test_a_model_that_is_evaluated_again_keeps_its_version_and_gets_its_new_figures(

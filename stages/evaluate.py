@@ -41,7 +41,7 @@ def main(layout: Layout, params: Params) -> None:
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
         difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)
         log_evaluation(run, inputs, evaluation, scored)
-        registered = register_run(run, layout, inputs, evaluation, settings.promotion)
+        registered = register_run(run, layout, inputs, evaluation, scored, settings.promotion)
     discard_checkpoints(layout.checkpoints_dir, inputs.run_id)
     print(*tell(evaluation, difference, registered), sep="\n")
     point_to("evaluate", run.place, "models/model_card.md", "metrics/figures/evaluate/")

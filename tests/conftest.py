@@ -121,7 +121,7 @@ def inspect_labelled(member: str, data: bytes, max_pixels: int = 10**6) -> Recor
     """Inspect an image named as in the drawn sample, ``Training/female/1.jpg``."""
     folder, label, _ = member.split("/", 2)
     split = {"Training": "train", "Validation": "test"}[folder]
-    return replace(inspect(member, data, max_pixels=max_pixels), split=split, label=label)
+    return replace(inspect(member, data, max_pixels=max_pixels).record, split=split, label=label)
 
 
 @pytest.fixture(scope="session")

@@ -304,7 +304,7 @@ def test_too_many_rejects_write_the_report_and_no_manifest(copy: Path) -> None:
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(DataError, match=r"images rejected .* more than the tolerated 1.00%"):
         run("verify", copy)
-    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["report.json"]
+    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["quality.csv", "report.json"]
 
 
 def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:

@@ -107,7 +107,7 @@ def test_too_small_an_image_is_refused_as_verify_refuses_it(
 ) -> None:  # fmt: skip
     """By `/predict`, `/explain`, the library, `predict` and `monitor`; the shortest side is in the model's file."""
     assert predictor.min_side == 32
-    record = inspect("Training/male/1.png", data, max_pixels=10**6)
+    record = inspect("Training/male/1.png", data, max_pixels=10**6).record
     assert judge([record], replace(POLICY, min_side=32))[0].reason == "too_small"
     for path, field in (("/predict", "images"), ("/explain", "image")):
         assert reason(client.post(path, files=files(data, field=field))) == (422, "too_small")

@@ -1,6 +1,7 @@
 """Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +26,7 @@ from gender_classifier.track.registration import register_model
 from gender_classifier.track.registry import REGISTERED_MODEL, promote, rollback, settle_champion
 from gender_classifier.track.run import track
 
-RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9)
+RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9, max_gap="none")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
@@ -47,6 +48,8 @@ def register(
     network: str = "",
     figures: str = "{}",
     corrections: Mapping[str, int] = MappingProxyType({}),
+    gap: float | None = None,
+    rule: PromotionParams = RULE,
 ) -> tuple[str, str]:
     """Register one version as `evaluate` does, by default another model each; return it, and what became of it."""
     model = onnx.load(str(onnx_path))
@@ -64,7 +67,8 @@ def register(
             name="alexnet-repro",
             image_size=64,
             num_classes=2,
-            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy},
+            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy}
+            | ({} if gap is None else {"extra/utk-2/group_gap": gap}),
             tags={
                 "data.digest": digest,
                 "val.digest": digest,
@@ -72,10 +76,11 @@ def register(
                 "dvc.exp": "",
                 "git.commit": "c",
                 **{key: str(count) for key, count in tag_corrections(corrections).items()},
+                **({} if gap is None else {"extra.utk-2.digest": "u"}),
             },
             card=card,
         )
-        decision = settle_champion(run.client, root, version, RULE)
+        decision = settle_champion(run.client, root, version, rule)
     return version, decision.reason
 
 
@@ -156,6 +161,26 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     assert "version 17 of gender-classifier: no such version; there are: 5, 4, 3, 2, 1" in capsys.readouterr().err
     assert main(["promote", "best"]) == 1
     assert "no such version" in capsys.readouterr().err
+
+
+def test_a_gap_is_stored_with_the_version_and_keeps_one_with_a_wider_gap_from_the_top(
+    root: Path, onnx_path: Path
+) -> None:
+    fair = replace(RULE, max_gap={"utk-2": 0.02})
+    register(root, onnx_path, 0.94)  # before the set was evaluated
+    _, reason = register(root, onnx_path, 0.95, gap=0.05, rule=fair)
+    assert reason.startswith("not promoted: version 1 has no gap on utk-2 to compare with")
+    promote(client(root), "2", "its gap is small")
+    _, reason = register(root, onnx_path, 0.97, gap=0.0901234567, rule=fair)
+    assert reason == (
+        "not promoted: the gap between groups on utk-2 is 0.0901 against 0.0500 of version 2, wider by 0.0401; "
+        "0.02 is allowed"
+    )
+    tags = client(root).get_model_version(REGISTERED_MODEL, "3").tags
+    assert (tags["extra/utk-2/group_gap"], tags["extra.utk-2.digest"], tags["promotion"]) == ("0.0901235", "u", reason)
+    assert champion(root) == "2"
+    assert register(root, onnx_path, 0.96, gap=0.06, rule=fair)[1].startswith("promoted: val/kept_accuracy 0.9600")
+    assert champion(root) == "4"
 
 
 def test_a_model_that_is_evaluated_again_keeps_its_version_and_gets_its_new_figures(

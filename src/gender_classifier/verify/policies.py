@@ -16,11 +16,11 @@ from gender_classifier.verify.params import VerifyParams
 
 
 def judge(records: Sequence[Record], policy: VerifyParams, corrections: Corrections | None = None) -> list[Record]:
-    """Apply the policies to the results of :func:`~gender_classifier.verify.inspection.inspect`.
+    """Apply the policies to the results of :func:`~gender_classifier.verify.quality.assess`.
 
-    The first step that rejects an image gives the reason: not decodable; too small; wrong mode; removed by a person;
-    same image with two labels; same image in two splits; same person in two splits; exact duplicates; near duplicates.
-    A rejected image is not compared in later steps. All steps but the first three see corrected labels.
+    The first step that rejects an image gives the reason: not decodable; image quality; too small; wrong mode; removed
+    by a person; same image with two labels; same image in two splits; same person in two splits; exact duplicates;
+    near duplicates. A rejected image is not compared in later steps. All steps but the first four see corrected labels.
 
     Returns:
         Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.

@@ -12,6 +12,7 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SPLITS
+from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
@@ -30,6 +31,7 @@ class Inputs:
         info: description of the data set.
         val: arrays of val.
         test: arrays of test.
+        attributes: of the images of test.
         members: names of the images of each split, in the order of its arrays.
         seen: SHA-256 of each image of train and val to its split.
         best: content of metrics/train.json.
@@ -45,6 +47,7 @@ class Inputs:
     info: DatasetInfo
     val: PackedSplit
     test: PackedSplit
+    attributes: Attributes
     members: Mapping[str, Sequence[str]]
     seen: Mapping[str, str]
     best: Mapping[str, float]
@@ -74,6 +77,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
     val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("val", "test"))
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
+    members = {name: read_index(layout.index_path(name)) for name in SPLITS}
     return Inputs(
         run_id=str(read_json(layout.mlflow_run_path).get("run_id")),
         source=describe_value(source),
@@ -83,7 +87,8 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         info=info,
         val=val,
         test=test,
-        members={name: read_index(layout.index_path(name)) for name in SPLITS},
+        attributes=read_attributes(layout.images_table_path, members["test"]),
+        members=members,
         seen={sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))},
         best=read_json(layout.train_report_path)["val"],
         curves=curves,

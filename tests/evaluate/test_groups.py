@@ -10,7 +10,7 @@ import pytest
 from gender_classifier.common.figures import save_figure
 from gender_classifier.data.labelled_files import LabelledImage
 from gender_classifier.data.labelled_pixels import Reading
-from gender_classifier.evaluate.extra.report import describe_extra, tag_groups
+from gender_classifier.evaluate.extra.report import describe_extra, draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.metrics.scores import balanced_interval, evaluate, select_headlines, wilson_interval
 
@@ -134,6 +134,16 @@ def test_groups_are_in_table_report_tags_and_figure(tmp_path: Path) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["20-39 × south", "60+ × north", "20-39 × north"]
     assert [text.get_text() for text in axes.texts] == ["75.0%  n 100", "83.8%  n 50", "97.0%  n 100"]
     save_figure(figure, tmp_path / "groups.png")
+
+
+def test_of_many_values_the_figure_shows_the_worst() -> None:
+    values = {(f"v{n:02}",): (n, 50, n, 50) for n in range(1, 46)}
+    figure: Any = next(draw_attributes("test", build_set(values, ("mark",)).by_attribute, CLASSES, "Test set")).content
+    (axes,) = figure.axes
+    assert axes.get_title() == "Test set, by attribute, the worst 40 of 45 values (95 % intervals)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "all  (n 4,500)", *(f"mark: v{n:02}  (n 100)" for n in range(1, 41))
+    ]  # fmt: skip
 
 
 def test_a_balanced_accuracy_without_a_class_is_empty() -> None:

@@ -26,7 +26,7 @@ from gender_classifier.metrics.curves import (
     roc_points,
     threshold_points,
 )
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
 
@@ -88,7 +88,8 @@ def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Map
     """Log the headlines as ``test/...`` and ``extra/NAME/...``, the names of groups, and the test set as an input."""
     reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
     for prefix, report in reports.items():
-        run.log_metrics({f"{prefix}/{as_key(key)}": value for key, value in select_headlines(report.metrics).items()})
+        headlines = as_keys(select_headlines(report.metrics))
+        run.log_metrics({f"{prefix}/{key}": value for key, value in headlines.items()})
     counts = {"test": len(evaluation.report.preds)}
     groups = {f"extra.{name}": found.by_attribute for name, found in scored.items()}
     run.set_tags(tag_groups(groups | ({"test": evaluation.by_attribute} if evaluation.by_attribute else {})))

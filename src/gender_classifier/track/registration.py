@@ -29,7 +29,7 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, COMPARED, REGISTERED_MODEL, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
@@ -68,7 +68,7 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
             name=f"{inputs.spec.architecture}-{run.name}",
             image_size=inputs.spec.image_size,
             num_classes=len(inputs.spec.classes),
-            metrics=kept | {f"test/{as_key(key)}": value for key, value in headlines.items()},
+            metrics=kept | {f"test/{key}": value for key, value in as_keys(headlines).items()},
             tags={
                 "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),

@@ -29,6 +29,7 @@ _CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5)  # sides of the enlarged part of a ROC cu
 
 
 _MOST_LINES = 40  # of a figure of attributes or groups: MLflow would shrink a taller one beyond reading
+_SHORT = 17  # characters, of which four entries fit side by side in a legend
 _LINE = 0.175  # inches, of a setting in the table of corruptions
 
 
@@ -131,7 +132,8 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.grid(axis="x", alpha=0.25)
     axes.xaxis.set_major_formatter(format_percent_tick)
     axes.set_xlabel("accuracy, recall")
-    figure.legend(loc="outside lower center", ncols=min(len(spans), 4), frameon=False, fontsize=9)
+    columns = 4 if max(len(name) for name, _ in spans) <= _SHORT else 2
+    figure.legend(loc="outside lower center", ncols=min(len(spans), columns), frameon=False, fontsize=9)
     return figure
 
 

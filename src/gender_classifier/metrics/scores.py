@@ -63,9 +63,7 @@ def as_key(text: str) -> str:
 
 
 def as_keys(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by :func:`as_key`; of names that become one key, such as ``<30`` and ``>30``, all but the first get
-    a number.
-    """
+    """Return metrics by :func:`as_key`; names that become one key, such as ``<30`` and ``>30``, are numbered."""
     found = dict[str, float]()
     for name, value in metrics.items():
         key, number = as_key(name), 2

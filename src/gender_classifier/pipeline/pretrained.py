@@ -24,8 +24,8 @@ from gender_classifier.common.paths import PRETRAINED_DIR, Layout, find_checkout
 from gender_classifier.common.schema import flatten
 from gender_classifier.common.terminal import complain
 from gender_classifier.data.file_names import describe_value
-from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.data.names import KAGGLE
+from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.evaluate.export import compute_probs, describe_model
 from gender_classifier.evaluate.inputs import Inputs, load_inputs
 from gender_classifier.evaluate.markdown import code_span, render_template

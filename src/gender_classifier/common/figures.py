@@ -178,7 +178,7 @@ def shorten_names(names: Iterable[str]) -> list[str]:
 
 
 def name_classes(axes: Axes, names: Sequence[str], *, room: int) -> bool:
-    """Label the x ticks 0, 1, ...; return whether the names are turned, being longer than ``room`` characters together."""
+    """Label the x ticks 0, 1, ...; return True if the names are turned, exceeding ``room`` characters together."""
     is_turned = len(names) * max(map(len, names)) > room
     axes.set_xticks(range(len(names)), names, rotation=30 * is_turned, ha="right" if is_turned else "center")
     return is_turned

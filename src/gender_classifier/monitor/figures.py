@@ -54,14 +54,15 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
             else:
                 shares = np.diff(np.interp(edges, panel.edges, np.cumsum([0, *counts]) / total))
                 axes.stairs(shares, edges, color=color, fill=not number, alpha=1 if number else 0.45, label=label)
-        axes.set_title(panel.title, fontsize=10)
+        axes.set_title(panel.title, fontsize=10, pad=36 if is_turned else 6)
         axes.set_xlabel(panel.unit)
         axes.set_ylabel("share of the images")
         axes.yaxis.set_major_formatter(format_percent_tick)
         tidy_axes(axes)
         axes.set_ylim(0, min(axes.get_ylim()[1], 1))
-        # Below the panel: above the bars there is no room when one class has them all.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 if is_turned else -0.2), frameon=False, fontsize=8)
+        # Outside the panel, where there is room when one class has them all.
+        place, anchor = ("lower center", (0.5, 1)) if is_turned else ("upper center", (0.5, -0.2))
+        axes.legend(loc=place, bbox_to_anchor=anchor, frameon=False, fontsize=8)
     return figure
 
 

@@ -134,7 +134,7 @@ FORMS = {
     "three splits": Form(write_splits),
     "no splits": Form(write_folders, zipped=False),
     "CSV": Form(write_csv, attributes=("age",), gap=True, zipped=False),
-    "TSV": Form(write_tsv, names=("60+", "under 60: y/n"), attributes=("age",), path="/labels.tsv"),
+    "TSV": Form(write_tsv, names=("60+", "under 60: y/n"), attributes=("age",), gap=True, path="/labels.tsv"),
     "CelebA": Form(write_celeba, attributes=("Smiling", "Young")),
     "FairFace": Form(write_fairface, attributes=("age", "race", "service_test"), gap=True),
     "UTKFace": Form(write_utkface, attributes=("age_group", "race"), zipped=False, real=True),

@@ -79,16 +79,11 @@ PEOPLE = [
 
 def compared(categories: Sequence[str] = ("female", "male")) -> Figure:
     counts = {"train": np.array([4, 9]), "new": np.array([5, 2])}
+    shares = {name: np.resize(found, len(categories)) for name, found in counts.items()}
     edges = np.array([0.0, 0.5, 1.0])
     panels = [
         Panel("brightness: stable", "mean level", edges, (), counts),
-        Panel(
-            "class: drift",
-            "predicted class",
-            edges,
-            categories,
-            {name: np.resize(found, len(categories)) for name, found in counts.items()},
-        ),
+        Panel("class: drift", "predicted class", np.arange(len(categories) + 1.0), categories, shares),
     ]
     return compare_histograms(panels, "New images")
 

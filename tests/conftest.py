@@ -16,6 +16,7 @@ import pytest
 import torch
 from checkout import SMALL, Checkout, clone
 from filelock import FileLock
+from hypothesis import settings
 from mlflow import MlflowClient
 from PIL import Image
 from torchvision.models import AlexNet_Weights, alexnet
@@ -26,6 +27,10 @@ from gender_classifier.evaluate.export import export_onnx
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
 from gender_classifier.verify.inspection import inspect
+
+# A deadline would fail tests on a busy machine.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -177,6 +177,13 @@ def shorten_names(names: Iterable[str]) -> list[str]:
     return [one_line(name, MAX_CLASS_NAME) for name in names]
 
 
+def name_classes(axes: Axes, names: Sequence[str], *, room: int) -> bool:
+    """Label the x ticks 0, 1, ...; return True if the names are turned, exceeding ``room`` characters together."""
+    is_turned = len(names) * max(map(len, names)) > room
+    axes.set_xticks(range(len(names)), names, rotation=30 * is_turned, ha="right" if is_turned else "center")
+    return is_turned
+
+
 def format_share(share: float) -> str:
     """Return a fraction as percent with one decimal; 0 % and 100 % are never the result of rounding."""
     if 0 < share < 0.0005:
@@ -210,9 +217,7 @@ def _draw_matrix(
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=13 if len(classes) < 4 else 9)
     names = shorten_names(classes)
-    axes.set_xticks(
-        range(len(names)), names, rotation=30 * (len(names) > 3), ha="right" if len(names) > 3 else "center"
-    )
+    name_classes(axes, names, room=24 if len(names) < 4 else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")

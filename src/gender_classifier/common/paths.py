@@ -41,6 +41,8 @@ class Layout:
     # preprocess
     processed_dir = OutputPath("data/processed")
     dataset_path = OutputPath("data/processed/dataset.json")
+    images_table_path = OutputPath("data/processed/images.csv")
+    """Label, split, group and attributes of each image of the splits."""
     reference_path = OutputPath("data/processed/reference.json")
     """Histograms of brightness, contrast and size over the training images."""
 

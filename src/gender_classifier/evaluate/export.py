@@ -83,7 +83,7 @@ def describe_model(
         "version": __version__,
         "metrics": json.dumps(select_headlines(evaluation.report.metrics)),
         "measured": json.dumps([asdict(found) for found in measured]),
-        "limits": describe_limits(inputs.source),
+        "limits": describe_limits(inputs.source, inputs.spec.classes),
         "min_side": str(min_side),
         "reference": json.dumps(to_jsonable(reference)),
     }

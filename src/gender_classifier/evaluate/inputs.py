@@ -13,6 +13,7 @@ from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SPLITS
+from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
@@ -31,6 +32,7 @@ class Inputs:
         info: description of the data set.
         val: arrays of val.
         test: arrays of test.
+        attributes: of the images of test.
         members: names of the images of each split, in the order of its arrays.
         seen: SHA-256 of each image of train and val to its split.
         decided: names of the images about whose label a person has decided.
@@ -47,6 +49,7 @@ class Inputs:
     info: DatasetInfo
     val: PackedSplit
     test: PackedSplit
+    attributes: Attributes
     members: Mapping[str, Sequence[str]]
     seen: Mapping[str, str]
     decided: Set[str]
@@ -95,6 +98,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         info=info,
         val=val,
         test=test,
+        attributes=read_attributes(layout.images_table_path, members["test"]),
         members=members,
         seen={sha256: split for split in ("train", "val") for sha256 in digests[split]},
         decided=decided,

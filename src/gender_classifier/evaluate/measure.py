@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
+from gender_classifier.evaluate.extra.attributes import ScoredImages
+from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
@@ -38,12 +40,21 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ``report`` on test, ``val_probs`` float64 (N, C), the table of corruptions, and the suspects by ``prob``."""
+    """Everything measured.
+
+    Attributes:
+        report: on test.
+        val_probs: float64 (N, C).
+        robustness: the table of corruptions.
+        suspects: by ``prob``.
+        by_attribute: scores on test by attribute; None if the source has none.
+    """
 
     report: Report
     val_probs: Floats
     robustness: list[RobustnessRow]
     suspects: list[Suspect]
+    by_attribute: AttributeReport | None = None
 
 
 def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
@@ -60,6 +71,11 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     report.metrics.update(measure_tta(logits, once, test.labels))
     rows = _measure_robustness(inputs, logits, params.robustness_images)
     report.metrics.update(summarize(rows))
+    by_attribute = None
+    if inputs.attributes.names:
+        images = ScoredImages(test.labels, report, inputs.attributes.names, inputs.attributes.values)
+        by_attribute = report_attributes(images)
+        report.metrics.update(by_attribute.groups.metrics)
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
     # Train's labels the model has seen, and would defend.
     suspects = [
@@ -68,7 +84,7 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     # A person has looked at these: proposing them again would ask the same question at every training.
     suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
-    return Evaluation(report, val_probs, rows, suspects)
+    return Evaluation(report, val_probs, rows, suspects, by_attribute)
 
 
 def _look_again(inputs: Inputs, once: NDArray[np.float32]) -> NDArray[np.float32]:

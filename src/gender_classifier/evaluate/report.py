@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
-from gender_classifier.evaluate.extra.report import tag_groups
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
+from gender_classifier.evaluate.extra.report import draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
@@ -25,7 +26,7 @@ from gender_classifier.metrics.curves import (
     roc_points,
     threshold_points,
 )
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
 
@@ -46,13 +47,16 @@ def describe_evaluation(
     if scored:
         headlines["extra"] = {name: select_headlines(found.report.metrics) for name, found in scored.items()}
     yield Artifact("metrics/evaluate.json", headlines)
-    yield Artifact("metrics/test_report.json", report.metrics, "metrics")
+    yield Artifact("metrics/test_report.json", report.metrics | _describe_groups(inputs, evaluation), "metrics")
     yield Artifact("metrics/test_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     yield Artifact("metrics/roc.csv", Table(["false_positive_rate", "true_positive_rate", "threshold"], roc), "metrics")
     yield Artifact("metrics/reliability.csv", tabulate(ReliabilityBin, bins), "metrics")
     thresholds = threshold_points(scores, positives)
     yield Artifact("metrics/thresholds.csv", tabulate(ThresholdRow, thresholds), "metrics")
     yield Artifact("metrics/robustness.csv", tabulate(RobustnessRow, evaluation.robustness), "metrics")
+    rows = evaluation.by_attribute.list_rows() if evaluation.by_attribute else []
+    table = Table(attribute_columns(classes), map(flatten_row, rows))
+    yield Artifact("metrics/test_attributes.csv", table, "metrics")
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
     yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
@@ -66,10 +70,12 @@ def describe_evaluation(
         "reliability": reliability(bins, report.metrics["ece"], len(classes)),
     }
     if evaluation.robustness:
-        rows = [asdict(row) for row in evaluation.robustness]
-        figures["robustness"] = robustness(rows, report.metrics["accuracy"], len(labels))
+        corrupted = [asdict(row) for row in evaluation.robustness]
+        figures["robustness"] = robustness(corrupted, report.metrics["accuracy"], len(labels))
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/evaluate/{name}.png", figure, "")
+    if evaluation.by_attribute:
+        yield from draw_attributes("test", evaluation.by_attribute, classes, "Test set")
     sheets = {
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
         "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),
@@ -82,9 +88,11 @@ def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Map
     """Log the headlines as ``test/...`` and ``extra/NAME/...``, the names of groups, and the test set as an input."""
     reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
     for prefix, report in reports.items():
-        run.log_metrics({f"{prefix}/{as_key(key)}": value for key, value in select_headlines(report.metrics).items()})
+        headlines = as_keys(select_headlines(report.metrics))
+        run.log_metrics({f"{prefix}/{key}": value for key, value in headlines.items()})
     counts = {"test": len(evaluation.report.preds)}
-    run.set_tags(tag_groups(scored))
+    groups = {f"extra.{name}": found.by_attribute for name, found in scored.items()}
+    run.set_tags(tag_groups(groups | ({"test": evaluation.by_attribute} if evaluation.by_attribute else {})))
     run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", counts)
 
 
@@ -104,6 +112,13 @@ def tell(evaluation: Evaluation, difference: float, registered: str) -> Iterator
     )
     yield f"evaluate: model.onnx predicts the same, with probabilities within {difference:.1e}"
     yield f"evaluate: {registered}"
+
+
+def _describe_groups(inputs: Inputs, evaluation: Evaluation) -> dict[str, object]:
+    if not evaluation.by_attribute:
+        return {}
+    groups, left_out = evaluation.by_attribute.groups.describe(), list(inputs.attributes.left_out)
+    return {"groups": groups, "columns_left_out": left_out}
 
 
 def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> str:

@@ -62,6 +62,17 @@ def as_key(text: str) -> str:
     return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
 
 
+def as_keys(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by :func:`as_key`; names that become one key, such as ``<30`` and ``>30``, are numbered."""
+    found = dict[str, float]()
+    for name, value in metrics.items():
+        key, number = as_key(name), 2
+        while key in found:
+            key, number = f"{as_key(name)}_{number}", number + 1
+        found[key] = value
+    return found
+
+
 def evaluate(
     logits: NDArray[np.floating], labels: Ints, *, classes: Sequence[str], num_bins: int = 15, complete: bool = True
 ) -> Report:

@@ -24,6 +24,7 @@ from gender_classifier.common.paths import PRETRAINED_DIR, Layout, find_checkout
 from gender_classifier.common.schema import flatten
 from gender_classifier.common.terminal import complain
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.names import KAGGLE
 from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.evaluate.export import compute_probs, describe_model
 from gender_classifier.evaluate.inputs import Inputs, load_inputs
@@ -72,6 +73,7 @@ def write_pretrained(layout: Layout, params: Params, data: str, target_dir: Path
         shipped = measure_shipped(path, layout.onnx_path, inputs, params)
         model = onnx.load(path)
     described = describe_model(inputs, shipped.evaluation, shipped.measured, params.verify.min_side)
+    described["limits"] = _describe_limits(inputs)
     entries = {entry.key: entry.value for entry in model.metadata_props} | described
     onnx.helper.set_model_props(model, dict(sorted(entries.items())))
     files = {"model.onnx": model.SerializeToString(deterministic=True), "model.safetensors": weights}
@@ -124,7 +126,7 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
         measured=tabulate_measured(shipped.measured, inputs.spec.classes),
         metrics=shipped.evaluation.report.metrics,
         agreement=shipped.agreement,
-        limits=describe_limits(inputs.source),
+        limits=_describe_limits(inputs),
         data=data,
         source=code_span(inputs.source),
         info=inputs.info,
@@ -132,6 +134,11 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
         best=inputs.best,
         params=[(key, describe_value(value)) for key, value in params],
     )
+
+
+def _describe_limits(inputs: Inputs) -> str:
+    # Its data are an extract of that set, under whatever name.
+    return describe_limits(KAGGLE, inputs.spec.classes)
 
 
 def _halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

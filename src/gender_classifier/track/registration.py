@@ -31,7 +31,7 @@ from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, REGISTERED_MODEL, is_compared, name_gap_digest, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
@@ -77,7 +77,7 @@ def register_run(
             name=f"{inputs.spec.architecture}-{run.name}",
             image_size=inputs.spec.image_size,
             num_classes=len(inputs.spec.classes),
-            metrics=kept | {f"test/{as_key(key)}": value for key, value in headlines.items()} | _list_gaps(scored),
+            metrics=kept | {f"test/{key}": value for key, value in as_keys(headlines).items()} | _list_gaps(scored),
             tags={
                 "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),

@@ -15,6 +15,8 @@ from gender_classifier.common.figures import (
     start_figure,
 )
 
+_ROOM = 60  # characters, of all names side by side
+
 
 @own_style()
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
@@ -26,7 +28,7 @@ def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figu
     places = np.arange(len(names))
     axes.bar(places, ok, color=OK_COLOR, label="ok", width=0.6)
     axes.bar(places, rejected, bottom=ok, color=REJECTED_COLOR, label="rejected", width=0.6)
-    is_crowded = len(names) > 6
+    is_crowded = len(names) > 6 or len(names) * max(len(name.split("\n")[1]) for name in names) > _ROOM
     for place, good, bad in zip(places, ok, rejected, strict=True):
         text = f"{good:,}" + (f"\n({bad:,} rejected)" if bad else "")
         axes.annotate(

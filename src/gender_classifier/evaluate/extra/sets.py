@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from gender_classifier.data.labelled_files import LabelledSource, open_source
 from gender_classifier.data.labelled_pixels import Reading, check_reading, read_batches
 from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.errors import DataError
+from gender_classifier.evaluate.extra.attributes import ScoredImages
+from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
@@ -55,6 +58,12 @@ class ScoredSet:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     report: Report
+
+    @cached_property
+    def by_attribute(self) -> AttributeReport:
+        """The scores by attribute."""
+        values = [self.labelled.images[row].attributes for row in self.rows]
+        return report_attributes(ScoredImages(self.labels, self.report, self.labelled.attributes, values))
 
 
 def score_set(
@@ -113,6 +122,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
         "columns_left_out": list(scored.labelled.left_out),
         "metrics": scored.report.metrics,
         "confusion": tabulate_confusion(scored.report.confusion, classes),
+        "groups": scored.by_attribute.groups.describe(),
     }
 
 

@@ -221,6 +221,13 @@ function drawHeatMap(canvas, grid, label) {
   return `Orange: covered, “${label}” becomes less likely, by up to ${(100 * largest).toFixed(0)} points (${where}).${rises}`;
 }
 
+// “a” from “b”; of more than two: “a”, “b” and “c” apart.
+function quoteClasses(classes) {
+  const quoted = classes.map((name) => `“${name}”`);
+  if (quoted.length === 2) return quoted.join(" from ");
+  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)} apart`;
+}
+
 function showModel() {
   const { accepts, classes, metrics } = model;
   const origin = [
@@ -230,7 +237,7 @@ function showModel() {
     model.data_digest && `data ${model.data_digest.slice(0, 12)}`,
   ].filter(Boolean).join(", ");
   $("model").textContent =
-    `A small model that was trained to tell “${classes.join("” from “")}” on tight face crops` + (origin ? ` (${origin}).` : ".");
+    `A small model that was trained to tell ${quoteClasses(classes)} on tight face crops` + (origin ? ` (${origin}).` : ".");
   $("accepts").textContent = `Tight crops of one face each: ${listAccepted(accepts)}.`;
   if (model.limits) renderMarkdown(model.limits, $("limits"));
   const measured = tabulateMeasured(model);

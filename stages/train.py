@@ -4,8 +4,8 @@
     dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
 
 Reads the train and val arrays; the test set is no dependency. Writes models/model.safetensors,
-models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_confusion.json,
-data/predictions/val.csv and metrics/figures/train/.
+models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_confusion.json, metrics/figures/train/,
+data/predictions/val.csv and, for `train.label_folds`, data/predictions/train_folds.csv.
 """
 
 import sys
@@ -19,6 +19,7 @@ from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
 from gender_classifier.train.distributed import World, is_launched, join, launch
+from gender_classifier.train.folds import open_folds
 from gender_classifier.train.report import describe_run, describe_training, log_inputs, log_summary, summarize, tag_run
 from gender_classifier.train.session import open_session
 
@@ -36,8 +37,10 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     session = open_session(
         layout, params.train, find_watched("train"), find_main_root(layout.root), world, share_threads(layout.root)
     )
+    folds = open_folds(layout, session)
     if world.rank:  # only the first process writes, logs and prints
         session.follow()
+        folds.predict("")
         return
     with (
         session.hold(),
@@ -50,7 +53,8 @@ def _train(layout: Layout, params: Params, world: World) -> None:
         log_inputs(run, session, params.ingest.source)
         session.fit(run)
         summary = summarize(session)
-        publish(layout.root, describe_training(session, summary), run)
+        held_out = folds.predict(run.run_id)
+        publish(layout.root, describe_training(session, summary, held_out), run)
         log_summary(run, session, summary)
     print(summary.line)
     point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")

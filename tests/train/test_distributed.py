@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gender_classifier.common.paths import Layout
-from gender_classifier.data.dataset import DatasetInfo, write_images, write_index, write_info, write_labels
+from gender_classifier.data.dataset import DatasetInfo, write_images, write_index, write_info, write_integers
 from gender_classifier.data.names import CLASSES
 from gender_classifier.train.distributed import OPTIONS_VARIABLE, World, _choose_options, add_up, broadcast, gather_rows
 
@@ -56,7 +56,7 @@ def write_arrays(folder: Path, counts: dict[str, int]) -> None:
         for image, label in zip(images, labels, strict=True):
             image[32 * (1 - label) :][:32] += np.uint8(60)
         write_images(layout.images_path(name), images, count, 64)
-        write_labels(layout.labels_path(name), labels)
+        write_integers(layout.labels_path(name), labels)
         write_index(layout.index_path(name), ((f"{name}/{row}", CLASSES[labels[row]], "") for row in range(count)))
     write_info(layout.dataset_path, DatasetInfo(CLASSES, 64, (0.4,) * 3, (0.2,) * 3, "digest", {}))
 

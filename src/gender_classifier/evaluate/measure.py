@@ -26,7 +26,7 @@ from gender_classifier.model.inference import compute_logits
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image of val or test whose label is likely wrong: probability of its label, and the class suggested."""
+    """An image whose label is likely wrong: probability of its label, and the class suggested."""
 
     prob: float
     split: str
@@ -61,10 +61,10 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     rows = _measure_robustness(inputs, logits, params.robustness_images)
     report.metrics.update(summarize(rows))
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
-    # Train's labels the model has seen, and would defend.
-    suspects = [
-        *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
-    ]  # fmt: skip
+    judged = [("val", inputs.val, val_probs), ("test", test, report.probs)]
+    if inputs.train_probs is not None:  # the model has seen train's labels, and would defend them
+        judged.append(("train", inputs.train, inputs.train_probs))
+    suspects = [suspect for name, split, probs in judged for suspect in _find_suspects(name, inputs, split, probs)]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
     return Evaluation(report, val_probs, rows, suspects)
 

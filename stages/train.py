@@ -3,9 +3,8 @@
     dvc repro train                                    30 s on the built-in sample, 2 cores
     dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
 
-Reads the train and val arrays; the test set is no dependency. Writes models/model.safetensors,
-models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_confusion.json, metrics/figures/train/,
-data/predictions/val.csv and, for `train.label_folds`, data/predictions/train_folds.csv.
+Reads the arrays of train and val, not of test. Writes models/{model.safetensors,mlflow_run.json},
+metrics/{train,val_confusion}.json, metrics/curves.csv, metrics/figures/train/, data/predictions/{val,train_folds}.csv.
 """
 
 import sys
@@ -34,13 +33,11 @@ def main(layout: Layout, params: Params) -> None:
 
 
 def _train(layout: Layout, params: Params, world: World) -> None:
-    session = open_session(
-        layout, params.train, find_watched("train"), find_main_root(layout.root), world, share_threads(layout.root)
-    )
+    code, threads = find_watched("train"), share_threads(layout.root)
+    session = open_session(layout, params.train, code, find_main_root(layout.root), world, threads)
     folds = open_folds(layout, session)
     if world.rank:  # only the first process writes, logs and prints
-        session.follow()
-        folds.predict("")
+        folds.follow()
         return
     with (
         session.hold(),
@@ -53,8 +50,7 @@ def _train(layout: Layout, params: Params, world: World) -> None:
         log_inputs(run, session, params.ingest.source)
         session.fit(run)
         summary = summarize(session)
-        held_out = folds.predict(run.run_id)
-        publish(layout.root, describe_training(session, summary, held_out), run)
+        publish(layout.root, describe_training(session, summary, folds.predict(run.run_id)), run)
         log_summary(run, session, summary)
     print(summary.line)
     point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")

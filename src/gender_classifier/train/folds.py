@@ -57,6 +57,11 @@ class Folds:
         self._session, self._members, self._folds = session, members, folds
         self._count = int(folds.max(initial=0))
 
+    def follow(self) -> None:
+        """Train the session and the folds as one of several processes that is not the first."""
+        self._session.follow()
+        self.predict("")
+
     def predict(self, run_id: str) -> HeldOut | None:
         """Train once per fold, and predict the images that it leaves out; None if there are no folds.
 

@@ -47,7 +47,7 @@ def main(layout: Layout, params: Params) -> None:
             open_raw_table(layout.raw_table_path) as table,
         ):
             digest = hash_file(layout.manifest_path)
-            statistics = write_splits(layout, splits, packed, settings.image_size, classes, digest, corrections)
+            statistics = write_splits(layout, splits, packed, settings.image_size, classes, groups, digest, corrections)
             publish(layout.root, describe_splits(splits, statistics, classes, table, groups), run)
             run.log_artifact(layout.dataset_path)
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})

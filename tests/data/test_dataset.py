@@ -21,7 +21,7 @@ from gender_classifier.data.dataset import (
     write_images,
     write_index,
     write_info,
-    write_labels,
+    write_integers,
 )
 from gender_classifier.errors import DataError
 
@@ -31,7 +31,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_images(tmp_path / "images.npy", iter(IMAGES), 5, 8)
-    write_labels(tmp_path / "labels.npy", [0, 1, 0, 1, 1])
+    write_integers(tmp_path / "labels.npy", [0, 1, 0, 1, 1])
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def test_torn_and_foreign_files_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="not uint8"):
         open_split(images, labels)
     images.write_bytes(whole)
-    write_labels(labels, [0, 1])
+    write_integers(labels, [0, 1])
     with pytest.raises(DataError, match=r"for 5 images"):
         open_split(images, labels)
     with pytest.raises(DataError, match="no such file"):
@@ -74,7 +74,7 @@ def test_torn_and_foreign_files_are_refused(folder: Path) -> None:
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "i.npy", iter(()), 0, 8)
-    write_labels(tmp_path / "l.npy", [])
+    write_integers(tmp_path / "l.npy", [])
     with pytest.raises(DataError, match="holds no image"):
         open_split(tmp_path / "i.npy", tmp_path / "l.npy")
 

@@ -167,6 +167,50 @@ def test_a_training_too_short_to_tell_the_classes_apart_says_so(copy: Path, caps
     assert warn_of_one_class(np.array([0, 1, 0]), ("female", "male"), 3) == ""
 
 
+def test_folds_bring_the_suspects_of_train_and_change_no_weight(whole: Path, copy: Path) -> None:
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["train"]["label_folds"] = 2
+    params["evaluate"]["robustness_images"] = 0
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("train", copy)
+    assert (copy / "models/model.safetensors").read_bytes() == (whole / "models/model.safetensors").read_bytes()
+    with (copy / "data/processed/train_index.csv").open() as file:
+        members = [row["member"] for row in csv.DictReader(file)]
+    with (copy / "data/predictions/train_folds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    header = (copy / "data/predictions/val.csv").read_text().splitlines()[0]
+    assert ",".join(rows[0]) == f"{header},fold"
+    assert [row["member"] for row in rows] == members
+    assert {row["fold"] for row in rows} == {"1", "2"}
+    assert len(list((copy / ".checkpoints").glob("*.safetensors"))) == 3
+    run("evaluate", copy)
+    assert not list((copy / ".checkpoints").glob("*.safetensors"))
+    with (copy / "data/predictions/label_issues.csv").open() as file:
+        suspects = list(csv.DictReader(file))
+    own = {row["member"]: row[f"prob_{row['actual']}"] for row in rows}
+    found = {row["member"]: row["prob_label"] for row in suspects if row["split"] == "train"}
+    assert found
+    assert found == {member: own[member] for member in found}
+    assert [row["prob_label"] for row in suspects] == sorted(row["prob_label"] for row in suspects)
+
+
+def test_without_folds_their_table_is_empty(whole: Path) -> None:
+    assert (whole / "data/predictions/train_folds.csv").read_text().splitlines() == [
+        "member,actual,predicted,correct,prob_female,prob_male,fold"
+    ]
+    with (whole / "data/predictions/label_issues.csv").open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} <= {"val", "test"}
+
+
+def test_predictions_for_other_images_are_refused(copy: Path) -> None:
+    path = copy / "data/predictions/train_folds.csv"
+    path.write_text(path.read_text() + "Training/female/1.jpg,female,female,1,0.9,0.1,1\n")
+    with pytest.raises(
+        DataError, match=r"train_folds.csv: not about the \d+ images of train; run `dvc repro -f train`"
+    ):
+        run("evaluate", copy)
+
+
 def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{whole / 'mlflow.db'}")
     run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
@@ -281,6 +325,7 @@ def test_a_store_that_lost_the_run_gets_a_new_one_and_the_same_model(
         ("train", "data/processed/train_images.npy", DataError, "not a whole .npy file"),
         ("evaluate", "models/model.safetensors", ModelError, "not a whole safetensors file"),
         ("evaluate", "data/processed/test_labels.npy", DataError, "not a whole .npy file"),
+        ("evaluate", "data/predictions/train_folds.csv", DataError, r"not a table of predictions \(no column member\)"),
     ],
 )
 def test_torn_inputs_are_refused(copy: Path, stage: str, path: str, error: type[Exception], message: str) -> None:

@@ -45,12 +45,16 @@ class Layout:
     """Label, split, group and attributes of each image of the splits."""
     reference_path = OutputPath("data/processed/reference.json")
     """Histograms of brightness, contrast and size over the training images."""
+    groups_path = OutputPath("data/processed/train_groups.npy")
+    """Number of each training image's group; see ``train.label_folds``."""
 
     # train
     model_path = OutputPath("models/model.safetensors")
     mlflow_run_path = OutputPath("models/mlflow_run.json")
     train_report_path = OutputPath("metrics/train.json")
     curves_path = OutputPath("metrics/curves.csv")
+    folds_path = OutputPath("data/predictions/train_folds.csv")
+    """Predictions for train by models that did not train on them; its header alone without ``train.label_folds``."""
 
     # evaluate
     card_path = OutputPath("models/model_card.md")

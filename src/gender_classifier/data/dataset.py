@@ -90,10 +90,10 @@ def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, si
             raise DataError(f"{path}: {written} images, the manifest lists {count}; verify the data again")
 
 
-def write_labels(path: Path, labels: Sequence[int]) -> None:
-    """Write ``labels`` as int64 (N,) into one .npy file."""
+def write_integers(path: Path, values: Sequence[int]) -> None:
+    """Write labels or groups as int64 (N,) into one .npy file."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.asarray(labels, dtype=np.int64), allow_pickle=False)
+        np.save(file, np.asarray(values, dtype=np.int64), allow_pickle=False)
 
 
 def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
@@ -141,6 +141,18 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
     if not len(images):
         raise DataError(f"{images_path}: holds no image; check metrics/verify.json for what was rejected")
     return PackedSplit(images, labels)
+
+
+def open_groups(path: Path, count: int) -> NDArray[np.int64]:
+    """Read the group of each of ``count`` training images, int64 (count,).
+
+    Raises:
+        DataError: the file is missing, incomplete or of the wrong kind.
+    """
+    groups = _open_array(path)
+    if groups.dtype != np.int64 or groups.shape != (count,):
+        raise DataError(f"{path}: holds {groups.dtype} {groups.shape} for {count} images; preprocess again")
+    return groups
 
 
 def write_info(path: Path, info: DatasetInfo) -> None:

@@ -3,18 +3,22 @@
 import csv
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
+from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SPLITS
 from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
+from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
 
@@ -30,6 +34,8 @@ class Inputs:
         model: network.
         spec: description in the model file.
         info: description of the data set.
+        train: arrays of train, which the model has seen.
+        train_probs: for train, of models that have not seen it, float64 (N, C); None without ``train.label_folds``.
         val: arrays of val.
         test: arrays of test.
         attributes: of the images of test.
@@ -47,6 +53,8 @@ class Inputs:
     model: nn.Module
     spec: ModelSpec
     info: DatasetInfo
+    train: PackedSplit
+    train_probs: Floats | None
     val: PackedSplit
     test: PackedSplit
     attributes: Attributes
@@ -77,7 +85,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
             f"{info.image_size} px and {', '.join(info.classes)}; run `dvc repro`"
         )
     model.to(memory_format=torch.channels_last)  # like its input: 1.13 times the images/s
-    val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("val", "test"))
+    train, val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in SPLITS)
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
     members = {name: read_index(layout.index_path(name)) for name in SPLITS}
@@ -96,6 +104,8 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         model=model,
         spec=spec,
         info=info,
+        train=train,
+        train_probs=_read_folds(layout.folds_path, spec.classes, members["train"]),
         val=val,
         test=test,
         attributes=read_attributes(layout.images_table_path, members["test"]),
@@ -106,3 +116,27 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),
     )
+
+
+def _read_folds(path: Path, classes: Sequence[str], members: Sequence[str]) -> Floats | None:
+    """Return the probabilities in ``train_folds.csv``, float64 (N, C); None where it has no rows.
+
+    Raises:
+        DataError: the file is missing, damaged, or about other images or classes than ``members`` and ``classes``.
+    """
+    columns = [f"prob_{name}" for name in classes]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := {"member", *columns} - set(reader.fieldnames or ()):
+                raise ValueError(f"no column {min(missing)}")
+            rows = list(reader)
+        probs = np.array([[float(row[column]) for column in columns] for row in rows])
+        names = [restore_cell(row["member"]) for row in rows]
+    except (TypeError, ValueError, OSError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of predictions ({error}); run `dvc repro -f train`") from None
+    if not rows:
+        return None
+    if names != list(members):
+        raise DataError(f"{path}: not about the {len(members)} images of train; run `dvc repro -f train`")
+    return probs

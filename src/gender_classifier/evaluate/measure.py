@@ -28,7 +28,7 @@ from gender_classifier.model.inference import compute_logits
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image of val or test whose label is likely wrong: probability of its label, and the class suggested."""
+    """An image whose label is likely wrong: probability of its label, and the class suggested."""
 
     prob: float
     split: str
@@ -77,10 +77,10 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
         by_attribute = report_attributes(images)
         report.metrics.update(by_attribute.groups.metrics)
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
-    # Train's labels the model has seen, and would defend.
-    suspects = [
-        *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
-    ]  # fmt: skip
+    judged = [("val", inputs.val, val_probs), ("test", test, report.probs)]
+    if inputs.train_probs is not None:  # the model has seen train's labels, and would defend them
+        judged.append(("train", inputs.train, inputs.train_probs))
+    suspects = [suspect for name, split, probs in judged for suspect in _find_suspects(name, inputs, split, probs)]
     # A person has looked at these: proposing them again would ask the same question at every training.
     suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))

@@ -78,7 +78,7 @@ def describe_evaluation(
         yield from draw_attributes("test", evaluation.by_attribute, classes, "Test set")
     sheets = {
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
-        "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),
+        "label_issues": _draw_suspects(inputs, evaluation.suspects, params.worst_mistakes),
     }
     for name, sheet in sheets.items():
         yield Artifact(f"metrics/sheets/evaluate/{name}.png", sheet, "")
@@ -140,14 +140,15 @@ def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> T
     return Table(["split", "member", "label", "suggested", "prob_label"], rows)
 
 
-def _draw_suspects(suspects: Sequence[Suspect], classes: Sequence[str], most: int) -> Figure:
-    shown = suspects[:most]
+def _draw_suspects(inputs: Inputs, suspects: Sequence[Suspect], most: int) -> Figure:
+    shown, classes = suspects[:most], inputs.spec.classes
+    places = "val and test" if inputs.train_probs is None else "train, val and test"
     captions = [
         f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]};\n"
         f"the model gives this\nlabel {format_share(one.prob)}"
         for one in shown
     ]
-    title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in val and test"
+    title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in {places}"
     return contact_sheet([one.image for one in shown], captions, title)
 
 

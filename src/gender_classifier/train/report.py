@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from gender_classifier.common.artifacts import Artifact, Run, tabulate
+from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
 from gender_classifier.data.dataset import tag_corrections
@@ -17,10 +17,11 @@ from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
-from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
+from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
 from gender_classifier.model.model_file import ModelSpec, describe_network, pack_model
 from gender_classifier.model.network import count_parameters
 from gender_classifier.train.figures import curves
+from gender_classifier.train.folds import HeldOut
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
 
@@ -121,7 +122,7 @@ def log_summary(run: Run, session: Session, summary: Summary) -> None:
     run.set_tags({"train.time": f"{seconds // 60:.0f} min {seconds % 60:.0f} s"})
 
 
-def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
+def describe_training(session: Session, summary: Summary, held_out: HeldOut | None) -> Iterator[Artifact]:
     """Yield the model file, metrics, curves, predictions and figures."""
     classes, report, epoch = summary.spec.classes, summary.report, summary.best.record.epoch
     records = session.trainer.records
@@ -131,12 +132,23 @@ def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
     yield Artifact("metrics/val_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     predictions = tabulate_predictions(session.members, session.val.labels, report, classes)
     yield Artifact("data/predictions/val.csv", predictions)
+    yield Artifact("data/predictions/train_folds.csv", _tabulate_held_out(session, held_out))
     figures = {
         "curves": curves([asdict(record) for record in records], epoch),
         "val_confusion": confusion_matrix(report.confusion, classes, f"Validation set, epoch {epoch}", report.interval),
     }
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/train/{name}.png", figure, "")
+
+
+def _tabulate_held_out(session: Session, held_out: HeldOut | None) -> Table:
+    """Return the table of val's predictions for train, with the fold that each comes from; without rows for None."""
+    labels, classes = session.train.labels, session.info.classes
+    if held_out is None:
+        return Table(["member", *prediction_columns(classes), "fold"], [])
+    table = tabulate_predictions(held_out.members, labels, evaluate(held_out.logits, labels, classes=classes), classes)
+    rows = ([*row, fold] for row, fold in zip(table.rows, held_out.folds, strict=True))
+    return Table([*table.header, "fold"], rows)
 
 
 def _name_hardware(device: torch.device) -> str:

@@ -191,7 +191,8 @@ def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
             header = ""
         prob = f"{prediction.prob:.4f}" if prediction.probs else ""
         box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
-        print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {_format_flag(prediction):10}  {box}{printable(prediction.name)}")
+        flag = _format_flag(prediction)
+        print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {flag:10}  {box}{printable(prediction.name)}")
 
     return write
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.inputs import Inputs, find_score
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
@@ -18,6 +18,7 @@ from gender_classifier.evaluate.robustness import (
     summarize,
 )
 from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
@@ -38,12 +39,16 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ``report`` on test, ``val_probs`` float64 (N, C), the table of corruptions, and the suspects by ``prob``."""
+    """The ``report`` on test, ``val_probs`` float64 (N, C), the table of corruptions, and the suspects by ``prob``.
+
+    ``unfamiliar`` is None for a model that cannot tell.
+    """
 
     report: Report
     val_probs: Floats
     robustness: list[RobustnessRow]
     suspects: list[Suspect]
+    unfamiliar: Unfamiliar | None = None
 
 
 def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
@@ -66,7 +71,11 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
         *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
     ]  # fmt: skip
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
-    return Evaluation(report, val_probs, rows, suspects)
+    unfamiliar = None
+    if (score := find_score(inputs)) and inputs.unfamiliarity is not None:
+        unfamiliar = measure_unfamiliar(score, float(inputs.unfamiliarity.threshold), test, inputs.val)
+        report.metrics.update(unfamiliar.metrics)
+    return Evaluation(report, val_probs, rows, suspects, unfamiliar)
 
 
 def _look_again(inputs: Inputs, once: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -112,9 +112,7 @@ def fit_unfamiliarity(
     unfamiliarity = Unfamiliarity(layers, [tuple(one.components.shape) for one in gaussians])
     unfamiliarity.gaussians = nn.ModuleList(gaussians)
     held_out = compute_features(model, spec, val, layers, on_batch=on_batch)
-    limits = [
-        fit_threshold(gaussian(features).numpy()) for gaussian, features in zip(gaussians, held_out, strict=True)
-    ]
+    limits = [fit_threshold(gaussian(features).numpy()) for gaussian, features in zip(gaussians, held_out, strict=True)]
     unfamiliarity.limits.copy_(torch.tensor(limits).clamp(min=torch.finfo(torch.float32).tiny))
     unfamiliarity.threshold.fill_(fit_threshold(unfamiliarity(held_out).numpy()))
     return unfamiliarity

@@ -190,9 +190,7 @@ class Predictor:
         """Build the :class:`Prediction` of one image."""
         probs, unfamiliar = answer
         best = int(probs.argmax())
-        return Prediction(
-            name, self.classes[best], float(probs[best]), tuple(map(float, probs)), unfamiliar=unfamiliar
-        )
+        return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)), unfamiliar=unfamiliar)
 
     def _predict_batch(self, batch: list[Source]) -> list[Prediction]:
         outcomes = [(name, try_load(content, self.prepare)) for name, content in batch]

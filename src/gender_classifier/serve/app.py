@@ -265,9 +265,7 @@ class _Service:
         self._metrics.images.inc()
         return image
 
-    def _describe(
-        self, image: NDArray[np.uint8] | ImageError, answers: Iterator[Answer]
-    ) -> dict[str, object]:
+    def _describe(self, image: NDArray[np.uint8] | ImageError, answers: Iterator[Answer]) -> dict[str, object]:
         """Return the answer for one image; that of a readable one takes the next of ``answers``."""
         if isinstance(image, ImageError):
             self._metrics.errors.labels(image.reason).inc()

@@ -28,8 +28,8 @@ class Prediction(BaseModel):
     prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
     uncertain: bool = Field(description="`prob` is below the service's threshold")
     unfamiliar: bool | None = Field(
-        description="the image is unlike those that the model was trained on, so `label` says little; null if the model "
-        "cannot tell"
+        description="the image is unlike those that the model was trained on, so `label` says little; null if the "
+        "model cannot tell"
     )
     probs: dict[str, float] = Field(description="calibrated probability of each class")
 

@@ -30,6 +30,7 @@ from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.model.metadata import UNFAMILIARITY
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, COMPARED, REGISTERED_MODEL, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
@@ -99,7 +100,7 @@ def register_model(
     Args:
         client: of the store that has the run.
         run_id: of the run that trained and evaluated it.
-        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
+        path: takes uint8 (N, S, S, 3), gives float32 (N, C), and perhaps float32 (N,).
         name: of the logged model, where there is none yet.
         image_size: S, px.
         num_classes: C.
@@ -117,12 +118,14 @@ def register_model(
         same = _find_same_model(client, shown[_DIGEST_TAG])
         if same is None:
             images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
-            probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
+            outputs = [TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")]
+            if any(output.name == UNFAMILIARITY for output in model.graph.output):
+                outputs.append(TensorSpec(np.dtype(np.float32), (-1,), UNFAMILIARITY))
             info = mlflow.onnx.log_model(
                 model,
                 name=re.sub(r"[^\w-]+", "-", name),
                 registered_model_name=REGISTERED_MODEL,
-                signature=ModelSignature(Schema([images]), Schema([probs])),
+                signature=ModelSignature(Schema([images]), Schema(outputs)),
                 # Named, since inferring them takes 10 s; what scoring needs and no more.
                 pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
                 tags=shown | _describe_source(),

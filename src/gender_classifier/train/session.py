@@ -44,10 +44,17 @@ class Session:
     """A trainer, its data, its checkpoint, and the log of what MLflow was told and when."""
 
     def __init__(
-        self, layout: Layout, info: DatasetInfo, val: PackedSplit, trainer: Trainer, world: World, path: Path
+        self,
+        layout: Layout,
+        info: DatasetInfo,
+        train: PackedSplit,
+        val: PackedSplit,
+        trainer: Trainer,
+        world: World,
+        path: Path,
     ) -> None:
         """Prepare to train; ``path`` is the checkpoint's, named after everything that affects the result."""
-        self.info, self.val, self.trainer, self.path = info, val, trainer, path
+        self.info, self.train, self.val, self.trainer, self.path = info, train, val, trainer, path
         self.members = read_index(layout.index_path("val"))
         self.run_id: str | None = None
         self.log: list[dict[str, Any]] = []
@@ -145,7 +152,7 @@ def open_session(
     facts = asdict(params) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
     facts |= {"processes": world.size, "weights": initial.digest}
     key = fingerprint(facts, [*code, layout.dataset_path, *arrays])
-    return Session(layout, info, val, trainer, world, layout.checkpoints_dir / f"{key}.safetensors")
+    return Session(layout, info, train, val, trainer, world, layout.checkpoints_dir / f"{key}.safetensors")
 
 
 def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeights) -> tuple[nn.Module, ModelSpec]:

@@ -48,6 +48,7 @@ class ScoredSet:
         rows: places of the scored images in the set, int64 (N,).
         labels: of these, int64 (N,).
         report: scores of these.
+        unfamiliarity: of these, float32 (N,); None if the model cannot tell.
     """
 
     labelled: LabelledSource
@@ -55,11 +56,13 @@ class ScoredSet:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     report: Report
+    unfamiliarity: NDArray[np.float32] | None = None
 
 
 def score_set(
     labelled: LabelledSource,
     predict: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None,
     classes: Sequence[str],
     *,
     size: int,
@@ -73,6 +76,7 @@ def score_set(
     Args:
         labelled: the open set.
         predict: uint8 (N, S, S, 3) to calibrated logits (N, C).
+        score: the same to unfamiliarity (N,); None if the model cannot tell.
         classes: C names.
         size: S, px.
         max_pixels: larger images are unreadable.
@@ -84,10 +88,12 @@ def score_set(
         DataError: too many images are unreadable, or no image can be scored.
     """
     reading, done = Reading(), 0
-    rows, logits = [], []
+    rows, logits, unfamiliarity = [], [], []
     for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
         rows.append(places)
         logits.append(predict(pixels))
+        if score:
+            unfamiliarity.append(score(pixels))
         on_images(len(reading.status) - done)
         done = len(reading.status)
     check_reading(labelled, reading)
@@ -97,7 +103,9 @@ def score_set(
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins, complete=False)
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
-    return ScoredSet(labelled, reading, scored, labels, report)
+    return ScoredSet(
+        labelled, reading, scored, labels, report, np.concatenate(unfamiliarity) if unfamiliarity else None
+    )
 
 
 def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:

@@ -148,9 +148,9 @@ def check_export(
             f"{path}: its probabilities differ from torch's by up to {difference:.2g}, more than {tolerance:g}; "
             "report this with the versions of torch and onnxruntime"
         )
-    if len(scores) != (unfamiliarity is not None) or not all(
-        np.allclose(found, unfamiliarity, rtol=10 * tolerance) for found in scores
-    ):
+    wanted = [] if unfamiliarity is None else [unfamiliarity]
+    pairs = zip(scores, wanted, strict=False)
+    if len(scores) != len(wanted) or not all(np.allclose(*pair, rtol=10 * tolerance) for pair in pairs):
         raise ModelError(
             f"{path}: its unfamiliarity is missing or differs from torch's; report this with the versions of torch and "
             "onnxruntime"

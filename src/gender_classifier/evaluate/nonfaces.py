@@ -46,7 +46,8 @@ def _draw_pattern(rng: np.random.Generator, number: int, size: int) -> Pixels:
     else:
         steps = np.hypot(x - rng.uniform(), y - rng.uniform()) if kind == 2 else across
         share = (steps // period + (along // period if kind == 1 else 0)) % 2
-    return (share[..., None] * first + (1 - share[..., None]) * second).astype(np.uint8)
+    pixels: Pixels = (share[..., None] * first + (1 - share[..., None]) * second).astype(np.uint8)
+    return pixels
 
 
 def _draw_noise(rng: np.random.Generator, number: int, size: int) -> Pixels:

@@ -109,7 +109,7 @@ def fit_unfamiliarity(
     step = -(-len(train) // _MAX_IMAGES)
     fitted = compute_features(model, spec, train[::step], layers, on_batch=on_batch)
     gaussians = [fit_gaussian(features) for features in fitted]
-    unfamiliarity = Unfamiliarity(layers, [tuple(one.components.shape) for one in gaussians])
+    unfamiliarity = Unfamiliarity(layers, [(len(one.mean), len(one.deviations)) for one in gaussians])
     unfamiliarity.gaussians = nn.ModuleList(gaussians)
     held_out = compute_features(model, spec, val, layers, on_batch=on_batch)
     limits = [fit_threshold(gaussian(features).numpy()) for gaussian, features in zip(gaussians, held_out, strict=True)]

@@ -20,7 +20,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils.git_utils import get_git_repo_url
 
 from gender_classifier.common.credentials import strip_credentials
@@ -118,7 +118,7 @@ def register_model(
         same = _find_same_model(client, shown[_DIGEST_TAG])
         if same is None:
             images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
-            outputs = [TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")]
+            outputs: list[ColSpec | TensorSpec] = [TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")]
             if any(output.name == UNFAMILIARITY for output in model.graph.output):
                 outputs.append(TensorSpec(np.dtype(np.float32), (-1,), UNFAMILIARITY))
             info = mlflow.onnx.log_model(

@@ -72,12 +72,12 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
             scored = score_set(
                 labelled,
                 lambda pixels: compute_logits(inputs.model, inputs.spec, pixels) / inputs.spec.temperature,
-                score,
                 inputs.spec.classes,
                 size=inputs.spec.image_size,
                 max_pixels=max_pixels,
                 seen=inputs.seen,
                 num_bins=num_bins,
+                score=score,
                 on_images=bar.update,
             )
         print(

@@ -62,13 +62,13 @@ class ScoredSet:
 def score_set(
     labelled: LabelledSource,
     predict: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
-    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None,
     classes: Sequence[str],
     *,
     size: int,
     max_pixels: int,
     seen: Mapping[str, str],
     num_bins: int,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
     """Measure a model on a set.
@@ -76,12 +76,12 @@ def score_set(
     Args:
         labelled: the open set.
         predict: uint8 (N, S, S, 3) to calibrated logits (N, C).
-        score: the same to unfamiliarity (N,); None if the model cannot tell.
         classes: C names.
         size: S, px.
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
+        score: uint8 (N, S, S, 3) to unfamiliarity (N,); None if the model cannot tell.
         on_images: called with the number of images done since the last call.
 
     Raises:

@@ -26,6 +26,7 @@ from gender_classifier.data.names import CLASSES
 from gender_classifier.evaluate.export import export_onnx
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
+from gender_classifier.model.unfamiliarity import fit_unfamiliarity
 from gender_classifier.verify.inspection import inspect
 
 # A deadline would fail tests on a busy machine.
@@ -136,7 +137,9 @@ def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     # Untrained, it tells little apart: at this margin it looks twice at about half of the drawn images.
     spec = ModelSpec("linear", CLASSES, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), tta_margin=0.004)
-    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"data_digest": "abc"})
+    network = build_model("linear", 2, 64).eval()
+    train, val = (np.stack([draw_pixels(seed, 64, 64) for seed in range(first, first + 64)]) for first in (9000, 9100))
+    export_onnx(path, network, spec, {"data_digest": "abc"}, fit_unfamiliarity(network, spec, train, val))
     return path
 
 

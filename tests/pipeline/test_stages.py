@@ -235,7 +235,7 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
     images = np.load(whole / "data/processed/train_images.npy")
     assert set(reference) == set(UNITS)
     assert {name: one.split for name, one in reference.items() if one.split == "val"} == dict.fromkeys(
-        ("class", "confidence"), "val"
+        ("class", "confidence", "unfamiliar"), "val"
     )
     for name in ("width", "height", "brightness", "contrast"):
         assert reference[name].total == len(images)

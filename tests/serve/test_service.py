@@ -30,7 +30,7 @@ from gender_classifier.cli.serve import read_key
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ModelError
 from gender_classifier.pipeline.params import load_params
-from gender_classifier.predict.predictor import Predictor
+from gender_classifier.predict.predictor import Answer, Predictor
 from gender_classifier.serve import app as service_module
 from gender_classifier.serve.app import Settings, build_app
 from gender_classifier.serve.uploads import Capacity, RequestError
@@ -78,8 +78,23 @@ def test_one_picture(client: TestClient) -> None:
     answer = client.post("/predict", files=files(grey(204)))
     assert answer.status_code == 200
     assert answer.json() == [
-        {"name": "0.png", "label": "male", "prob": 0.8, "uncertain": False, "probs": {"female": 0.2, "male": 0.8}}
+        {
+            "name": "0.png",
+            "label": "male",
+            "prob": 0.8,
+            "uncertain": False,
+            "unfamiliar": None,  # the model cannot tell
+            "probs": {"female": 0.2, "male": 0.8},
+        }
     ]
+
+
+def test_an_unfamiliar_picture_is_marked_and_keeps_its_label(tmp_path: Path) -> None:
+    predictor = Predictor(write_model(tmp_path / "model.onnx", threshold=0.6))
+    client = TestClient(build_app(predictor, Settings()), base_url="http://localhost")
+    found = client.post("/predict", files=files(grey(255), grey(51), b"a note", grey(102), grey(103))).json()
+    assert [one.get("unfamiliar") for one in found] == [False, True, None, False, False]  # 0.6 is not above 0.6
+    assert [one.get("label") for one in found] == ["male", "female", None, "female", "female"]
 
 
 def test_several_are_answered_in_order_and_a_bad_one_does_not_spoil_the_others(client: TestClient) -> None:
@@ -395,14 +410,14 @@ def test_capacity_is_given_back() -> None:
 def test_too_much_at_once_is_told_to_come_again(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     go, began = threading.Event(), threading.Event()
 
-    def compute(images: np.ndarray) -> np.ndarray:
+    def compute(images: np.ndarray) -> list[Answer]:
         began.set()
         assert go.wait(10)
-        return predictor.__class__.compute_probs(predictor, images)
+        return predictor.compute(images)
 
     slow = Predictor.__new__(Predictor)
     slow.__dict__.update(predictor.__dict__)
-    monkeypatch.setattr(slow, "compute_probs", compute)
+    monkeypatch.setattr(slow, "compute", compute)
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(build_app(slow, Settings(max_requests=2)))
@@ -440,7 +455,7 @@ def test_a_body_that_never_ends_is_given_up(predictor: Predictor, monkeypatch: p
 def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Predictor.__new__(Predictor)
     broken.__dict__.update(predictor.__dict__)
-    monkeypatch.setattr(broken, "compute_probs", lambda _: 1 / 0)
+    monkeypatch.setattr(broken, "compute", lambda _: 1 / 0)
     client = TestClient(build_app(broken, Settings()), base_url="http://localhost", raise_server_exceptions=False)
     answer = client.post("/predict", files=files(grey(1)))
     assert reason(answer) == (500, "internal")

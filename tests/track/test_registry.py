@@ -16,10 +16,11 @@ from PIL import Image
 from gender_classifier.cli.main import main
 from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.errors import TrackingError
-from gender_classifier.evaluate.export import compute_probs, export_onnx
+from gender_classifier.evaluate.export import compute_outputs, compute_probs, export_onnx
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
+from gender_classifier.model.unfamiliarity import fit_unfamiliarity
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
 from gender_classifier.track.registration import register_model
@@ -35,7 +36,9 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     torch.manual_seed(0)
     spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
-    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"metrics": "{}"})
+    network = build_model("linear", 2, 64).eval()
+    unfamiliarity = fit_unfamiliarity(network, spec, np.repeat(IMAGES, 2, axis=0), IMAGES)
+    export_onnx(path, network, spec, {"metrics": "{}"}, unfamiliarity)
     return path
 
 
@@ -278,7 +281,11 @@ def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     for alias in ("champion", "challenger"):
         model = mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}@{alias}")
-        np.testing.assert_allclose(model.predict(IMAGES)["probs"], compute_probs(onnx_path, IMAGES), atol=1e-6)
+        answer = model.predict(IMAGES)
+        probs, unfamiliarity = compute_outputs(onnx_path, IMAGES)
+        np.testing.assert_allclose(answer["probs"], probs, atol=1e-6)
+        np.testing.assert_allclose(answer["unfamiliarity"], unfamiliarity, rtol=1e-4)
+        assert model.metadata.signature.outputs.input_names() == ["probs", "unfamiliarity"]
     files = {path.name for path in (root / "mlartifacts").rglob("*") if path.is_file()}
     assert "model.onnx" in files
     assert not {name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth"))}

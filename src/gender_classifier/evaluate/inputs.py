@@ -1,12 +1,14 @@
 """Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
 import csv
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.files import read_json
@@ -21,6 +23,7 @@ from gender_classifier.errors import DataError
 from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
+from gender_classifier.model.unfamiliarity import Unfamiliarity, compute_unfamiliarity, load_unfamiliarity
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Inputs:
         best: content of metrics/train.json.
         curves: rows of metrics/curves.csv.
         reference: distributions of the training data.
+        unfamiliarity: in the model file; None in one of older versions.
     """
 
     run_id: str
@@ -64,6 +68,14 @@ class Inputs:
     best: Mapping[str, float]
     curves: Sequence[Mapping[str, str]]
     reference: Mapping[str, Histogram]
+    unfamiliarity: Unfamiliarity | None = None
+
+
+def find_score(inputs: Inputs) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None:
+    """Return what maps uint8 (N, S, S, 3) to unfamiliarity, float32 (N,); None if the model cannot tell."""
+    if inputs.unfamiliarity is None:
+        return None
+    return partial(compute_unfamiliarity, inputs.model, inputs.spec, inputs.unfamiliarity)
 
 
 def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> Inputs:
@@ -115,6 +127,7 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         best=read_json(layout.train_report_path)["val"],
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),
+        unfamiliarity=load_unfamiliarity(layout.model_path, model, spec),
     )
 
 

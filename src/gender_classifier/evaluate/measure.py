@@ -9,7 +9,7 @@ from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.evaluate.extra.attributes import ScoredImages
 from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.inputs import Inputs, find_score
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
@@ -20,6 +20,7 @@ from gender_classifier.evaluate.robustness import (
     summarize,
 )
 from gender_classifier.evaluate.tta import measure_tta
+from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
@@ -48,6 +49,7 @@ class Evaluation:
         robustness: the table of corruptions.
         suspects: by ``prob``.
         by_attribute: scores on test by attribute; None if the source has none.
+        unfamiliar: None for a model that cannot tell.
     """
 
     report: Report
@@ -55,6 +57,7 @@ class Evaluation:
     robustness: list[RobustnessRow]
     suspects: list[Suspect]
     by_attribute: AttributeReport | None = None
+    unfamiliar: Unfamiliar | None = None
 
 
 def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
@@ -84,7 +87,11 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     # A person has looked at these: proposing them again would ask the same question at every training.
     suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
-    return Evaluation(report, val_probs, rows, suspects, by_attribute)
+    unfamiliar = None
+    if (score := find_score(inputs)) and inputs.unfamiliarity is not None:
+        unfamiliar = measure_unfamiliar(score, float(inputs.unfamiliarity.threshold), test, inputs.val)
+        report.metrics.update(unfamiliar.metrics)
+    return Evaluation(report, val_probs, rows, suspects, by_attribute, unfamiliar)
 
 
 def _look_again(inputs: Inputs, once: NDArray[np.float32]) -> NDArray[np.float32]:

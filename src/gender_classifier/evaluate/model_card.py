@@ -7,6 +7,7 @@ from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import CLASSES, KAGGLE, SAMPLE, SAMPLE_NOTE
 from gender_classifier.evaluate.markdown import build_table, code_span, render_template
 from gender_classifier.evaluate.measured import MeasuredSet
+from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, describe_unfamiliar
 from gender_classifier.model.model_file import ModelSpec, describe_network
 
 _TEMPLATE = "model_card.md.j2"
@@ -42,7 +43,8 @@ _OTHER_LIMITS = """\
 _ALL_LIMITS = """\
 - **Decide nothing about people with it**: not access, not prices, not what anybody is shown.
 {of_data}\
-- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same.
+- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same,
+  and most such images, not all, are marked as unfamiliar.
 """
 
 
@@ -72,6 +74,7 @@ def write_card(
     counts: Mapping[str, int],
     metrics: Mapping[str, float],
     measured: Sequence[MeasuredSet],
+    unfamiliar: Sequence[UnfamiliarRow] = (),
     best: Mapping[str, float],
     curves: Sequence[Mapping[str, str]],
 ) -> str:
@@ -85,6 +88,7 @@ def write_card(
         counts: images a split.
         metrics: on the test set.
         measured: every set that it was measured on, the worst first.
+        unfamiliar: how often images of each set are; empty for a model that cannot tell.
         best: ``metrics/train.json``, of the kept epoch.
         curves: rows of ``metrics/curves.csv``.
     """
@@ -101,6 +105,7 @@ def write_card(
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],
         measured=tabulate_measured(measured, spec.classes),
+        unfamiliar=describe_unfamiliar(unfamiliar),
         metrics=metrics,
         best=best,
         curves=_thin_out(curves, int(best["kept_epoch"])),

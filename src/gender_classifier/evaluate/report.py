@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
 from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
-from gender_classifier.evaluate.extra.report import draw_attributes, tag_groups
+from gender_classifier.evaluate.extra.report import count_flags, draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
@@ -17,6 +17,7 @@ from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
+from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, list_rows, tabulate_unfamiliar
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
 from gender_classifier.metrics.curves import (
     ThresholdRow,
@@ -57,11 +58,13 @@ def describe_evaluation(
     rows = evaluation.by_attribute.list_rows() if evaluation.by_attribute else []
     table = Table(attribute_columns(classes), map(flatten_row, rows))
     yield Artifact("metrics/test_attributes.csv", table, "metrics")
+    unfamiliar = _list_unfamiliar(inputs, evaluation, scored)
+    yield Artifact("metrics/unfamiliar.csv", tabulate_unfamiliar(unfamiliar), "metrics")
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
     yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
     # The copy in MLflow says more: see register_run.
-    yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured))
+    yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured, unfamiliar))
     figures = {
         "test_confusion": confusion_matrix(report.confusion, classes, "Test set", report.interval),
         "roc": roc_curve(
@@ -121,7 +124,14 @@ def _describe_groups(inputs: Inputs, evaluation: Evaluation) -> dict[str, object
     return {"groups": groups, "columns_left_out": left_out}
 
 
-def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> str:
+def _list_unfamiliar(inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> list[UnfamiliarRow]:
+    rows = {name: count_flags(name, found, inputs) for name, found in scored.items()}
+    return list_rows(evaluation.unfamiliar, {name: row for name, row in rows.items() if row is not None})
+
+
+def _build_card(
+    inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], unfamiliar: Sequence[UnfamiliarRow]
+) -> str:
     return write_card(
         source=inputs.source,
         params={"source": inputs.source, **inputs.params},
@@ -130,6 +140,7 @@ def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[Measu
         counts={name: len(members) for name, members in inputs.members.items()},
         metrics=evaluation.report.metrics,
         measured=measured,
+        unfamiliar=unfamiliar,
         best=inputs.best,
         curves=inputs.curves,
     )

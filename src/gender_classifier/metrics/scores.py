@@ -39,7 +39,7 @@ class Report:
 HEADLINES = (
     "accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy",
     "framing_accuracy", "occlusion_accuracy", "worst_group_balanced_accuracy", "group_gap", "group_gap_low",
-    "group_gap_high",
+    "group_gap_high", "unfamiliar_share", "nonfaces_unfamiliar_share",
 )  # fmt: skip
 """The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.
 

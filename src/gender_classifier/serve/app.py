@@ -23,7 +23,7 @@ from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
-from gender_classifier.predict.predictor import Predictor
+from gender_classifier.predict.predictor import Answer, Predictor
 from gender_classifier.serve.assets import serve_file
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
@@ -167,7 +167,7 @@ class _Service:
             max_bytes=settings.max_bytes,
         )
         self._batcher = Batcher(
-            predictor.compute_probs,
+            predictor.compute,
             ThreadPoolExecutor(1, "model"),
             max_batch=_MAX_BATCH,
             observe=metrics.batch_images.observe,
@@ -182,9 +182,9 @@ class _Service:
                 if len(images) == 1 and isinstance(images[0], ImageError):
                     raise RequestError(422, images[0].reason, str(images[0]))
                 readable = [image for image in images if not isinstance(image, ImageError)]
-                probs = iter(await self._batcher.compute(np.stack(readable)) if readable else ())
+                answers = iter(await self._batcher.compute(np.stack(readable)) if readable else ())
         pairs = zip(uploads, images, strict=True)
-        return JSONResponse([{"name": upload.name, **self._describe(image, probs)} for upload, image in pairs])
+        return JSONResponse([{"name": upload.name, **self._describe(image, answers)} for upload, image in pairs])
 
     async def explain(self, request: Request) -> Response:
         with self._capacity.hold_bytes() as hold:
@@ -197,7 +197,7 @@ class _Service:
                 starts = range(0, len(copies), _EXPLAIN_BATCH)
                 # In sequence, so that predictions of other requests run in between.
                 parts = [await self._batcher.compute(copies[start : start + _EXPLAIN_BATCH]) for start in starts]
-        probs = np.concatenate(parts)
+        probs = np.stack([answer.probs for part in parts for answer in part])
         label = int(probs[0].argmax())
         grid = [[round(value, 5) for value in row] for row in compute_drops(probs, label).tolist()]
         name, prob = self._classes[label], _as_prob(probs[0, label])
@@ -250,20 +250,19 @@ class _Service:
         self._metrics.images.inc()
         return image
 
-    def _describe(
-        self, image: NDArray[np.uint8] | ImageError, all_probs: Iterator[NDArray[np.float32]]
-    ) -> dict[str, object]:
-        """Return the answer for one image; that of a readable one takes the next of ``all_probs``."""
+    def _describe(self, image: NDArray[np.uint8] | ImageError, answers: Iterator[Answer]) -> dict[str, object]:
+        """Return the answer for one image; that of a readable one takes the next of ``answers``."""
         if isinstance(image, ImageError):
             self._metrics.errors.labels(image.reason).inc()
             return {"error": {"reason": image.reason, "message": str(image)}}
-        probs = next(all_probs)
+        probs, unfamiliar = next(answers)
         label = int(probs.argmax())
         prob = _as_prob(probs[label])
         return {
             "label": self._classes[label],
             "prob": prob,
             "uncertain": prob < self._settings.threshold,
+            "unfamiliar": unfamiliar,
             "probs": {name: _as_prob(value) for name, value in zip(self._classes, probs, strict=True)},
         }
 

@@ -20,7 +20,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils.git_utils import get_git_repo_url
 
 from gender_classifier.common.credentials import strip_credentials
@@ -32,6 +32,7 @@ from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.metrics.scores import as_keys, select_headlines
+from gender_classifier.model.metadata import UNFAMILIARITY
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, REGISTERED_MODEL, is_compared, name_gap_digest, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
@@ -110,7 +111,7 @@ def register_model(
     Args:
         client: of the store that has the run.
         run_id: of the run that trained and evaluated it.
-        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
+        path: takes uint8 (N, S, S, 3), gives float32 (N, C), and perhaps float32 (N,).
         name: of the logged model, where there is none yet.
         image_size: S, px.
         num_classes: C.
@@ -128,12 +129,14 @@ def register_model(
         same = _find_same_model(client, shown[_DIGEST_TAG])
         if same is None:
             images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
-            probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
+            outputs: list[ColSpec | TensorSpec] = [TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")]
+            if any(output.name == UNFAMILIARITY for output in model.graph.output):
+                outputs.append(TensorSpec(np.dtype(np.float32), (-1,), UNFAMILIARITY))
             info = mlflow.onnx.log_model(
                 model,
                 name=re.sub(r"[^\w-]+", "-", name),
                 registered_model_name=REGISTERED_MODEL,
-                signature=ModelSignature(Schema([images]), Schema([probs])),
+                signature=ModelSignature(Schema([images]), Schema(outputs)),
                 # Named, since inferring them takes 10 s; what scoring needs and no more.
                 pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
                 tags=shown | _describe_source(),

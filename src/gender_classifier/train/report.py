@@ -18,8 +18,9 @@ from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
-from gender_classifier.model.model_file import ModelSpec, describe_network, pack_model
+from gender_classifier.model.model_file import ModelSpec, build_network, describe_network, pack_model
 from gender_classifier.model.network import count_parameters
+from gender_classifier.model.unfamiliarity import Unfamiliarity, fit_unfamiliarity
 from gender_classifier.train.figures import curves
 from gender_classifier.train.folds import HeldOut
 from gender_classifier.train.session import Session
@@ -30,6 +31,7 @@ from gender_classifier.train.trainer import Best, EpochRecord
 class Summary:
     """The kept epoch: its ``best`` state, the calibrated ``spec``, its ``report`` on val and its headline metrics.
 
+    ``unfamiliarity`` is fitted to the features that the kept weights give the images of train and val.
     ``line`` is what the stage prints: one line, or two where the model has not learned to tell the classes apart.
     """
 
@@ -38,6 +40,7 @@ class Summary:
     report: Report
     metrics: dict[str, float]
     line: str
+    unfamiliarity: Unfamiliarity
 
 
 def describe_run(run: Run) -> Iterator[Artifact]:
@@ -80,7 +83,7 @@ def log_inputs(run: Run, session: Session, source: str) -> None:
 
 
 def summarize(session: Session) -> Summary:
-    """Calibrate the kept epoch on val, and measure it there."""
+    """Calibrate the kept epoch on val, measure it there, and fit what tells unfamiliar images."""
     best = session.trainer.best
     assert best is not None
     labels, record = session.val.labels, best.record
@@ -100,7 +103,16 @@ def summarize(session: Session) -> Summary:
     )
     steps = len(session.trainer.records) * math.ceil(session.trainer.num_train / session.trainer.params.batch_size)
     line += warn_of_one_class(report.preds, spec.classes, steps)
-    return Summary(best, spec, report, metrics, line)
+    return Summary(best, spec, report, metrics, line, _fit_unfamiliarity(session, best))
+
+
+def _fit_unfamiliarity(session: Session, best: Best) -> Unfamiliarity:
+    """Fit here, not in `evaluate`: the images of train are at hand, and the model file stays all that it needs."""
+    spec = session.trainer.spec
+    model = build_network(spec)
+    model.load_state_dict(best.state)
+    model.to(session.trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fit_unfamiliarity(model, spec, session.train.images, session.val.images)
 
 
 def warn_of_one_class(preds: Ints, classes: Sequence[str], steps: int) -> str:
@@ -126,7 +138,8 @@ def describe_training(session: Session, summary: Summary, held_out: HeldOut | No
     """Yield the model file, metrics, curves, predictions and figures."""
     classes, report, epoch = summary.spec.classes, summary.report, summary.best.record.epoch
     records = session.trainer.records
-    yield Artifact("models/model.safetensors", pack_model(summary.best.state, summary.spec), "weights")
+    model = pack_model(summary.best.state, summary.spec, summary.unfamiliarity.state_dict())
+    yield Artifact("models/model.safetensors", model, "weights")
     yield Artifact("metrics/train.json", {"val": summary.metrics})
     yield Artifact("metrics/curves.csv", tabulate(EpochRecord, records), "metrics")
     yield Artifact("metrics/val_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")

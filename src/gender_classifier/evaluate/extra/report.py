@@ -22,7 +22,8 @@ from gender_classifier.evaluate.extra.sets import (
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.inputs import Inputs, find_score
+from gender_classifier.evaluate.unfamiliar import SHARE, UnfamiliarRow, count_unfamiliar
 from gender_classifier.model.inference import compute_logits
 
 _logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
         max_pixels: larger images count as unreadable.
     """
     found = {}
+    score = find_score(inputs)
     for name, path in sets.items():
         with (
             open_labelled_set(name, path, inputs.spec.classes) as labelled,
@@ -70,6 +72,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
                 max_pixels=max_pixels,
                 seen=inputs.seen,
                 num_bins=num_bins,
+                score=score,
                 on_images=bar.update,
             )
         print(
@@ -77,10 +80,19 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
             f"{len(labelled.images):,} images"
         )
         scored.report.metrics.update(scored.by_attribute.groups.metrics)
+        if (row := count_flags(name, scored, inputs)) is not None:
+            scored.report.metrics[SHARE] = row.share
         if unreadable := list_unreadable(labelled, scored.reading):
             _logger.warning("%s: cannot be read: %s", name, unreadable)
         found[name] = scored
     return found
+
+
+def count_flags(name: str, scored: ScoredSet, inputs: Inputs) -> UnfamiliarRow | None:
+    """Return how many images of a set are unfamiliar; None if the model cannot tell."""
+    if scored.unfamiliarity is None or inputs.unfamiliarity is None:
+        return None
+    return count_unfamiliar(name, scored.unfamiliarity > float(inputs.unfamiliarity.threshold))
 
 
 def describe_extra(

@@ -51,6 +51,7 @@ class ScoredSet:
         rows: places of the scored images in the set, int64 (N,).
         labels: of these, int64 (N,).
         report: scores of these.
+        unfamiliarity: of these, float32 (N,); None if the model cannot tell.
     """
 
     labelled: LabelledSource
@@ -58,6 +59,7 @@ class ScoredSet:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     report: Report
+    unfamiliarity: NDArray[np.float32] | None = None
 
     @cached_property
     def by_attribute(self) -> AttributeReport:
@@ -75,6 +77,7 @@ def score_set(
     max_pixels: int,
     seen: Mapping[str, str],
     num_bins: int,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
     """Measure a model on a set.
@@ -87,16 +90,19 @@ def score_set(
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
+        score: uint8 (N, S, S, 3) to unfamiliarity (N,); None if the model cannot tell.
         on_images: called with the number of images done since the last call.
 
     Raises:
         DataError: too many images are unreadable, or no image can be scored.
     """
     reading, done = Reading(), 0
-    rows, logits = [], []
+    rows, logits, unfamiliarity = [], [], []
     for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
         rows.append(places)
         logits.append(predict(pixels))
+        if score:
+            unfamiliarity.append(score(pixels))
         on_images(len(reading.status) - done)
         done = len(reading.status)
     check_reading(labelled, reading)
@@ -106,7 +112,9 @@ def score_set(
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins, complete=False)
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
-    return ScoredSet(labelled, reading, scored, labels, report)
+    return ScoredSet(
+        labelled, reading, scored, labels, report, np.concatenate(unfamiliarity) if unfamiliarity else None
+    )
 
 
 def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:

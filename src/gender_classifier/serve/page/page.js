@@ -125,14 +125,18 @@ async function predict({ file, item }) {
     if (model && file.size > model.accepts.max_bytes) throw { reason: "too_many_bytes" };
     const [found] = await post("predict", "images", file);
     answer.textContent = found.uncertain ? `uncertain, rather ${found.label}: ${percent(found.prob)}` : `${found.label}: ${percent(found.prob)}`;
-    item.classList.toggle("uncertain", found.uncertain);
+    item.classList.toggle("uncertain", found.uncertain || found.unfamiliar === true);
     const bar = item.querySelector(".bar");
     bar.hidden = false;
     bar.firstElementChild.getBoundingClientRect(); // so that its width is seen to grow
     bar.firstElementChild.style.width = `${100 * found.prob}%`;
     const note = item.querySelector(".note");
-    note.hidden = !found.uncertain;
-    note.textContent = found.uncertain ? `Below ${percent(model ? model.threshold : 0.8)}: take it as no answer.` : "";
+    const doubts = [
+      found.unfamiliar && "Unlike the training images: perhaps no face, so take it as no answer.",
+      found.uncertain && `Below ${percent(model ? model.threshold : 0.8)}: take it as no answer.`,
+    ].filter(Boolean);
+    note.hidden = doubts.length === 0;
+    note.textContent = doubts[0] || "";
     const button = item.querySelector(".explain");
     button.hidden = false;
     button.setAttribute("aria-label", `Show what it looked at in ${file.name}`);

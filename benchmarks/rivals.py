@@ -28,10 +28,11 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -173,11 +174,11 @@ def write(path: Path, data: bytes) -> None:
 
 def measure(
     contender: Contender, python: Path, folder: Path, out: Path, budget: float, truth: dict[str, dict[str, str]]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Train and predict; return a row of the table."""
     script, environ, images = SCRIPTS / f"{contender.script}.py", build_environ(folder), folder / "images"
     extra = [python.parent / "yolo"] if "yolo" in contender.title.casefold() else list_changes(contender)
-    row: dict[str, object] = {"title": contender.title, "version": contender.requirement, "budget": budget}
+    row: dict[str, Any] = {"title": contender.title, "version": contender.requirement, "budget": budget}
     command = [python, script, "train", images / "learn", out, f"{time.time() + budget:.2f}", *extra]
     row["seconds"], row["peak_bytes"] = run_watched(command, environ, out / "train.log")
     row |= json.loads((out / "report.json").read_text())
@@ -212,7 +213,7 @@ def list_changes(contender: Contender) -> list[str]:
 def build_environ(folder: Path) -> dict[str, str]:
     """Return the environment variables of every contender: no settings, caches or networks of the user's own."""
     places = ("YOLO_CONFIG_DIR", "FASTAI_HOME", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR")
-    settings = {"PYTHONPATH": str(ROOT / "src"), "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true", "TMPDIR": str(folder)}
+    settings = {"PYTHONPATH": str(ROOT / "src"), "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
     return os.environ | {name: str(folder / "settings") for name in places} | settings
 
 
@@ -226,9 +227,11 @@ def run_watched(
     Raises:
         SystemExit: the command failed.
     """
-    with log.open("wb") as errors, (output or os.devnull).open("wb") if output else errors as rows:
+    with ExitStack() as stack:
+        errors = stack.enter_context(log.open("wb"))
+        rows = stack.enter_context(output.open("wb")) if output else errors
         began, peak = time.monotonic(), 0
-        process = subprocess.Popen(list(map(str, command)), stdout=rows, stderr=errors, env=environ)
+        process = subprocess.Popen(list(map(str, command)), stdout=rows, stderr=errors, env=environ, cwd=log.parent)
         while True:
             peak = max(peak, add_memory(process.pid))
             try:
@@ -253,7 +256,7 @@ def add_memory(pid: int) -> int:
     return total
 
 
-def score(table: Path, truth: dict[str, str], name: str) -> dict[str, object]:
+def score(table: Path, truth: dict[str, str], name: str) -> dict[str, Any]:
     """Return accuracy and balanced accuracy with 95 % intervals, and the recall of each class."""
     with table.open(newline="") as file:
         found = {Path(row["name"]).name: row["label"] for row in csv.DictReader(file)}
@@ -263,29 +266,30 @@ def score(table: Path, truth: dict[str, str], name: str) -> dict[str, object]:
     hits = [sum(found[key] == label == called for key, label in truth.items()) for called in CLASSES]
     recalls = [hit / total for hit, total in zip(hits, totals, strict=True)]
     return {
-        f"{name}_accuracy": sum(hits) / sum(totals), f"{name}_accuracy_interval": wilson_interval(sum(hits), sum(totals)),
-        f"{name}_balanced_accuracy": sum(recalls) / 2, f"{name}_balanced_interval": balanced_interval(hits, totals),
+        f"{name}_accuracy": sum(hits) / sum(totals),
+        f"{name}_accuracy_interval": wilson_interval(sum(hits), sum(totals)),
+        f"{name}_balanced_accuracy": sum(recalls) / 2,
+        f"{name}_balanced_accuracy_interval": balanced_interval(hits, totals),
         f"{name}_recalls": dict(zip(CLASSES, recalls, strict=True)),
     }  # fmt: skip
 
 
-def tabulate(rows: Sequence[dict[str, object]]) -> str:
+def show_interval(row: Mapping[str, Any], key: str) -> str:
+    """Return a figure with its interval; an empty text without it."""
+    return f"{row[key]:.4f} ({' to '.join(f'{end:.3f}' for end in row[f'{key}_interval'])})" if key in row else ""
+
+
+def tabulate(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table in Markdown, best test accuracy first."""
     head = (
         "contender", "parameters", "batch", "epochs", "test accuracy", "foreign balanced accuracy", "images/s",
         "peak memory: training, predicting", "2,000 files, cold", "training, s",
     )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in sorted(rows, key=lambda row: -row["test_accuracy"]):  # type: ignore[operator]
-        test, foreign = (
-            f"{row[key]:.4f} ({low:.3f} to {high:.3f})" if key in row else ""
-            for key, interval in (
-                ("test_accuracy", "test_accuracy_interval"), ("foreign_balanced_accuracy", "foreign_balanced_interval"),
-            )  # fmt: skip
-            for low, high in [row.get(interval, (0, 0))]  # type: ignore[misc]
-        )
+    for row in sorted(rows, key=lambda row: -row["test_accuracy"]):
         cells = (
-            row["title"], f"{row['parameters'] / 1e6:.2f} M", row["batch_size"], f"{row['epochs']:.2f}", test, foreign,
+            row["title"], f"{row['parameters'] / 1e6:.2f} M", row["batch_size"], f"{row['epochs']:.2f}",
+            show_interval(row, "test_accuracy"), show_interval(row, "foreign_balanced_accuracy"),
             f"{row['images'] / row['train_seconds']:,.0f}",
             f"{row['peak_bytes'] / 2**20:,.0f}, {row['cold_peak_bytes'] / 2**20:,.0f} MiB",
             f"{row['cold_seconds']:.1f} s", f"{row['seconds']:.0f}",

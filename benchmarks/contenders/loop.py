@@ -27,7 +27,9 @@ Build = Callable[[int], tuple[nn.Module, Learn]]
 """Builds an untrained network, and its training with a schedule of that many steps."""
 
 
-def fit(build: Build, train: DataLoader[Any], val: DataLoader[Any], deadline: float) -> tuple[nn.Module, dict[str, Any]]:
+def fit(
+    build: Build, train: DataLoader[Any], val: DataLoader[Any], deadline: float
+) -> tuple[nn.Module, dict[str, Any]]:
     """Train until shortly before ``deadline`` (s since 1970) and validate once.
 
     A network that is thrown away measures the images/s, from which the number of steps follows. Steps beyond what the

@@ -1,4 +1,4 @@
-"""This project's training, from a folder of images, on whole epochs of as many images as fit the budget.
+"""Our training, from a folder of images, on whole epochs of as many images as fit the budget.
 
 Decodes as `preprocess` does, then trains as `train` does, by params.yaml and the changes given. The stages `ingest` and
 `verify`, MLflow and DVC are left out: the others have nothing of the kind. The number of epochs is rounded up, and each
@@ -35,9 +35,10 @@ _TRIAL = 4  # batches of an epoch that measures the speed
 
 def read_split(images: Path, name: str, pool: ProcessPoolExecutor) -> PackedSplit:
     """Decode the images of a split on all cores."""
-    paths = [(path, label) for label, called in enumerate(CLASSES) for path in sorted((images / name / called).iterdir())]
-    decoded = pool.map(partial(_decode, max_pixels=50_000_000), [path for path, _ in paths], chunksize=128)
-    return PackedSplit(np.stack(list(decoded)), np.array([label for _, label in paths], dtype=np.int64))
+    folders = [sorted((images / name / label).iterdir()) for label in CLASSES]
+    decoded = pool.map(_decode, [path for paths in folders for path in paths], chunksize=128)
+    labels = np.repeat(np.arange(len(CLASSES)), [len(paths) for paths in folders])
+    return PackedSplit(np.stack(list(decoded)), labels)
 
 
 def train(images: Path, out: Path, deadline: float, changes: dict[str, Any]) -> None:
@@ -73,7 +74,8 @@ def train(images: Path, out: Path, deadline: float, changes: dict[str, Any]) -> 
     build = partial(build_initial, params, info, load_weights("none", ROOT, params.network))
     # A network that is thrown away measures the speed; its val set of two images takes no time.
     model, spec = build()
-    pair, trial = PackedSplit(val.images[:2], np.array([0, 1])), _TRIAL * params.batch_size
+    pair = PackedSplit(val.images[:2], np.array([0, 1]))
+    trial = min(len(data.images), _TRIAL * params.batch_size)
     epochs = PartialEpochs(trial, model, spec, data, pair, replace(params, epochs=10_000)).epochs()
     next(epochs)
     began, done = time.time(), 0
@@ -124,8 +126,8 @@ def read_params(changes: dict[str, Any]) -> Any:
     return replace(params, **plain, augment=replace(params.augment, **inner))
 
 
-def _decode(path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
-    return to_array(path.read_bytes(), SIZE, max_pixels=max_pixels)
+def _decode(path: Path) -> NDArray[np.uint8]:
+    return to_array(path.read_bytes(), SIZE, max_pixels=50_000_000)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """fastai's learner, from scratch, by the baseline of chapter 7 of its book (Howard & Gugger 2020).
 
-An XResNet (18 instead of 50 layers), 64 images per step, ``fit_one_cycle`` with a peak of 0.003; images resized to 128 px
-(460 for 224), then ``aug_transforms(size=64, min_scale=0.75)`` on whole batches. The number of
-epochs is rounded up, and each takes a random part of the images, so that the cycle ends with the budget. fastai validates
-after each epoch.
+An XResNet (18 instead of 50 layers), 64 images per step, `fit_one_cycle` with a peak of 0.003; images resized to 128 px
+(for 64, as 460 for 224), then `aug_transforms(size=64, min_scale=0.75)` on whole batches. fastai validates after each
+epoch. The number of epochs is rounded up, and each takes a random part of the images, so that the cycle ends with the
+budget.
 
     python with_fastai.py train IMAGES OUT DEADLINE
     python with_fastai.py predict OUT FOLDER CSV
@@ -33,32 +33,26 @@ _PROBE, _WARM_UP, _PLANNED = 6.0, 4, 0.97  # as in loop.py
 
 
 class Clock(Callback):
-    """Measures images/s of training, from the fifth batch on; ends the fit after ``limit`` s if there is one."""
+    """Measures the images and seconds of training after ``skipped`` batches; ends the fit after ``limit`` seconds."""
 
-    def __init__(self, limit: float | None = None) -> None:
+    def __init__(self, skipped: int = 0, limit: float = math.inf) -> None:
         """Start with nothing seen."""
-        self.limit, self.images, self.seconds = limit, 0, 0.0
+        self.skipped, self.limit, self.images, self.seconds = skipped, limit, 0, 0.0
 
     def before_train(self) -> None:
         """Start the clock of an epoch."""
-        self.began, self.counted = time.time(), 0
+        self.before = time.time()
 
     def after_batch(self) -> None:
         """Count a batch."""
         if not self.training:
             return
-        if self.limit and self.iter < _WARM_UP:
-            self.began = time.time()
-            return
-        self.counted += len(self.y)
-        if self.limit and time.time() - self.began > self.limit:
-            self.after_train()
+        now, self.skipped = time.time(), self.skipped - 1
+        if self.skipped < 0:
+            self.images, self.seconds = self.images + len(self.y), self.seconds + now - self.before
+        self.before = now
+        if self.seconds > self.limit:
             raise CancelFitException
-
-    def after_train(self) -> None:
-        """Add the epoch's images and seconds."""
-        self.images += self.counted
-        self.seconds += time.time() - self.began
 
 
 def build(images: Path) -> Learner:
@@ -73,10 +67,10 @@ def build(images: Path) -> Learner:
 def train(images: Path, out: Path, deadline: float) -> None:
     """Train until the deadline, s since 1970."""
     set_seed(0)
-    clock = Clock(_PROBE)
+    clock = Clock(_WARM_UP, _PROBE)
     learner = build(images)
     with learner.no_bar(), learner.no_logging():
-        learner.fit(1, cbs=clock)
+        learner.fit(100, cbs=clock)
     speed = clock.images / clock.seconds
     learner, clock = build(images), Clock()
     total, validation = len(learner.dls.train_ds), 1 + len(learner.dls.valid_ds) / (2 * speed)

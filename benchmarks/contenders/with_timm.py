@@ -9,11 +9,13 @@ flips, RandAugment of magnitude 6; evaluated on the middle 95 %. 128 images per 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
 from loop import WORKERS, Learn, fit, predict, save
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup, create_dataset, create_transform
 from timm.loss import BinaryCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -33,7 +35,8 @@ def build(steps: int) -> tuple[nn.Module, Learn]:
         optimizer, "cosine", num_epochs=1, warmup_epochs=0.05, warmup_lr=1e-6, min_lr=1e-6, updates_per_epoch=steps,
         step_on_epochs=False,
     )  # fmt: skip
-    mix, compute_loss = Mixup(mixup_alpha=0.1, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=2), BinaryCrossEntropy(0.0)
+    mix = Mixup(mixup_alpha=0.1, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=2)
+    compute_loss = BinaryCrossEntropy(smoothing=0.0)
 
     def learn(images: Tensor, labels: Tensor, step: int) -> None:
         schedule.step_update(step)
@@ -46,11 +49,10 @@ def build(steps: int) -> tuple[nn.Module, Learn]:
     return model, learn
 
 
-def build_transform(*, training: bool) -> object:
+def build_transform(*, training: bool) -> Callable[[Image.Image], Tensor]:
     """Return the recipe's transform of an image."""
-    if training:
-        return create_transform(SIZE, is_training=True, auto_augment="rand-m6-mstd0.5-inc1", color_jitter=None, **_COMMON)
-    return create_transform(SIZE, crop_pct=0.95, **_COMMON)
+    recipe = {"auto_augment": "rand-m6-mstd0.5-inc1", "color_jitter": None} if training else {"crop_pct": 0.95}
+    return create_transform(SIZE, is_training=training, **_COMMON, **recipe)
 
 
 def train(images: Path, out: Path, deadline: float) -> None:

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 by the defaults of its classification reference (`references/classification`, not in the wheel).
+"""torchvision's ResNet-18 by the defaults of its training script (`references/classification`, not in the wheel).
 
 SGD with momentum 0.9 and weight decay 0.0001, 32 images per step, a rate of 0.1 for 256 images that falls to a tenth
 after each third of the steps (30 of 90 epochs); random crops of 8 to 100 % of the area and flips; evaluated on the

@@ -1,7 +1,7 @@
 """Ultralytics' command `yolo classify`, from its YAML without weights, with its defaults but for those named here.
 
-`imgsz=64`, `device=cpu`, `amp=False`, and `time=` with what is left of the budget. `time=` alone would start with a
-schedule for 100 epochs, so a first command measures the seconds of an epoch on a few images, and `epochs=` is the number
+`imgsz=64`, `device=cpu`, `amp=False`, and `time=` with what is left of the budget. With `time=` alone the schedule
+would start as one for 100 epochs; so a first command measures the speed on a few images, and `epochs=` is the number
 that fits. Ultralytics is under the AGPL: only its command runs, in an environment of its own.
 
     python with_ultralytics.py train IMAGES OUT DEADLINE YOLO
@@ -48,7 +48,7 @@ def train(images: Path, out: Path, deadline: float, yolo: str) -> None:
     seen, seconds = read_progress(text)
     results = list(csv.DictReader((out / "run" / "results.csv").open()))
     accuracy = max(float(row["metrics/accuracy_top1"]) for row in results)
-    parameters = int(re.findall(r"([\d,]+) parameters", text)[0].replace(",", ""))
+    parameters = int(re.findall(r"summary: .*? ([\d,]+) parameters", text)[-1].replace(",", ""))
     report = {
         "parameters": parameters, "batch_size": BATCH, "images": seen, "train_seconds": seconds,
         "val_accuracy": accuracy, "epochs": seen / sizes["train"], "schedule_epochs": epochs,

@@ -53,12 +53,14 @@ class Contender:
         title: for the table.
         script: of `contenders/`.
         requirement: what to install from PyPI; an empty text if the project has it.
+        tool: command in its environment, whose path the script is told.
         changes: of our params.
     """
 
     title: str
     script: str
     requirement: str = ""
+    tool: str = ""
     changes: tuple[str, ...] = ()
 
 
@@ -67,7 +69,7 @@ CONTENDERS = {
     "resnet10": Contender("ours, ResNet-10, wider light and geometry", "ours", changes=("PRETRAINED_PARAMS",)),
     "timm": Contender("timm, ResNet-10-T, recipe A3", "with_timm", "timm==1.0.31"),
     "torchvision": Contender("torchvision, ResNet-18, defaults of its reference", "with_torchvision"),
-    "ultralytics": Contender("Ultralytics, YOLO26n-cls, defaults", "with_ultralytics", "ultralytics==8.4.190"),
+    "ultralytics": Contender("Ultralytics, YOLO26n-cls, defaults", "with_ultralytics", "ultralytics==8.4.190", "yolo"),
     "fastai": Contender("fastai, XResNet-18, its book's baseline", "with_fastai", "fastai==2.8.12"),
 }
 
@@ -177,23 +179,23 @@ def measure(
 ) -> dict[str, Any]:
     """Train and predict; return a row of the table."""
     script, environ, images = SCRIPTS / f"{contender.script}.py", build_environ(folder), folder / "images"
-    extra = [python.parent / "yolo"] if "yolo" in contender.title.casefold() else list_changes(contender)
+    tool = [python.parent / contender.tool] if contender.tool else []
     row: dict[str, Any] = {"title": contender.title, "version": contender.requirement, "budget": budget}
-    command = [python, script, "train", images / "learn", out, f"{time.time() + budget:.2f}", *extra]
-    row["seconds"], row["peak_bytes"] = run_watched(command, environ, out / "train.log")
+    command = [python, script, "train", images / "learn", out, f"{time.time() + budget:.2f}", *tool]
+    row["seconds"], row["peak_bytes"] = run_watched([*command, *list_changes(contender)], environ, out / "train.log")
     row |= json.loads((out / "report.json").read_text())
-    if contender.script == "ours":
+    is_ours = contender.script == "ours"
+    if is_ours:
         run_watched([python, script, "export", out], environ, out / "export.log")
     for name in ("test", "foreign", "cold"):
         if not (images / name).is_dir():
             continue
         table, log = out / f"{name}.csv", out / f"predict-{name}.log"
-        if contender.script == "ours":
-            command = [python, "-m", "gender_classifier", "predict", "--model", out / "model.onnx", "--format", "csv"]
-            seconds, peak = run_watched([*command, images / name], environ, log, table)
-        else:
-            extra = [python.parent / "yolo"] if "yolo" in contender.title.casefold() else []
-            seconds, peak = run_watched([python, script, "predict", out, images / name, table, *extra], environ, log)
+        command = [python, script, "predict", out, images / name, table, *tool]
+        if is_ours:
+            command = [python, "-m", "gender_classifier", "predict", "--format", "csv", "--threshold", "0"]
+            command += ["--model", out / "model.onnx", images / name]
+        seconds, peak = run_watched(command, environ, log, table if is_ours else None)
         if name == "cold":
             row |= {"cold_seconds": seconds, "cold_peak_bytes": peak}
         else:

@@ -21,6 +21,7 @@ from pathlib import Path
 MODEL, SIZE, CLASSES = "yolo26n-cls.yaml", 64, ("female", "male")
 _PROBE_IMAGES = 640
 BATCH = 16
+_SCAN = 3000  # images/s, about
 # Of the progress bar: the epoch, the batches done, and the time since the epoch began, such as 18.5s or 1:02.
 _PROGRESS = re.compile(r"^\S*\s*(\d+)/\d+\s+\S+G\s.*\s(\d+)/\d+\s.*?(?:it/s|s/it)\s+([\d:.]+)")
 
@@ -38,8 +39,9 @@ def train(images: Path, out: Path, deadline: float, yolo: str) -> None:
         text = run(yolo, "train", data=Path(folder) / "few", epochs=1, project=folder, name="few", **common())
         seen, seconds = read_progress(text)
         speed, rest = seen / seconds, time.time() - began - seconds
-    # Each command also starts, and validates its best weights once more at its end.
-    seconds = deadline - time.time() - rest - sizes["val"] / (2 * speed)
+    # Outside `time=`: the start, a look at each image, and two validations at the end, the second of the best weights.
+    rest += sizes["train"] / _SCAN + 2 * sizes["val"] / (3 * speed)
+    seconds = deadline - time.time() - rest
     epochs = max(1, math.ceil(seconds * speed / sizes["train"]))
     text = run(
         yolo, "train", data=images.resolve(), epochs=epochs, time=f"{seconds / 3600:.6f}", project=out.resolve(),

@@ -33,19 +33,21 @@ _PROBE, _PLANNED = 5.0, 0.97
 _TRIAL = 4  # batches of an epoch that measures the speed
 
 
-def read_split(images: Path, name: str, pool: ProcessPoolExecutor) -> PackedSplit:
-    """Decode the images of a split on all cores."""
+def read_split(images: Path, name: str, pool: ProcessPoolExecutor) -> tuple[PackedSplit, NDArray[np.int64]]:
+    """Decode the images of a split on all cores; return them, and the sums of their channels."""
     folders = [sorted((images / name / label).iterdir()) for label in CLASSES]
-    decoded = pool.map(_decode, [path for paths in folders for path in paths], chunksize=128)
     labels = np.repeat(np.arange(len(CLASSES)), [len(paths) for paths in folders])
-    return PackedSplit(np.stack(list(decoded)), labels)
+    pixels, sums = np.empty((len(labels), SIZE, SIZE, 3), np.uint8), np.zeros((3, 3), np.int64)
+    decoded = pool.map(_decode, [path for paths in folders for path in paths], chunksize=128)
+    for row, (image, channels) in enumerate(decoded):
+        pixels[row], sums = image, sums + channels
+    return PackedSplit(pixels, labels), sums
 
 
 def train(images: Path, out: Path, deadline: float, changes: dict[str, Any]) -> None:
     """Train until the deadline, s since 1970, and write the best epoch's model."""
     with ProcessPoolExecutor() as pool:  # started before torch is imported: the workers do without it
-        val, data = read_split(images, "val", pool), read_split(images, "train", pool)
-    sums = np.sum([sum_channels(image) for image in data.images], axis=0)
+        (val, _), (data, sums) = (read_split(images, name, pool) for name in ("val", "train"))
     info = DatasetInfo(CLASSES, SIZE, *measure_channels(sums), "", {})
 
     from gender_classifier.common.processes import keep_freed_memory  # noqa: PLC0415
@@ -126,8 +128,9 @@ def read_params(changes: dict[str, Any]) -> Any:
     return replace(params, **plain, augment=replace(params.augment, **inner))
 
 
-def _decode(path: Path) -> NDArray[np.uint8]:
-    return to_array(path.read_bytes(), SIZE, max_pixels=50_000_000)
+def _decode(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    image = to_array(path.read_bytes(), SIZE, max_pixels=50_000_000)
+    return image, sum_channels(image)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "benchmarks" / "contenders"
 CLASSES = ("female", "male")
 COLD, ADULT = 2000, 18  # images; years
-_SAMPLING = 0.25  # s between two looks at the memory
+_SAMPLING = 0.5  # s between two looks at the memory
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,6 @@ def test_shares_are_counted_by_set() -> None:
     expected = np.mean([(score(images) > 5).mean() for images in draw_nonfaces(32).values()])
     assert found.metrics["nonfaces_unfamiliar_share"] == pytest.approx(expected)
     assert describe_unfamiliar([]) == ""
-    assert "foreign       4        50.0%" in describe_unfamiliar(
+    assert "foreign       4       50.0%" in describe_unfamiliar(
         [count_unfamiliar("foreign", np.array([True, False] * 2))]
     )

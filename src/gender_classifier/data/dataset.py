@@ -35,6 +35,8 @@ class DatasetInfo:
         channel_std: RGB standard deviation of the same, 0 to 1.
         manifest_sha256: of the manifest that the arrays were made from.
         split_sha256: of each split's index: which images, with which labels.
+        widest: width over height that 1 % of the images of ``train`` exceed; 0 if it was not measured.
+        aspect: median of width over height of the images of ``train``; 0 if it was not measured.
     """
 
     classes: tuple[str, ...]
@@ -43,6 +45,8 @@ class DatasetInfo:
     channel_std: tuple[float, ...]
     manifest_sha256: str
     split_sha256: Mapping[str, str]
+    widest: float = 0.0
+    aspect: float = 0.0
 
 
 def sum_channels(image: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -64,6 +68,14 @@ def measure_channels(sums: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[
     variances = [(squares * pixels - total**2) / pixels**2 for pixels, total, squares in channels]
     means = tuple(total / pixels / 255 for pixels, total, _ in channels)
     return means, tuple(max(variance**0.5, 1.0) / 255 for variance in variances)
+
+
+def measure_aspect(widths: Sequence[float], heights: Sequence[float]) -> tuple[float, float]:
+    """Return ``widest`` and ``aspect`` of :class:`DatasetInfo`, from the sizes of all images in px."""
+    ratios = np.asarray(widths, dtype=np.float64) / np.asarray(heights, dtype=np.float64)
+    # Order statistics: what a percentile interpolates may differ in its last digit by version of NumPy.
+    widest, median = np.quantile(ratios, [0.99, 0.5], method="inverted_cdf").tolist()
+    return round(widest, 4), round(median, 4)
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:

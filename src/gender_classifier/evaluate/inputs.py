@@ -11,6 +11,7 @@ from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.images import Crop
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import Histogram, parse_reference
@@ -50,6 +51,11 @@ class Inputs:
     best: Mapping[str, float]
     curves: Sequence[Mapping[str, str]]
     reference: Mapping[str, Histogram]
+
+
+def find_crop(info: DatasetInfo) -> Crop | None:
+    """Return which images lose their sides in use: those wider than 99 % of the training images."""
+    return Crop(info.widest, info.aspect) if info.widest else None
 
 
 def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> Inputs:

@@ -27,7 +27,7 @@ from gender_classifier.evaluate.extra.sets import (
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.inputs import Inputs, find_crop
 from gender_classifier.model.inference import compute_logits
 
 _logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
                 max_pixels=max_pixels,
                 seen=inputs.seen,
                 num_bins=num_bins,
+                crop=find_crop(inputs.info),
                 on_images=bar.update,
             )
         print(

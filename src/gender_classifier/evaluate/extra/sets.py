@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.images import Crop
 from gender_classifier.data.labelled_files import LabelledSource, open_source
 from gender_classifier.data.labelled_pixels import Reading, check_reading, read_batches
 from gender_classifier.data.layouts.class_folders import Rules
@@ -66,6 +67,7 @@ def score_set(
     max_pixels: int,
     seen: Mapping[str, str],
     num_bins: int,
+    crop: Crop | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
     """Measure a model on a set.
@@ -78,6 +80,7 @@ def score_set(
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
+        crop: which images lose their sides, as in use.
         on_images: called with the number of images done since the last call.
 
     Raises:
@@ -85,7 +88,7 @@ def score_set(
     """
     reading, done = Reading(), 0
     rows, logits = [], []
-    for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
+    for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen, crop=crop):
         rows.append(places)
         logits.append(predict(pixels))
         on_images(len(reading.status) - done)

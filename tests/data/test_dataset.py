@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from gender_classifier.data.dataset import (
     DatasetInfo,
+    measure_aspect,
     measure_channels,
     open_split,
     read_digests,
@@ -40,6 +41,13 @@ def test_a_split_comes_back_memory_mapped(folder: Path) -> None:
     np.testing.assert_array_equal(split.images, IMAGES)
     assert split.labels.tolist() == [0, 1, 0, 1, 1]
     assert isinstance(split.images, np.memmap)
+
+
+def test_the_shape_of_images_is_that_of_nearly_all() -> None:
+    widths = [*range(701, 801), 3000, 3000]  # two panoramas among 102 images: one of them is within 99 %
+    assert measure_aspect(widths, [1000] * 102) == (3.0, 0.751)
+    assert measure_aspect(widths[:-1], [1000] * 101) == (0.8, 0.751)
+    assert measure_aspect([2], [3]) == (0.6667, 0.6667)
 
 
 @pytest.mark.parametrize("count", [4, 6])

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
-from gender_classifier.data.images import decode, perceptual_hash, shrink_grey, to_array
+from gender_classifier.data.images import Crop, crop_wide, decode, perceptual_hash, shrink_grey, to_array
 from gender_classifier.errors import ImageError
 
 LIMIT = 1_000_000
@@ -45,6 +45,27 @@ def test_modes_become_rgb() -> None:
     assert np.abs(to_array(save(deep), 64, max_pixels=LIMIT).astype(int) - as_rgb).max() <= 1
     cmyk = to_array(save(Image.fromarray(PIXELS).convert("CMYK"), "TIFF"), 64, max_pixels=LIMIT)
     assert np.abs(cmyk.astype(int) - to_array(encode(PIXELS, "PNG"), 64, max_pixels=LIMIT)).mean() < 3
+
+
+def test_a_wide_image_is_used_as_its_middle() -> None:
+    crop = Crop(0.9, 0.5)
+    wide = draw_pixels(2, 100, 100)
+    middle = to_array(encode(wide[:, 25:75], "PNG"), 64, max_pixels=LIMIT)
+    np.testing.assert_array_equal(to_array(encode(wide, "PNG"), 64, max_pixels=LIMIT, crop=crop), middle)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # stored on its side: the crop is of the upright image
+    stored = Image.fromarray(wide).transpose(Image.Transpose.ROTATE_90)
+    np.testing.assert_array_equal(to_array(save(stored, exif=turned), 64, max_pixels=LIMIT, crop=crop), middle)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((90, 100), (90, 100)), ((91, 100), (50, 100)), ((40, 100), (40, 100)), ((9, 1), (1, 1)), ((300, 3), (2, 3))],
+)
+def test_only_images_above_the_limit_are_cropped(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    assert crop_wide(image, Crop(0.9, 0.5)).size == expected
+    assert crop_wide(image, None) is image
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -25,8 +25,9 @@ from mlflow import MlflowClient
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.corrections import Correction, write_corrections
-from gender_classifier.data.dataset import read_info
+from gender_classifier.data.dataset import read_index, read_info
 from gender_classifier.data.images import to_array
+from gender_classifier.data.manifest import read_manifest
 from gender_classifier.errors import DataError, ModelError, SourceError
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
 from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
@@ -224,6 +225,14 @@ def test_the_model_file_says_what_it_is(whole: Path) -> None:
     assert manifest.startswith(metadata["data_digest"])
     assert metadata["version"] == __version__
     assert metadata["min_side"] == "32"
+    info = json.loads((whole / "data/processed/dataset.json").read_text())
+    assert json.loads(metadata["crop"]) == [info["widest"], info["aspect"]]
+    train = set(read_index(whole / "data/processed/train_index.csv"))
+    ratios = [
+        one.width / one.height for one in read_manifest(whole / "data/verified/manifest.csv") if one.member in train
+    ]
+    assert info["aspect"] == pytest.approx(np.median(ratios), abs=0.002)
+    assert 0 < np.mean(np.array(ratios) > info["widest"] + 1e-4) < 0.02
     assert json.loads(metadata["metrics"]) == json.loads((whole / "metrics/evaluate.json").read_text())["test"]
     card = (whole / "models/model_card.md").read_text()
     assert metadata["limits"].startswith("> Synthetic data")

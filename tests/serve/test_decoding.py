@@ -18,10 +18,12 @@ from checkout import ROOT
 from conftest import draw_pixels, encode, picture
 from served import grey, write_model
 
-from gender_classifier.data.images import to_array
+from gender_classifier.data.images import Crop, to_array
 from gender_classifier.errors import ImageError, ServiceError
 from gender_classifier.serve import decoding as module
 from gender_classifier.serve.decoding import Decoders
+
+CROP = Crop(0.85, 0.7)  # the pictures below are 0.8 and 0.9 times as wide as high
 
 # A decoding process in which some files do what attacks do, whatever the decoders of this machine are immune to.
 ATTACKED = (
@@ -38,7 +40,7 @@ ATTACKED = (
 def decoders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoders]:
     monkeypatch.setattr(module, "_PROGRAM", ATTACKED)
     monkeypatch.setattr(module, "DEADLINE", 1.0)
-    made = Decoders(2, image_size=64, max_pixels=1_000_000, max_bytes=2**20)
+    made = Decoders(2, image_size=64, max_pixels=1_000_000, max_bytes=2**20, crop=CROP)
     yield made
     made.stop()
     module._end_all(made._started)
@@ -59,7 +61,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 def test_answers_are_those_of_the_decoder(decoders: Decoders) -> None:
     pictures = [picture(seed) for seed in range(20)] + [encode(draw_pixels(1, 900, 1000), "PNG")]
     for data, future in zip(pictures, [decoders.submit(data) for data in pictures], strict=True):
-        np.testing.assert_array_equal(future.result(), to_array(data, 64, max_pixels=1_000_000))
+        np.testing.assert_array_equal(future.result(), to_array(data, 64, max_pixels=1_000_000, crop=CROP))
     assert len(find_children(decoders)) == 2
     for data in (b"", b"no image", picture(1)[:-400], encode(draw_pixels(1, 1001, 1000), "PNG")):
         with pytest.raises(ImageError) as expected:

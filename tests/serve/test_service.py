@@ -29,6 +29,7 @@ from gender_classifier.cli.main import main
 from gender_classifier.cli.serve import read_key
 from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ModelError
+from gender_classifier.monitor.collect import measure_images
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.predict.predictor import Answer, Predictor
 from gender_classifier.serve import app as service_module
@@ -133,6 +134,39 @@ def test_too_small_an_image_is_refused_as_verify_refuses_it(
     assert f"small.png: {found.error}" in capsys.readouterr().err
     for side in (32, 40):
         assert client.post("/predict", files=files(grey(200, side=side))).status_code == 200
+
+
+def test_a_wide_image_is_judged_by_its_middle_by_all_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By `/predict`, `/explain`, the library, `predict` and `monitor`; the model says `male` of what is bright."""
+    pixels = np.full((40, 80, 3), 255, np.uint8)
+    pixels[:, 25:55] = 0  # of the left half 62 % are bright, of the left half of the middle 25 %
+    (tmp_path / "wide.png").write_bytes(encode(pixels, "PNG"))
+    whole, cropped = (
+        write_model(tmp_path / f"{name}.onnx", {"crop": text})
+        for name, text in (("whole", "null"), ("cropped", "[1.5, 1.0]"))
+    )
+    for path, label in ((whole, "male"), (cropped, "female")):
+        predictor = Predictor(path, threads=1)
+        assert next(predictor.predict([tmp_path / "wide.png"])).label == label
+        (batch,) = measure_images(predictor, [("wide.png", encode(pixels, "PNG"))])
+        assert batch.values["class"].tolist() == [predictor.classes.index(label)]
+        assert (batch.values["width"].tolist(), batch.values["height"].tolist()) == ([80], [40])  # as it came
+        with TestClient(build_app(predictor, Settings()), base_url="http://localhost") as client:
+            assert client.post("/predict", files=files(encode(pixels, "PNG"))).json()[0]["label"] == label
+            assert client.post("/explain", files=files(encode(pixels, "PNG"), field="image")).json()["label"] == label
+            crop = client.get("/model").json()["accepts"]["crop"]
+            assert crop == ({"above": 1.5, "aspect": 1.0} if path == cropped else None)
+        assert main(["predict", str(tmp_path / "wide.png"), "--model", str(path), "--threshold", "0"]) == 0
+        assert f"\n{label} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "[0.5, 0.8]", "[1, NaN]", "[Infinity, 1]", "[0, 0]", '["1", "1"]', "[true, true]"]
+)
+def test_a_damaged_crop_is_refused(tmp_path: Path, text: str) -> None:
+    path = write_model(tmp_path / "odd.onnx", {"crop": text})
+    with pytest.raises(ModelError, match="odd.onnx: (has the crop .*; it is null or|its crop are not JSON)"):
+        Predictor(path)
 
 
 def test_a_model_of_older_versions_takes_any_size_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
@@ -264,7 +298,7 @@ def test_the_model_is_described(client: TestClient) -> None:
     assert found["measured"][0]["recalls"] == {"female": 0.74}
     assert found["limits"].startswith("## Limits")
     assert found["accepts"] == {
-        "max_bytes": 100_000, "max_images": 5, "max_pixels": 250_000, "min_side": 32,
+        "max_bytes": 100_000, "max_images": 5, "max_pixels": 250_000, "min_side": 32, "crop": None,
             "formats": list(FORMATS)}  # fmt: skip
     assert client.get("/health").json() == {"status": "ok"}
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.file_names import find_other_format, list_first
-from gender_classifier.data.images import to_array
+from gender_classifier.data.images import Crop, to_array
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSource
 from gender_classifier.errors import ArchiveError, DataError, ImageError
 
@@ -47,6 +47,7 @@ def read_batches(
     max_pixels: int,
     seen: Mapping[str, str] = MappingProxyType({}),
     min_side: int = 1,
+    crop: Crop | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Decode a set batch by batch, and record each image in ``reading``.
 
@@ -57,6 +58,7 @@ def read_batches(
         max_pixels: larger images are unreadable.
         seen: SHA-256 of each file of train and val to its split; these images are not scored.
         min_side: px; images with a shorter side are unreadable.
+        crop: which images lose their sides.
 
     Yields:
         Images with the status ``ok``: their places in the set, int64 (N,), and pixels, uint8 (N, S, S, 3).
@@ -73,7 +75,7 @@ def read_batches(
         if find_other_format(image.name, data):
             return "not_an_image", sha256, None
         try:
-            return "ok", sha256, to_array(data, size, max_pixels=max_pixels, min_side=min_side)
+            return "ok", sha256, to_array(data, size, max_pixels=max_pixels, min_side=min_side, crop=crop)
         except ImageError as error:
             return error.reason, sha256, None
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from gender_classifier.common.files import short_digest, write_bytes
 from gender_classifier.errors import ModelError
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.inputs import Inputs, find_crop
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.model_card import describe_limits
@@ -100,6 +100,7 @@ def describe_model(
         "measured": json.dumps([asdict(found) for found in measured]),
         "limits": describe_limits(inputs.source, inputs.spec.classes),
         "min_side": str(min_side),
+        "crop": json.dumps(find_crop(inputs.info)),
         "reference": json.dumps(to_jsonable(reference)),
     }
 

@@ -17,6 +17,7 @@ from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.images import Crop
 from gender_classifier.data.names import SPLITS
 from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
@@ -76,6 +77,11 @@ def find_score(inputs: Inputs) -> Callable[[NDArray[np.uint8]], NDArray[np.float
     if inputs.unfamiliarity is None:
         return None
     return partial(compute_unfamiliarity, inputs.model, inputs.spec, inputs.unfamiliarity)
+
+
+def find_crop(info: DatasetInfo) -> Crop | None:
+    """Return which images lose their sides in use: those wider than 99 % of the training images."""
+    return Crop(info.widest, info.aspect) if info.widest else None
 
 
 def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> Inputs:

@@ -113,6 +113,21 @@ def check_threshold(origin: object, text: str | None, *, has_output: bool) -> fl
     return value
 
 
+def check_crop(origin: object, text: str) -> tuple[float, float] | None:
+    """Return which images lose their sides before they are resized, as in ``data.images.Crop``; None for none.
+
+    Raises:
+        ModelError: ``text`` is neither JSON's ``null`` nor a list of the two numbers.
+    """
+    raw = parse_json(origin, "crop", text)
+    if raw is None:
+        return None
+    is_pair = isinstance(raw, list) and len(raw) == 2 and all(type(value) in (int, float) for value in raw)
+    if not is_pair or not 0.01 <= raw[1] <= raw[0] <= 100:  # NaN is refused as well
+        raise ModelError(f"{origin}: has the crop {_shorten(text)}; it is null or [above, aspect]; {_GIVE}")
+    return float(raw[0]), float(raw[1])
+
+
 def parse_json(origin: object, what: str, text: str) -> Any:
     """Parse ``text`` as JSON.
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.common.threads import chunk
-from gender_classifier.data.images import check_side, decode, to_rgb, to_square
+from gender_classifier.data.images import check_side, crop_wide, decode, to_rgb, to_square
 from gender_classifier.errors import DataError
 from gender_classifier.metrics.histograms import SIZE_STATISTICS, Histogram, measure_pixels, measure_predictions
 from gender_classifier.predict.predictor import Predictor, Source, map_in_order, try_load
@@ -83,7 +83,7 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
     def load(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         image = decode(data, max_pixels=predictor.max_pixels)
         check_side(image, predictor.min_side)
-        return to_square(to_rgb(image), predictor.image_size), image.size
+        return to_square(to_rgb(crop_wide(image, predictor.crop)), predictor.image_size), image.size
 
     outcomes = [(name, try_load(content, load)) for name, content in sources]
     unreadable = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, str)]

@@ -82,7 +82,12 @@ def fit_calibration(path: Path, predictor: Predictor, labelled: LabelledSource, 
     session = onnxruntime.InferenceSession(base.SerializeToString(), providers=["CPUExecutionProvider"])
     rows, own, before = [], [], []
     batches = read_batches(
-        labelled, reading, size=predictor.image_size, max_pixels=predictor.max_pixels, min_side=predictor.min_side
+        labelled,
+        reading,
+        size=predictor.image_size,
+        max_pixels=predictor.max_pixels,
+        min_side=predictor.min_side,
+        crop=predictor.crop,
     )
     for places, pixels in batches:
         rows.append(places)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.terminal import printable
 from gender_classifier.common.threads import chunk, count_cores, find_thread_limit
-from gender_classifier.data.images import to_array
+from gender_classifier.data.images import Crop, to_array
 from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.model.metadata import (
     THRESHOLD_KEY,
     UNFAMILIARITY,
     check_answer,
     check_classes,
+    check_crop,
     check_image_size,
     check_metadata,
     check_min_side,
@@ -75,9 +76,10 @@ class Predictor:
     """A loaded model that classifies images.
 
     ``classes`` are the class names in column order and ``image_size`` is S in px. Images with a side shorter than
-    ``min_side`` px or with more than ``max_pixels`` are rejected. ``metadata`` is the text that ``evaluate`` stored in
-    the file: ``data_digest``, ``version``, ``min_side``, ``metrics`` (JSON), ``limits`` (Markdown). An image is
-    unfamiliar if its output ``unfamiliarity`` exceeds ``unfamiliarity_threshold``, None for a file without that output.
+    ``min_side`` px or with more than ``max_pixels`` are rejected; those that are wider than the training images lose
+    their sides, by ``crop``. ``metadata`` is the text that ``evaluate`` stored in the file: ``data_digest``,
+    ``version``, ``min_side``, ``crop``, ``metrics`` (JSON), ``limits`` (Markdown). An image is unfamiliar if its output
+    ``unfamiliarity`` exceeds ``unfamiliarity_threshold``, None for a file without that output.
     """
 
     def __init__(
@@ -109,6 +111,8 @@ class Predictor:
             ) from None
         self.max_pixels = max_pixels
         self.classes, self.image_size = self._check(path)
+        crop = check_crop(path, self.metadata.get("crop", "null"))  # missing in files of older versions
+        self.crop = None if crop is None else Crop(*crop)
         self.min_side = check_min_side(path, self.metadata.get("min_side", "1"))  # missing in files of older versions
 
     def _check(self, path: Path) -> tuple[tuple[str, ...], int]:
@@ -135,12 +139,12 @@ class Predictor:
         return classes, size
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
-        """Decode an image file's content to uint8 (S, S, 3), exactly as ``preprocess`` does.
+        """Decode an image file's content to uint8 (S, S, 3), as ``preprocess`` does after ``crop``.
 
         Raises:
             ImageError: the content is not a complete image, or the image is too small or too large.
         """
-        return to_array(data, self.image_size, max_pixels=self.max_pixels, min_side=self.min_side)
+        return to_array(data, self.image_size, max_pixels=self.max_pixels, min_side=self.min_side, crop=self.crop)
 
     def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""

@@ -15,6 +15,7 @@ from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.dataset import (
     DatasetInfo,
+    measure_aspect,
     measure_channels,
     sum_channels,
     write_images,
@@ -86,10 +87,11 @@ def write_splits(
         write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
     write_integers(layout.groups_path, number_groups([groups[record.member] for record in splits["train"]]))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
-    info = DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests, corrections)
-    write_info(layout.dataset_path, info)
     statistics["width"] = [record.width for record in splits["train"]]
     statistics["height"] = [record.height for record in splits["train"]]
+    shape = measure_aspect(statistics["width"], statistics["height"])
+    info = DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests, corrections, *shape)
+    write_info(layout.dataset_path, info)
     return dict(statistics)
 
 

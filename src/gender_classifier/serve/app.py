@@ -163,6 +163,7 @@ class _Service:
             _DECODERS,
             image_size=predictor.image_size,
             min_side=predictor.min_side,
+            crop=predictor.crop,
             max_pixels=settings.max_pixels,
             max_bytes=settings.max_bytes,
         )
@@ -288,6 +289,7 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
             "max_images": settings.max_images,
             "max_pixels": settings.max_pixels,
             "min_side": predictor.min_side,
+            "crop": predictor.crop._asdict() if predictor.crop else None,
             "formats": list(FORMATS),
         },
     }

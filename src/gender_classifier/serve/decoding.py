@@ -18,7 +18,7 @@ from multiprocessing import Pipe
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.data.images import MAX_BYTES_PER_PIXEL
+from gender_classifier.data.images import MAX_BYTES_PER_PIXEL, Crop
 from gender_classifier.errors import ImageError, ServiceError
 
 DEADLINE = 5.0
@@ -46,7 +46,16 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # every thr
 class Decoders:
     """A pool of decoding processes."""
 
-    def __init__(self, count: int, *, image_size: int, max_pixels: int, max_bytes: int, min_side: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        image_size: int,
+        max_pixels: int,
+        max_bytes: int,
+        min_side: int = 1,
+        crop: Crop | None = None,
+    ) -> None:
         """Prepare ``count`` processes; each starts with its first image, which takes about 0.2 s.
 
         Args:
@@ -55,9 +64,11 @@ class Decoders:
             max_pixels: larger images are rejected.
             max_bytes: size of the largest file.
             min_side: px; images with a shorter side are rejected.
+            crop: which images lose their sides.
         """
         memory = MAX_BYTES_PER_PIXEL * max_pixels + 4 * max_bytes + _SPARE_BYTES
-        self._arguments = [str(number) for number in (image_size, min_side, max_pixels, DEADLINE, memory)]
+        numbers = (image_size, min_side, max_pixels, DEADLINE, memory, *(crop or (0, 0)))
+        self._arguments = [str(number) for number in numbers]
         self._shape = (image_size, image_size, 3)
         # As many threads as processes; each takes the most recently used process.
         self._threads = ThreadPoolExecutor(count, "decode")

@@ -52,6 +52,13 @@ class Explanation(BaseModel):
     )
 
 
+class Cropped(BaseModel):
+    """Images that lose their sides before they are resized to a square."""
+
+    above: float = Field(description="width over height; narrower images are left as they are")
+    aspect: float = Field(description="width over height of what is left, the middle")
+
+
 class Accepted(BaseModel):
     """Limits of one request."""
 
@@ -59,6 +66,7 @@ class Accepted(BaseModel):
     max_images: int
     max_pixels: int = Field(description="width times height of an image")
     min_side: int = Field(description="px; the shorter side of an image, as `verify` required of the training data")
+    crop: Cropped | None = Field(description="images that are wider than the training images")
     formats: list[str]
 
 

@@ -22,7 +22,7 @@ from gender_classifier.evaluate.extra.sets import (
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
-from gender_classifier.evaluate.inputs import Inputs, find_score
+from gender_classifier.evaluate.inputs import Inputs, find_crop, find_score
 from gender_classifier.evaluate.unfamiliar import SHARE, UnfamiliarRow, count_unfamiliar
 from gender_classifier.model.inference import compute_logits
 
@@ -73,6 +73,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
                 seen=inputs.seen,
                 num_bins=num_bins,
                 score=score,
+                crop=find_crop(inputs.info),
                 on_images=bar.update,
             )
         print(

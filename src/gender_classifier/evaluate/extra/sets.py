@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.images import Crop
 from gender_classifier.data.labelled_files import LabelledSource, open_source
 from gender_classifier.data.labelled_pixels import Reading, check_reading, read_batches
 from gender_classifier.data.layouts.class_folders import Rules
@@ -78,6 +79,7 @@ def score_set(
     seen: Mapping[str, str],
     num_bins: int,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+    crop: Crop | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
     """Measure a model on a set.
@@ -91,6 +93,7 @@ def score_set(
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
         score: uint8 (N, S, S, 3) to unfamiliarity (N,); None if the model cannot tell.
+        crop: which images lose their sides, as in use.
         on_images: called with the number of images done since the last call.
 
     Raises:
@@ -98,7 +101,7 @@ def score_set(
     """
     reading, done = Reading(), 0
     rows, logits, unfamiliarity = [], [], []
-    for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen):
+    for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen, crop=crop):
         rows.append(places)
         logits.append(predict(pixels))
         if score:

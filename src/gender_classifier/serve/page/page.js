@@ -185,7 +185,7 @@ async function toggleHeatMap(file, item) {
   legend.textContent = "Computing …";
   try {
     const { grid, label } = await post("explain", "image", file);
-    legend.textContent = drawHeatMap(canvas, grid, label);
+    legend.textContent = drawHeatMap(canvas, grid, label, findShare(item.querySelector("img")));
     canvas.dataset.drawn = "yes";
     canvas.hidden = false;
     canvas.parentElement.classList.add("mapped");
@@ -196,8 +196,16 @@ async function toggleHeatMap(file, item) {
   button.removeAttribute("aria-disabled");
 }
 
-// Draws the falls over the picture; returns what they mean in words.
-function drawHeatMap(canvas, grid, label) {
+// The share of the picture's width that the model saw: wide pictures lose their sides.
+function findShare(img) {
+  const crop = model && model.accepts.crop;
+  if (!crop || !img) return 1; // a browser that cannot show the picture has no <img>
+  const aspect = img.naturalWidth / img.naturalHeight;
+  return aspect > crop.above ? crop.aspect / aspect : 1;
+}
+
+// Draws the falls over the middle `share` of the picture; returns what they mean in words.
+function drawHeatMap(canvas, grid, label, share) {
   const values = grid.flat();
   const largest = Math.max(...values);
   const scale = Math.max(SLIGHT, ...values.map(Math.abs));
@@ -215,7 +223,7 @@ function drawHeatMap(canvas, grid, label) {
   target.clearRect(0, 0, canvas.width, canvas.height);
   target.imageSmoothingEnabled = true;
   target.imageSmoothingQuality = "high";
-  target.drawImage(cells, 0, 0, canvas.width, canvas.height);
+  target.drawImage(cells, ((1 - share) / 2) * canvas.width, 0, share * canvas.width, canvas.height);
   if (largest < SLIGHT) return "No single part decides: with any of them covered, the answer stays nearly the same.";
   const place = values.indexOf(largest);
   const row = ["top", "middle", "bottom"][Math.floor((3 * Math.floor(place / cells.width)) / cells.height)];

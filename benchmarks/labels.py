@@ -9,15 +9,18 @@ folds of `train.label_folds` then train by `params.yaml`, and the suspects are r
 those of test. `--correct` restores the wrong labels among the suspects, as a person who looks at each of them would,
 and trains on the original, the wrong and the corrected labels.
 
-Checkpoints and probabilities are kept in `--folder`: the same command goes on after an interruption, and whoever has
-`cleanlab` can rank the probabilities with it (tests/evaluate/test_cleanlab.py).
+Checkpoints and probabilities are kept in `--folder`, and the same command goes on after an interruption. Where
+`cleanlab` is installed, its suspects (`find_label_issues` with its defaults, by self-confidence) of the same
+probabilities are counted too.
 """
 
 import argparse
+import importlib
+import importlib.util
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +45,7 @@ LOOK_AT = 1000  # suspects, likeliest first
 SPLITS = ("train", "val")
 
 Labels = dict[str, NDArray[np.int64]]
+Rank = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.int64]]
 
 
 class Untracked:
@@ -91,22 +95,16 @@ def measure(layout: Layout, params: TrainParams, share: float, folder: Path, *, 
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         np.savez(folder / f"{split}.npz", probs=probs[split], labels=labels[split], truth=truth[split])
-    suspects = rank(probs, labels)
-    wrong = [labels[split][row] != truth[split][row] for split, row in suspects]
-    train_wrong = [one for (split, _), one in zip(suspects, wrong, strict=True) if split == "train"]
+    suspects = rank(probs, labels, rank_label_issues)
     found: dict[str, object] = {
         "seed": params.seed,
         "wrong": sum(int((labels[split] != truth[split]).sum()) for split in SPLITS),
-        "suspects": len(suspects),
-        "wrong_among_suspects": int(sum(wrong)),
-        "wrong_among_first": int(sum(wrong[:LOOK_AT])),
-        "train_wrong": int((labels["train"] != truth["train"]).sum()),
-        "train_suspects": len(train_wrong),
-        "train_wrong_among_suspects": int(sum(train_wrong)),
-        "train_wrong_among_first": int(sum(train_wrong[:LOOK_AT])),
+        **count(suspects, labels, truth, "suspects"),
         "seconds": seconds,
         "seconds_folds": time.perf_counter() - began,
     }
+    if importlib.util.find_spec("cleanlab"):
+        found |= count(rank(probs, labels, rank_with_cleanlab), labels, truth, "cleanlab")
     if correct:
         corrected = {split: labels[split].copy() for split in SPLITS}
         for split, row in suspects:
@@ -148,14 +146,27 @@ def predict_val(session: Session) -> NDArray[np.float64]:
     return softmax(best.val_logits / fit_temperature(best.val_logits, session.val.labels))
 
 
-def rank(probs: Mapping[str, NDArray[np.float64]], labels: Labels) -> list[tuple[str, int]]:
+def rank(probs: Mapping[str, NDArray[np.float64]], labels: Labels, find: Rank) -> list[tuple[str, int]]:
     """Return split and row of the suspects, the likeliest first."""
     found = [
         (probs[split][row, labels[split][row]], split, int(row))
         for split in SPLITS
-        for row in rank_label_issues(probs[split], labels[split])
+        for row in find(probs[split], labels[split])
     ]
     return [(split, row) for _, split, row in sorted(found)]
+
+
+def rank_with_cleanlab(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows that cleanlab's defaults suspect."""
+    find = importlib.import_module("cleanlab.filter").find_label_issues
+    rows: NDArray[np.int64] = find(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return rows
+
+
+def count(suspects: list[tuple[str, int]], labels: Labels, truth: Labels, name: str) -> dict[str, object]:
+    """Return the number of suspects, and of wrong labels among all of them and among the first."""
+    wrong = [bool(labels[split][row] != truth[split][row]) for split, row in suspects]
+    return {name: len(wrong), f"wrong_in_{name}": sum(wrong), f"wrong_in_first_{name}": sum(wrong[:LOOK_AT])}
 
 
 def score(layout: Layout, session: Session) -> float:

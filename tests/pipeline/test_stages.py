@@ -29,6 +29,7 @@ from gender_classifier.data.dataset import read_index, read_info
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import read_manifest
 from gender_classifier.errors import DataError, ModelError, SourceError
+from gender_classifier.evaluate.extra import groups
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
 from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
@@ -262,8 +263,12 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
     assert reference["class"].counts.tolist() == [called.count("female"), called.count("male")]
 
 
-def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_further_sets_are_measured_as_the_test_set_is(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The test set once more, as a table with an attribute, gets the test set's figures; training images get none."""
+    monkeypatch.setattr(groups, "MIN_IMAGES", 5)
+    monkeypatch.setattr(groups, "MIN_PER_CLASS", 1)
     with Archive(copy / "data/raw.zip") as archive, (copy / "data/processed/test_index.csv").open() as file:
         test = list(csv.DictReader(file))
         with (copy / "data/processed/train_index.csv").open() as more:
@@ -282,7 +287,10 @@ def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest
     report = json.loads((copy / "metrics/extra.json").read_text())["again"]
     expected = json.loads((copy / "metrics/test_report.json").read_text())
     assert {"tta_share", "accuracy_without_tta"} <= set(expected)  # of the test set alone
-    assert report["metrics"] == pytest.approx({key: value for key, value in expected.items() if "tta" not in key})
+    gap = report["metrics"]["group_gap"]
+    assert {key: value for key, value in report["metrics"].items() if "group" not in key} == pytest.approx(
+        {key: value for key, value in expected.items() if "tta" not in key}
+    )
     assert report["confusion"] == json.loads((copy / "metrics/test_confusion.json").read_text())
     assert report["left_out"] == {"seen in train": 7}
     with (copy / "metrics/extra_attributes.csv").open() as file:
@@ -300,6 +308,9 @@ def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest
     rows = [one.data for one in found if "extra/again/accuracy" in one.data.metrics]
     assert [one.metrics["extra/again/accuracy"] for one in rows] == [report["metrics"]["accuracy"]]
     assert rows[0].params["evaluate.extra.again"] == "again/set.csv"
+    tags = client.get_model_version_by_alias("gender-classifier", "challenger").tags
+    assert float(tags["extra/again/group_gap"]) == pytest.approx(gap, rel=1e-4)
+    assert re.fullmatch("[0-9a-f]{8,}", tags["extra.again.digest"])
 
 
 def test_without_further_sets_their_tables_are_empty(whole: Path) -> None:

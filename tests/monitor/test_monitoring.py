@@ -197,6 +197,19 @@ def test_verdicts(psi: float, p_value: float, count: int, threshold: float, verd
     assert judge_effect(psi, p_value, count, threshold=threshold, level=0.002) == verdict
 
 
+@pytest.mark.parametrize(("reference", "new"), [([360, 30, 610], [360, 610, 30]), ([30, 970], [500, 500])])
+def test_a_rare_class_that_becomes_frequent_is_drift(reference: list[int], new: list[int]) -> None:
+    """Bins of a tenth of the reference would hold it together with its neighbour."""
+    classes = ("child", "man", "woman")[-len(reference) :]
+    one, other = start_histogram("class", "val", classes), start_histogram("class", "", classes)
+    one.add(np.repeat(np.arange(len(classes)), reference))
+    other.add(np.repeat(np.arange(len(classes)), new))
+    (found,) = compare({"class": one}, {"class": other})
+    assert found.verdict == "drift"
+    shares = np.divide([reference, new], 1000)
+    assert found.psi == pytest.approx(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(), rel=0.03)
+
+
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=50), st.randoms())
 def test_order_and_batches_do_not_matter(values: list[float], random: object) -> None:
     shuffled = list(values)

@@ -21,7 +21,7 @@ _ROOM = 60  # characters, of all names side by side
 @own_style()
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
     """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with counts."""
-    figure, axes = start_figure("Images per class folder", width=6.4)
+    figure, axes = start_figure("Images per split and class", width=6.4)
     names = [f"{split}/\n{label}" for split, labels in counts.items() for label in shorten_names(labels)]
     ok = [verdicts["ok"] for labels in counts.values() for verdicts in labels.values()]
     rejected = [verdicts["rejected"] for labels in counts.values() for verdicts in labels.values()]

@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from gender_classifier.errors import DataError
+from gender_classifier.evaluate.measure import measure_tta
 from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
-from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature, reliability_points, softmax
 from gender_classifier.metrics.curves import (
     choose_threshold,

@@ -19,9 +19,8 @@ from gender_classifier.evaluate.robustness import (
     measure_robustness,
     summarize,
 )
-from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
-from gender_classifier.metrics.arrays import Floats
+from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.model.inference import compute_logits
@@ -141,3 +140,19 @@ def _find_suspects(name: str, inputs: Inputs, split: PackedSplit, probs: Floats)
         )
         for row in rank_label_issues(probs, split.labels)
     ]
+
+
+def measure_tta(logits: NDArray[np.floating], once: NDArray[np.floating], labels: Ints) -> dict[str, float]:
+    """Say what the second look of ``model.infer`` costs and what it gains.
+
+    ``tta_share`` is the share of images whose logits it changed, ``accuracy_without_tta`` the accuracy of one pass.
+
+    Args:
+        logits: float (N, C).
+        once: float (N, C), of one pass over the same images.
+        labels: int (N,).
+    """
+    return {
+        "tta_share": float((logits != once).any(axis=1).mean()),
+        "accuracy_without_tta": float((once.argmax(axis=1) == labels).mean()),
+    }

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gender_classifier.data.dataset import PackedSplit
-from gender_classifier.evaluate.nonfaces import KINDS, draw_nonfaces
-from gender_classifier.evaluate.unfamiliar import count_unfamiliar, describe_unfamiliar, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.nonfaces import KINDS, draw_nonfaces
+from gender_classifier.evaluate.unfamiliar.shares import count_unfamiliar, describe_unfamiliar, measure_unfamiliar
 
 
 @pytest.mark.parametrize("size", [32, 64, 100])

@@ -18,7 +18,7 @@ from gender_classifier.evaluate.robustness import (
     summarize,
 )
 from gender_classifier.evaluate.tta import measure_tta
-from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate

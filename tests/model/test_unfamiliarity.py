@@ -10,12 +10,12 @@ from conftest import draw_pixels
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import check_export, compute_outputs, compute_probs, export_onnx
 from gender_classifier.metrics.calibration import softmax
-from gender_classifier.metrics.unfamiliarity import fit_threshold
 from gender_classifier.model.features import compute_features, find_feature_layers
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec, load_model, save_model
 from gender_classifier.model.network import build_model
 from gender_classifier.model.serving import fold_batch_norm
+from gender_classifier.model.threshold import fit_threshold
 from gender_classifier.model.unfamiliarity import (
     Unfamiliarity,
     compute_unfamiliarity,

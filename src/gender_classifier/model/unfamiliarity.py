@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gender_classifier.errors import ModelError
-from gender_classifier.metrics.unfamiliarity import fit_threshold
 from gender_classifier.model.features import collect_features, compute_features, find_feature_layers
 from gender_classifier.model.inference import infer
 from gender_classifier.model.model_file import ModelSpec, read_unfamiliarity
+from gender_classifier.model.threshold import fit_threshold
 
 _MAX_COMPONENTS = 64
 _MAX_NUMBERS = 15_000  # in the components of one Gaussian: 60 kB, or twice that if the exporter transposes a copy

@@ -23,8 +23,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from gender_classifier.common.files import write_bytes
 from gender_classifier.common.logs import quiet_loggers
-from gender_classifier.metrics.unfamiliarity import fit_threshold
 from gender_classifier.model.metadata import THRESHOLD_KEY, UNFAMILIARITY
+from gender_classifier.model.threshold import fit_threshold
 
 _BATCH_SIZE = 32
 _LEAST_SHARE = "least_share"

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import open_split
-from gender_classifier.evaluate.nonfaces import draw_nonfaces
+from gender_classifier.evaluate.unfamiliar.nonfaces import draw_nonfaces
 from gender_classifier.model.features import compute_features, find_feature_layers
 from gender_classifier.model.model_file import load_model
 from gender_classifier.model.threshold import fit_threshold

@@ -19,7 +19,7 @@ from gender_classifier.evaluate.robustness import (
     measure_robustness,
     summarize,
 )
-from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate

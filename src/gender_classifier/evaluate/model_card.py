@@ -7,7 +7,7 @@ from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import CLASSES, KAGGLE, SAMPLE, SAMPLE_NOTE
 from gender_classifier.evaluate.markdown import build_table, code_span, render_template
 from gender_classifier.evaluate.measured import MeasuredSet
-from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, describe_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import UnfamiliarRow, describe_unfamiliar
 from gender_classifier.model.model_file import ModelSpec, describe_network
 
 _TEMPLATE = "model_card.md.j2"

@@ -17,7 +17,7 @@ from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
-from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, list_rows, tabulate_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import UnfamiliarRow, list_rows, tabulate_unfamiliar
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
 from gender_classifier.metrics.curves import (
     ThresholdRow,

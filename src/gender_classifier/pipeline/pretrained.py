@@ -33,7 +33,7 @@ from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
 from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
-from gender_classifier.evaluate.unfamiliar import describe_unfamiliar, list_rows, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import describe_unfamiliar, list_rows, measure_unfamiliar
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.metadata import THRESHOLD_KEY
 from gender_classifier.model.model_file import describe_network, pack_model

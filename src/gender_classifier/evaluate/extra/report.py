@@ -23,7 +23,7 @@ from gender_classifier.evaluate.extra.sets import (
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
 from gender_classifier.evaluate.inputs import Inputs, find_crop, find_score
-from gender_classifier.evaluate.unfamiliar import SHARE, UnfamiliarRow, count_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import SHARE, UnfamiliarRow, count_unfamiliar
 from gender_classifier.model.inference import compute_logits
 
 _logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gender_classifier.common.artifacts import Table, tabulate
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.evaluate.markdown import build_table
-from gender_classifier.evaluate.nonfaces import draw_nonfaces
+from gender_classifier.evaluate.unfamiliar.nonfaces import draw_nonfaces
 from gender_classifier.metrics.scores import wilson_interval
 
 Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

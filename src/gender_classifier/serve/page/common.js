@@ -2,7 +2,10 @@
 
 // What the pages share.
 
-const percent = (value) => `${(100 * value).toFixed(value > 0.9995 && value < 1 ? 2 : 1).replace(/\.0$/, "")}\u00a0%`;
+// Never rounded to 100 %.
+const percent = (value) => value >= 0.99995 && value < 1
+  ? ">99.99\u00a0%"
+  : `${(100 * value).toFixed(value > 0.9995 && value < 1 ? 2 : 1).replace(/\.0$/, "")}\u00a0%`;
 const megabytes = (bytes) => `${Math.round(bytes / 2 ** 20 * 10) / 10} MB`;
 // The formats and sizes of pictures that are taken.
 function listAccepted({ formats, max_bytes, max_pixels, min_side }) {

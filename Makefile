@@ -62,11 +62,12 @@ test-all: setup  ## Run every suite at once (needs chromium and postgresql)
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)
 	@python -m pytest -m slow
 
-test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the service's page (4 minutes, needs chromium)
+test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the pages (4 minutes, needs chromium)
 	@python -m pytest -m ui
 
-screenshots: repro  ## Update the README's screenshots of the MLflow UI and the page (6 minutes, needs chromium)
-	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/serve/test_page.py
+screenshots: repro  ## Update the docs' screenshots of the MLflow UI and the pages (6 minutes, needs chromium)
+	@python -m pytest -m ui --screenshots docs/images tests/test_sweep.py tests/serve/test_page.py \
+	  tests/serve/test_review_page.py
 
 test-services: setup  ## Use real servers, MLflow's and PostgreSQL (4 minutes, needs postgresql)
 	@python -m pytest -m services

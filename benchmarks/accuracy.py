@@ -20,8 +20,8 @@ from tqdm import tqdm
 from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory
 from gender_classifier.data.dataset import open_split, read_info
+from gender_classifier.evaluate.measure import measure_tta
 from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
-from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.inference import compute_logits

@@ -39,6 +39,7 @@ def main() -> None:
         folder.raw_archive_path.parent.mkdir()
         shutil.copy(source.params_path, folder.params_path)
         os.link(source.raw_archive_path, folder.raw_archive_path)
+        shutil.copy(source.raw_table_path, folder.raw_table_path)
         connect(folder.root)  # create the tables of the MLflow store, which exist in every run but the first
         seconds |= {stage: time_stage(stage, folder.root) for stage in ("verify", "preprocess")}
     seconds["verify + preprocess"] = seconds["verify"] + seconds["preprocess"]

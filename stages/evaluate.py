@@ -3,11 +3,12 @@
     dvc repro evaluate                                 seconds
     dvc metrics show; dvc plots show
 
-Reads the model, its curves and the test arrays. Writes metrics/evaluate.json, metrics/test_report.json,
-metrics/test_confusion.json, metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv,
-data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/,
-models/model.onnx and models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json,
-metrics/extra_attributes.csv and data/predictions/extra.csv.
+Reads the model, its curves, the test arrays and the attributes of their images. Writes metrics/evaluate.json,
+metrics/test_report.json, metrics/test_attributes.csv, metrics/test_confusion.json, metrics/roc.csv,
+metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv, data/predictions/test.csv,
+data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/, models/model.onnx and
+models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv and
+data/predictions/extra.csv.
 """
 
 import _source  # noqa: F401  before anything of the library
@@ -41,7 +42,7 @@ def main(layout: Layout, params: Params) -> None:
         publish(layout.root, describe_extra(scored, settings.extra, inputs.spec.classes), run)
         difference = export_checked(layout.onnx_path, inputs, evaluation, measured, params.verify.min_side)
         log_evaluation(run, inputs, evaluation, scored)
-        registered = register_run(run, layout, inputs, evaluation, settings.promotion)
+        registered = register_run(run, layout, inputs, evaluation, scored, settings.promotion)
     discard_checkpoints(layout.checkpoints_dir, inputs.run_id)
     print(*tell(evaluation, difference, registered), sep="\n")
     point_to("evaluate", run.place, "models/model_card.md", "metrics/figures/evaluate/")

@@ -14,6 +14,7 @@ import _source  # noqa: F401  before anything of the library
 from gender_classifier.common.files import hash_file, short_digest
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.data.groups import name_groups
 from gender_classifier.data.layouts.naming import order_classes
 from gender_classifier.data.manifest import read_manifest
@@ -21,14 +22,15 @@ from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.preprocess.packing import pack_all, write_splits
-from gender_classifier.preprocess.splits import split_records
+from gender_classifier.preprocess.splits import read_source_labels, split_records
 
 
 def main(layout: Layout, params: Params) -> None:
     """Write the arrays of the three splits and the statistics that training needs."""
     settings = params.preprocess
     records = read_manifest(layout.manifest_path)
-    splits = split_records(records, settings)
+    source_labels = read_source_labels(records, layout.raw_table_path)
+    splits, corrections = split_records(records, settings, source_labels)
     groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
     classes = order_classes((record.label for record in records), params.ingest.classes)
     with (
@@ -45,11 +47,11 @@ def main(layout: Layout, params: Params) -> None:
             open_raw_table(layout.raw_table_path) as table,
         ):
             digest = hash_file(layout.manifest_path)
-            statistics = write_splits(layout, splits, packed, settings.image_size, classes, digest)
+            statistics = write_splits(layout, splits, packed, settings.image_size, classes, groups, digest, corrections)
             publish(layout.root, describe_splits(splits, statistics, classes, table, groups), run)
             run.log_artifact(layout.dataset_path)
             run.log_metrics({f"num_{name}": len(records) for name, records in splits.items()})
-            run.set_tags({"data.digest": short_digest(digest)})
+            run.set_tags({"data.digest": short_digest(digest), **tag_corrections(corrections)})
     print("preprocess: " + ", ".join(f"{len(records):,} {name}" for name, records in splits.items()))
     point_to("preprocess", run.place, "metrics/figures/preprocess/")
 

@@ -3,9 +3,8 @@
     dvc repro train                                    30 s on the built-in sample, 2 cores
     dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
 
-Reads the train and val arrays; the test set is no dependency. Writes models/model.safetensors,
-models/mlflow_run.json, metrics/train.json, metrics/curves.csv, metrics/val_confusion.json,
-data/predictions/val.csv and metrics/figures/train/.
+Reads the arrays of train and val, not of test. Writes models/{model.safetensors,mlflow_run.json},
+metrics/{train,val_confusion}.json, metrics/curves.csv, metrics/figures/train/, data/predictions/{val,train_folds}.csv.
 """
 
 import sys
@@ -19,6 +18,7 @@ from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
 from gender_classifier.train.distributed import World, is_launched, join, launch
+from gender_classifier.train.folds import open_folds
 from gender_classifier.train.report import describe_run, describe_training, log_inputs, log_summary, summarize, tag_run
 from gender_classifier.train.session import open_session
 
@@ -33,11 +33,11 @@ def main(layout: Layout, params: Params) -> None:
 
 
 def _train(layout: Layout, params: Params, world: World) -> None:
-    session = open_session(
-        layout, params.train, find_watched("train"), find_main_root(layout.root), world, share_threads(layout.root)
-    )
+    code, threads = find_watched("train"), share_threads(layout.root)
+    session = open_session(layout, params.train, code, find_main_root(layout.root), world, threads)
+    folds = open_folds(layout, session)
     if world.rank:  # only the first process writes, logs and prints
-        session.follow()
+        folds.follow()
         return
     with (
         session.hold(),
@@ -50,7 +50,7 @@ def _train(layout: Layout, params: Params, world: World) -> None:
         log_inputs(run, session, params.ingest.source)
         session.fit(run)
         summary = summarize(session)
-        publish(layout.root, describe_training(session, summary), run)
+        publish(layout.root, describe_training(session, summary, folds.predict(run.run_id)), run)
         log_summary(run, session, summary)
     print(summary.line)
     point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")

@@ -26,8 +26,11 @@ LIMITS = """\
 """
 
 
-def write_model(path: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a model that finds a picture the more `male`, the brighter its upper left quarter is; nothing else counts."""
+def write_model(path: Path, metadata: Mapping[str, str] | None = None, threshold: float | None = None) -> Path:
+    """Write a model that finds a picture the more `male`, the brighter its upper left quarter is; nothing else counts.
+
+    With a ``threshold`` its second output is the probability of `female`: darker pictures are unfamiliar.
+    """
     half = SIZE // 2
     constants = {
         "starts": [0, 0], "ends": [half, half], "axes": [1, 2], "all": [1, 2, 3],
@@ -52,8 +55,12 @@ def write_model(path: Path, metadata: Mapping[str, str] | None = None) -> Path:
         [helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["batch", 2])],
         tensors,
     )
+    if threshold is not None:
+        graph.node.append(helper.make_node("Identity", ["female"], ["unfamiliarity"]))
+        graph.output.append(helper.make_tensor_value_info("unfamiliarity", TensorProto.FLOAT, ["batch"]))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     entries = {"classes": json.dumps(["female", "male"]), "image_size": str(SIZE)}
+    entries |= {} if threshold is None else {"unfamiliarity_threshold": repr(threshold)}
     full = {
         "version": "0.1.0", "network": "AlexNet", "min_side": "32", "data_digest": "0123456789abcdef", "limits": LIMITS,
         "measured": json.dumps([

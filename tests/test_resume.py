@@ -141,6 +141,32 @@ def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Chec
 
 
 @pytest.mark.slow
+def test_folds_go_on_after_a_kill(prepared: Checkout, tmp_path: Path) -> None:
+    """Killed in the second of three folds: the first is not trained again, and the predictions are the same."""
+    checkout = copy(prepared, tmp_path / "copy")
+    params = (checkout.folder / "params.yaml").read_text()
+    (checkout.folder / "params.yaml").write_text(params.replace("label_folds: 0", "label_folds: 3"))
+    whole = copy(checkout, tmp_path / "whole")
+    whole.run("dvc", "repro", "train")
+    process = train_until(checkout, EPOCHS, 0)
+    checkpoints, deadline = checkout.folder / ".checkpoints", time.monotonic() + 120
+    while len(list(checkpoints.glob("*.safetensors"))) < 3:  # those of the model, of a finished fold and of the next
+        assert process.poll() is None, (checkout.folder / "started.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (finished,) = (path for path in checkpoints.glob("*.safetensors") if "held_out" in load_checkpoint(path).tensors)  # type: ignore[union-attr]
+    trained, stages = finished.stat().st_mtime_ns, stages_of(checkout)
+    for stage in stages:
+        stage.kill()
+    assert process.wait(60) != 0
+    psutil.wait_procs(stages, timeout=20)
+    checkout.run("dvc", "repro", "train")
+    assert finished.stat().st_mtime_ns == trained
+    for path in ("data/predictions/train_folds.csv", "models/model.safetensors", "metrics/curves.csv"):
+        assert (checkout.folder / path).read_bytes() == (whole.folder / path).read_bytes(), path
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGINT to the terminal's group", "SIGTERM to dvc"])
 def test_a_stop_takes_seconds_and_leaves_nothing_running(
     prepared: Checkout, undisturbed: Checkout, tmp_path: Path, how: str

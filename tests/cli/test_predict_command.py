@@ -62,12 +62,12 @@ def expected(served_model: Path, *seeds: int) -> np.ndarray:
 def test_a_table_goes_on_past_an_unreadable_picture(folder: Path, served_model: Path) -> None:
     out, err = run(folder, "photos", status=1)
     header, *rows = out.splitlines()
-    assert header.split() == ["label", "probability", "name"]
-    assert [row.split()[2] for row in rows] == [f"photos/{seed}.jpg" for seed in range(3)]
+    assert header.split() == ["label", "probability", "unfamiliar", "name"]
+    assert [row.split()[3] for row in rows] == [f"photos/{seed}.jpg" for seed in range(3)]
     assert [float(row.split()[1]) for row in rows] == pytest.approx(
         expected(served_model, 0, 1, 2).max(axis=1), abs=1e-4
     )
-    assert {row.index(row.split()[2]) for row in rows} == {header.index("name")}  # aligned
+    assert {row.index(row.split()[3]) for row in rows} == {header.index("name")}  # aligned
     assert err.startswith("gender-classifier predict: photos/1b.jpg: cannot be decoded to its end (")
     assert err.splitlines()[1:] == [
         "gender-classifier predict: 3 images: 3 uncertain (below 0.8); 1 not read (see above)"
@@ -105,6 +105,7 @@ def test_json_is_an_object_a_line_with_errors_in_their_place(folder: Path, serve
     assert list(good[0]["probs"]) == ["female", "male"]
     for row in good:
         assert row["prob"] == row["probs"][row["label"]] == max(row["probs"].values())
+        assert type(row["unfamiliar"]) is bool
     assert "photos/1b.jpg" in err
 
 
@@ -328,7 +329,7 @@ def test_a_log_of_earlier_versions_with_cut_names_is_read(tmp_path: Path) -> Non
     (tmp_path / "log.csv").write_bytes(
         "".join(f"{line}\n" for line in (header, *(name + rest for name in names))).encode()
     )
-    read = [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))]
+    read = [row.name for row in _read_log(tmp_path / "log.csv", ("female", "male"))]
     assert read == [*names[:3], "q,\rr.jpg"]
     for ending in ("\r", "\r\n"):  # other programs end their lines so
         (tmp_path / "log.csv").write_bytes(

@@ -5,8 +5,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,12 +77,13 @@ PEOPLE = [
 ]  # fmt: skip
 
 
-def compared(categories: tuple[str, ...] = ("female", "male")) -> Figure:
+def compared(categories: Sequence[str] = ("female", "male")) -> Figure:
     counts = {"train": np.array([4, 9]), "new": np.array([5, 2])}
+    shares = {name: np.resize(found, len(categories)) for name, found in counts.items()}
     edges = np.array([0.0, 0.5, 1.0])
     panels = [
         Panel("brightness: stable", "mean level", edges, (), counts),
-        Panel("class: drift", "predicted class", edges, categories, counts),
+        Panel("class: drift", "predicted class", np.arange(len(categories) + 1.0), categories, shares),
     ]
     return compare_histograms(panels, "New images")
 
@@ -112,6 +114,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "six roc": lambda: roc_curve(dict.fromkeys(SIX, ROC), 0.9123, (0.03, 0.91)),
     "six attributes": lambda: attribute_table([{**row, "recalls": row["recalls"] * 3} for row in PEOPLE], SIX, "Set"),
+    "six histograms": lambda: compared(SIX),
     "empty sheet": lambda: contact_sheet([], [], "0 of 0 rejected images"),
 }
 
@@ -168,6 +171,40 @@ def test_every_figure_is_a_png_and_the_same_each_time(name: str, tmp_path: Path)
 )  # fmt: skip
 def test_figures_say_what_they_show(name: str, expected: set[str]) -> None:
     assert expected <= texts(FIGURES[name]())
+
+
+@pytest.mark.parametrize(
+    ("build", "classes"),
+    [
+        (lambda names: confusion_matrix(np.eye(len(names), dtype=int), names, "Test set", (0.9, 1)), 2),
+        (lambda names: confusion_matrix(np.eye(len(names), dtype=int), names, "Test set", (0.9, 1)), 3),
+        (lambda names: class_balance({"train": dict.fromkeys(names, OK), "test": dict.fromkeys(names, OK)}), 3),
+        (compared, 3),
+        (compared, 6),
+    ],
+)
+@pytest.mark.parametrize("name", ["male", "a longer name {}"])
+def test_names_of_classes_do_not_overlap(build: Callable[[list[str]], Figure], classes: int, name: str) -> None:
+    with own_style():
+        figure = build([name.format(number) for number in range(classes)])
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            ticks = [tick for tick in axes.get_xticklabels() if name[:4] in tick.get_text()]
+            if not any(tick.get_rotation() for tick in ticks):
+                boxes = [tick.get_window_extent() for tick in ticks]
+                assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", ["six attributes", "six roc", "six histograms", "attributes"])
+def test_legends_are_inside_the_figure(name: str) -> None:
+    with own_style():
+        figure = FIGURES[name]()
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *(legend for axes in figure.axes if (legend := axes.get_legend()))]
+        assert legends
+        for legend in legends:
+            box = legend.get_window_extent()
+            assert (box.x0 >= 0, box.y0 >= 0, box.x1 <= figure.bbox.x1, box.y1 <= figure.bbox.y1) == (True,) * 4
 
 
 def test_curves_draw_the_records() -> None:

@@ -1,5 +1,6 @@
 """Packed arrays: whole or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from gender_classifier.data.dataset import (
     read_index,
     read_info,
     sum_channels,
+    tag_corrections,
     write_images,
     write_index,
     write_info,
-    write_labels,
+    write_integers,
 )
 from gender_classifier.errors import DataError
 
@@ -30,7 +32,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_images(tmp_path / "images.npy", iter(IMAGES), 5, 8)
-    write_labels(tmp_path / "labels.npy", [0, 1, 0, 1, 1])
+    write_integers(tmp_path / "labels.npy", [0, 1, 0, 1, 1])
     return tmp_path
 
 
@@ -71,7 +73,7 @@ def test_torn_and_foreign_files_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="not uint8"):
         open_split(images, labels)
     images.write_bytes(whole)
-    write_labels(labels, [0, 1])
+    write_integers(labels, [0, 1])
     with pytest.raises(DataError, match=r"for 5 images"):
         open_split(images, labels)
     with pytest.raises(DataError, match="no such file"):
@@ -80,7 +82,7 @@ def test_torn_and_foreign_files_are_refused(folder: Path) -> None:
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "i.npy", iter(()), 0, 8)
-    write_labels(tmp_path / "l.npy", [])
+    write_integers(tmp_path / "l.npy", [])
     with pytest.raises(DataError, match="holds no image"):
         open_split(tmp_path / "i.npy", tmp_path / "l.npy")
 
@@ -100,6 +102,12 @@ def test_index_and_info_come_back(tmp_path: Path) -> None:
     info = DatasetInfo(("female", "male"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "0" * 64, {"train": "1" * 64})
     write_info(tmp_path / "d.json", info)
     assert read_info(tmp_path / "d.json") == info
+    assert "corrections" not in (tmp_path / "d.json").read_text()  # the bytes of data without any do not change
+    corrected = replace(info, corrections={"val": 2})
+    write_info(tmp_path / "d.json", corrected)
+    assert read_info(tmp_path / "d.json") == corrected
+    assert tag_corrections(corrected.corrections) == {
+        "data.corrections.train": 0, "data.corrections.val": 2, "data.corrections.test": 0}  # fmt: skip
 
 
 def test_damaged_index_and_info_are_refused(tmp_path: Path) -> None:

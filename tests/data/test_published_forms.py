@@ -104,7 +104,7 @@ def run(folder: Path, source: Path) -> tuple[dict[str, RawRow], dict[str, list[R
         records = judge(list(inspected), PARAMS.verify)
         contents = {name: archive.read(name) for name in archive.members}
     check_fitness(records, PARAMS.verify)
-    splits = split_records(records, PARAMS.preprocess)
+    splits, _ = split_records(records, PARAMS.preprocess)
     groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
     with open_raw_table(layout.raw_table_path) as table:
         rows = {row.member: row for row in table.rows}

@@ -10,8 +10,7 @@ import pytest
 from gender_classifier.common.figures import save_figure
 from gender_classifier.data.labelled_files import LabelledImage
 from gender_classifier.data.labelled_pixels import Reading
-from gender_classifier.evaluate.extra.groups import find_groups
-from gender_classifier.evaluate.extra.report import describe_extra, tag_groups
+from gender_classifier.evaluate.extra.report import describe_extra, draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.metrics.scores import balanced_interval, evaluate, select_headlines, wilson_interval
 
@@ -53,7 +52,7 @@ PEOPLE = {
 
 
 def test_large_groups_are_measured_and_the_others_counted() -> None:
-    found = find_groups(build_set(PEOPLE, ("age", "origin")))
+    found = build_set(PEOPLE, ("age", "origin")).by_attribute.groups
     assert [(row.attribute, row.value, row.n) for row in found.rows] == [
         ("age × origin", "20-39 × south", 100), ("age × origin", "60+ × north", 50), ("age × origin", "20-39 × north", 100)
     ]  # fmt: skip
@@ -66,13 +65,13 @@ def test_large_groups_are_measured_and_the_others_counted() -> None:
 
 
 def test_the_gap_of_the_worst_group_and_its_interval_are_headlines() -> None:
-    found = find_groups(build_set(PEOPLE, ("age", "origin")))
+    found = build_set(PEOPLE, ("age", "origin")).by_attribute.groups
     gap, low, high = found.gap
     assert gap == pytest.approx(0.97 - 0.75)
     # Of two independent binomial shares a side: the normal approximation.
     variance = sum(share * (1 - share) / 50 for share in (0.6, 0.9, 0.96, 0.98)) / 4
     assert (low, high) == pytest.approx((gap - 1.96 * variance**0.5, gap + 1.96 * variance**0.5), abs=0.015)
-    assert find_groups(build_set(PEOPLE, ("age", "origin"))) == found  # seeded
+    assert build_set(PEOPLE, ("age", "origin")).by_attribute.groups == found  # seeded
     assert select_headlines(found.metrics) == {
         "worst_group_balanced_accuracy": 0.75, "group_gap": gap, "group_gap_low": low, "group_gap_high": high
     }  # fmt: skip
@@ -90,15 +89,15 @@ def test_fewer_than_two_groups_have_no_gap(
     groups: dict[tuple[str, ...], tuple[int, int, int, int]], attributes: tuple[str, ...], measured: int
 ) -> None:
     scored = build_set(groups, attributes)
-    found = find_groups(scored)
+    found = scored.by_attribute.groups
     assert len(found.rows) == found.describe()["measured"] == measured
     assert found.metrics == {}
     assert "worst" not in found.describe()
-    assert tag_groups({"abroad": scored}) == {}
+    assert tag_groups({"extra.abroad": scored.by_attribute}) == {}
 
 
 def test_of_one_attribute_the_groups_are_its_values() -> None:
-    found = find_groups(build_set({("old",): (30, 40, 30, 40), ("young",): (38, 40, 40, 40)}, ("age",)))
+    found = build_set({("old",): (30, 40, 30, 40), ("young",): (38, 40, 40, 40)}, ("age",)).by_attribute.groups
     assert [row.value for row in found.rows] == ["old", "young"]
 
 
@@ -107,7 +106,7 @@ def test_best_and_worst_are_of_the_same_two_attributes() -> None:
     people = {
         ("a", "x", "u"): (50, 50, 50, 50), ("a", "y", "v"): (30, 50, 30, 50), ("b", "x", "v"): (45, 50, 45, 50)
     }  # fmt: skip
-    found = find_groups(build_set(people, ("one", "two", "three")))
+    found = build_set(people, ("one", "two", "three")).by_attribute.groups
     assert found.best is not None
     assert found.rows[0].attribute == found.best.attribute
     assert len({row.attribute for row in found.rows}) == 3
@@ -126,7 +125,7 @@ def test_groups_are_in_table_report_tags_and_figure(tmp_path: Path) -> None:
         "measured": 3, "too_small": 2, "images_in_too_small": 103,
         "worst": "age × origin: 20-39 × south", "best": "age × origin: 20-39 × north",
     }  # fmt: skip
-    assert tag_groups(scored) == {
+    assert tag_groups({"extra.abroad": scored["abroad"].by_attribute}) == {
         "extra.abroad.worst_group": "age × origin: 20-39 × south",
         "extra.abroad.best_group": "age × origin: 20-39 × north",
     }
@@ -135,6 +134,16 @@ def test_groups_are_in_table_report_tags_and_figure(tmp_path: Path) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["20-39 × south", "60+ × north", "20-39 × north"]
     assert [text.get_text() for text in axes.texts] == ["75.0%  n 100", "83.8%  n 50", "97.0%  n 100"]
     save_figure(figure, tmp_path / "groups.png")
+
+
+def test_of_many_values_the_figure_shows_the_worst() -> None:
+    values = {(f"v{n:02}",): (n, 50, n, 50) for n in range(1, 46)}
+    figure: Any = next(draw_attributes("test", build_set(values, ("mark",)).by_attribute, CLASSES, "Test set")).content
+    (axes,) = figure.axes
+    assert axes.get_title() == "Test set, by attribute, the worst 40 of 45 values (95 % intervals)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "all  (n 4,500)", *(f"mark: v{n:02}  (n 100)" for n in range(1, 41))
+    ]  # fmt: skip
 
 
 def test_a_balanced_accuracy_without_a_class_is_empty() -> None:

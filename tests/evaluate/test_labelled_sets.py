@@ -20,7 +20,7 @@ from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
 from gender_classifier.data.labelled_pixels import Reading, list_unreadable, read_batches
 from gender_classifier.errors import ArchiveError, DataError, SourceError
-from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row, tabulate_attributes
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
 from gender_classifier.evaluate.extra.sets import (
     ScoredSet,
     describe_set,
@@ -304,7 +304,7 @@ def write_people(folder: Path, count: int = 40, **replaced: bytes) -> Path:
 def test_figures_and_the_table_by_attribute(tmp_path: Path) -> None:
     scored = score(write_people(tmp_path), wrong={0, 2, 21})
     assert scored.report.metrics["accuracy"] == 37 / 40
-    everything, old, young = tabulate_attributes(scored)
+    everything, old, young = scored.by_attribute.rows
     assert (everything.attribute, everything.value, everything.n, everything.accuracy) == ("all", "", 40, 37 / 40)
     assert (old.attribute, old.value, old.n, old.accuracy) == ("age", "old", 20, 19 / 20)
     assert (young.value, young.accuracy) == ("young", 18 / 20)
@@ -322,7 +322,7 @@ def test_figures_and_the_table_by_attribute(tmp_path: Path) -> None:
 def test_a_class_absent_from_a_value_has_no_recall(tmp_path: Path) -> None:
     path = write_people(tmp_path, 8)
     path.write_text(path.read_text().replace("002.jpg,female,young", "002.jpg,female,child"))
-    child = next(row for row in tabulate_attributes(score(path)) if row.value == "child")
+    child = next(row for row in score(path).by_attribute.rows if row.value == "child")
     assert child.recalls[1] == (0, None, None, None)
     assert flatten_row(child)[-4:] == [0, "", "", ""]
 
@@ -386,7 +386,7 @@ def test_one_batch_is_in_memory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_table(tmp_path: Path) -> None:
-    rows = tabulate_attributes(score(write_people(tmp_path), wrong={0, 2, 21}))
+    rows = score(write_people(tmp_path), wrong={0, 2, 21}).by_attribute.rows
     figure = attribute_table([asdict(row) for row in rows], CLASSES, "Further set new")
     assert isinstance(figure, Figure)
     axes = figure.axes[0]
@@ -401,5 +401,5 @@ def test_the_picture_of_the_table(tmp_path: Path) -> None:
 
 def test_csv_cells_survive_a_round_trip(tmp_path: Path) -> None:
     buffer = io.StringIO()
-    csv.writer(buffer).writerow(flatten_row(tabulate_attributes(score(write_people(tmp_path)))[0]))
+    csv.writer(buffer).writerow(flatten_row(score(write_people(tmp_path)).by_attribute.rows[0]))
     assert next(csv.reader(io.StringIO(buffer.getvalue())))[:3] == ["all", "", "40"]

@@ -67,3 +67,12 @@ def test_of_a_further_set_the_worst_attribute_is_shown_and_one_image_is_none() -
     assert [row.name for row in found] == ["abroad, age old", "abroad", "test"]
     assert found[0].lowest == (pytest.approx(0.4), "recall of female")
     assert (found[0].images, found[1].images) == (100, 201)
+
+
+def test_of_the_test_set_the_worst_attribute_is_shown_as_well() -> None:
+    labels = np.array([0, 1] * 100)
+    one = scored(["young"] * 100 + ["old"] * 100, labels, [*range(100, 160, 2)])
+    evaluation = Evaluation(one.report, np.zeros((1, 2)), [], [], one.by_attribute)
+    found = list_measured(evaluation, {}, CLASSES)
+    assert [(row.name, row.images) for row in found] == [("test, age old", 100), ("test", 200)]
+    assert found[0].recalls == {"female": 0.4, "male": 1.0}

@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from gender_classifier.errors import DataError
+from gender_classifier.evaluate.measure import measure_tta
 from gender_classifier.evaluate.mistakes import rank_label_issues, worst_mistakes
-from gender_classifier.evaluate.tta import measure_tta
 from gender_classifier.metrics.calibration import fit_temperature, reliability_points, softmax
 from gender_classifier.metrics.curves import (
     choose_threshold,
@@ -19,7 +19,7 @@ from gender_classifier.metrics.curves import (
     roc_points,
     threshold_points,
 )
-from gender_classifier.metrics.scores import as_key, evaluate
+from gender_classifier.metrics.scores import as_key, as_keys, evaluate
 
 CLASSES = ("female", "male")
 RNG = np.random.default_rng(0)
@@ -143,6 +143,11 @@ def test_of_more_than_two_classes_each_has_a_curve_and_all_comparisons_count_ali
 @pytest.mark.parametrize(("name", "key"), [("60+", "60_"), ("a/../b", "a_.._b"), ("woman", "woman"), ("é", "_")])
 def test_class_names_become_legal_keys(name: str, key: str) -> None:
     assert as_key(f"recall_{name}") == f"recall_{key}"
+
+
+def test_class_names_that_become_one_key_keep_both_metrics() -> None:
+    metrics = {"recall_<30": 0.1, "recall_>30": 0.2, "recall_?30": 0.3, "loss": 0.4}
+    assert as_keys(metrics) == {"recall__30": 0.1, "recall__30_2": 0.2, "recall__30_3": 0.3, "loss": 0.4}
 
 
 def test_the_roc_is_thinned_and_keeps_its_area() -> None:

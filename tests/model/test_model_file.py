@@ -153,7 +153,7 @@ def reshape(graph: Any, *factors: float) -> None:
 
 GRAPHS: dict[str, tuple[Callable[[Any], object], str]] = {
     "output of another name": (rename_output, "has the outputs .*'scores'.*; this needs probs, tensor"),
-    "two outputs": (add_output, "has the outputs .*; this needs probs"),
+    "another second output": (add_output, "has the second output .*'male'.*; this needs unfamiliarity"),
     "two inputs": (add_input, "has the inputs .*; this needs images"),
     "floats": (take_floats, r"has the inputs .*tensor\(float\).*; this needs images, tensor\(uint8\)"),
     "doubles": (give_doubles, r"has the outputs .*double.*; this needs probs, tensor\(float\)"),

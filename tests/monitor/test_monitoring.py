@@ -34,6 +34,7 @@ from gender_classifier.metrics.histograms import (
 )
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
+from gender_classifier.model.unfamiliarity import fit_unfamiliarity
 from gender_classifier.monitor.drift import (
     MIN_IMAGES,
     compare,
@@ -196,6 +197,19 @@ def test_verdicts(psi: float, p_value: float, count: int, threshold: float, verd
     assert judge_effect(psi, p_value, count, threshold=threshold, level=0.002) == verdict
 
 
+@pytest.mark.parametrize(("reference", "new"), [([360, 30, 610], [360, 610, 30]), ([30, 970], [500, 500])])
+def test_a_rare_class_that_becomes_frequent_is_drift(reference: list[int], new: list[int]) -> None:
+    """Bins of a tenth of the reference would hold it together with its neighbour."""
+    classes = ("child", "man", "woman")[-len(reference) :]
+    one, other = start_histogram("class", "val", classes), start_histogram("class", "", classes)
+    one.add(np.repeat(np.arange(len(classes)), reference))
+    other.add(np.repeat(np.arange(len(classes)), new))
+    (found,) = compare({"class": one}, {"class": other})
+    assert found.verdict == "drift"
+    shares = np.divide([reference, new], 1000)
+    assert found.psi == pytest.approx(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum(), rel=0.03)
+
+
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=50), st.randoms())
 def test_order_and_batches_do_not_matter(values: list[float], random: object) -> None:
     shuffled = list(values)
@@ -278,12 +292,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     torch.manual_seed(0)
     network = build_model("linear", 2, 64).eval()
-    export_onnx(path, network, spec, {})
     pictures = [np.asarray(Image.fromarray(draw_pixels(seed)).resize((64, 64), 2)) for seed in range(1000, 1400)]
-    values = measure_pixels(np.stack(pictures)) | measure_predictions(Predictor(path).compute_probs(np.stack(pictures)))
+    unfamiliarity = fit_unfamiliarity(network, spec, np.stack(pictures[:200]), np.stack(pictures[200:]))
+    export_onnx(path, network, spec, {}, unfamiliarity)
+    predictor, pixels = Predictor(path), np.stack(pictures)
+    values = measure_predictions(predictor.compute_probs(pixels), predictor.compute_unfamiliar(pixels))
+    values |= measure_pixels(pixels)
     reference = {name: fill(name, one) for name, one in values.items()}
     reference |= {"width": fill("width", np.full(400, 80)), "height": fill("height", np.full(400, 100))}
-    export_onnx(path, network, spec, {"data_digest": "abc", "reference": json.dumps(to_jsonable(reference))})
+    metadata = {"data_digest": "abc", "reference": json.dumps(to_jsonable(reference))}
+    export_onnx(path, network, spec, metadata, unfamiliarity)
     return path
 
 
@@ -323,6 +341,23 @@ def test_dark_small_pictures_are_drift_in_a_zip_too(
     verdicts = {one["name"]: one["verdict"] for one in json.loads((tmp_path / "r.json").read_text())["statistics"]}
     assert {verdicts[name] for name in ("brightness", "contrast", "width", "height")} == {"drift"}
     assert "DRIFT: " in capsys.readouterr().out
+
+
+def test_more_unfamiliar_pictures_are_drift_and_logs_without_the_column_are_read(
+    model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["true"] * 90 + ["false"] * 110 + [""] * 50
+    rows = [f"{n},male,0.5,0.5,0.5,{flag}," for n, flag in enumerate(flags)]
+    (tmp_path / "log.csv").write_text("\n".join([HEADER[:-6] + "unfamiliar,error", *rows]) + "\n")
+    main(["monitor", str(tmp_path / "log.csv"), "--model", str(model), "--json", str(tmp_path / "r.json")])
+    told = {one["name"]: one for one in json.loads((tmp_path / "r.json").read_text())["statistics"]}
+    assert (told["unfamiliar"]["verdict"], told["unfamiliar"]["num_new"]) == ("drift", 200)
+    assert told["unfamiliar"]["new"]["yes"] == 0.45
+    (tmp_path / "log.csv").write_text(
+        "\n".join([HEADER.strip(), *(f"{n},male,0.5,0.5,0.5," for n in range(200))]) + "\n"
+    )
+    main(["monitor", str(tmp_path / "log.csv"), "--model", str(model)])
+    assert "not in a log of predictions: unfamiliar" in capsys.readouterr().out
 
 
 def test_sizes_are_told_as_they_are(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,10 +426,15 @@ def test_a_log_of_predict_gives_the_figures_of_the_pictures(
         assert main(["monitor", *files, "--json", str(tmp_path / name)]) == 0
         reports.append(json.loads((tmp_path / name).read_text()))
     from_log, from_pictures = (
-        {one["name"]: one["psi"] for one in report["statistics"] if one["name"] in ("class", "confidence")}
+        {
+            one["name"]: one["psi"]
+            for one in report["statistics"]
+            if one["name"] in ("class", "confidence", "unfamiliar")
+        }
         for report in reports
     )
     assert from_log["class"] == from_pictures["class"]
+    assert from_log["unfamiliar"] == from_pictures["unfamiliar"]
     assert from_log["confidence"] == pytest.approx(from_pictures["confidence"], abs=0.01)  # six digits at a bin's edge
     assert (reports[0]["num_images"], reports[0]["num_unreadable"]) == (300, 1)
     assert "not in a log of predictions: brightness, contrast, width, height" in capsys.readouterr().out
@@ -413,6 +453,7 @@ HEADER = "name,label,prob,prob_female,prob_male,error\n"
         ("log.csv", HEADER + "a.jpg,male,0.9,x,0.9,\n", "line 2 has the probabilities x, 0.9"),
         ("log.csv", HEADER + "a.jpg\n", "line 2 has the probabilities None, None"),
         ("log.csv", HEADER + "a.jpg,male,nan,nan,nan,\n", "line 2 has the probabilities nan"),
+        ("log.csv", HEADER[:-6] + "unfamiliar,error\na,male,0.9,0.1,0.9,maybe,\n", "line 2 has 'maybe' as unfamiliar"),
         ("log.json", "{", "line 1 has no probabilities of female and male"),
         ("log.jsonl", '{"name": "a"}\n', "line 1 has no probabilities"),
         ("log.ndjson", "[1]\n", "line 1 has no probabilities"),

@@ -51,7 +51,8 @@ def test_the_real_file_loads_and_flattens_to_every_key() -> None:
             found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
         return found
 
-    assert set(flat) == leaves(yaml.safe_load(PARAMS.read_text()))
+    # `none` is read as no limit at all, so it has no key, as empty mappings have none.
+    assert set(flat) == leaves(yaml.safe_load(PARAMS.read_text())) - {"evaluate.promotion.max_gap"}
 
 
 def test_a_mapping_flattens_to_a_key_a_name(tmp_path: Path) -> None:
@@ -73,6 +74,26 @@ def test_dvc_can_add_change_and_remove_a_further_set(tmp_path: Path) -> None:
     ):
         apply_overrides(path, [override])
         assert load_params(path).evaluate.extra == expected
+
+
+def test_dvc_can_set_change_and_remove_the_limit_of_a_gap(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(PARAMS.read_text())
+    for overrides, expected in (
+        (["+evaluate.extra.utk=a.csv", "evaluate.promotion.max_gap={utk: 1e-5}"], {"utk": 1e-5}),
+        (["evaluate.promotion.max_gap={utk: 0.02}"], {"utk": 0.02}),
+        (["evaluate.promotion.max_gap=none"], {}),
+    ):
+        apply_overrides(path, overrides)
+        assert load_params(path).evaluate.promotion.max_gap == expected
+
+
+def test_dvc_can_choose_the_flags_that_reject(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(PARAMS.read_text())
+    for text, expected in (("[too_dark,blurred]", ("too_dark", "blurred")), ("[blurred]", ("blurred",)), ("[]", ())):
+        apply_overrides(path, [f"verify.quality.reject={text}"])
+        assert load_params(path).verify.quality.reject == expected
 
 
 @pytest.mark.parametrize("text", ["1e-05", "1E-5", ".5", "1.", "2"])
@@ -124,6 +145,29 @@ def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path, text: str)
         (
             {"ingest__format": "csv"},
             "`ingest.format` is str 'csv'; choose one of auto, folders, table, celeba, fairface",
+        ),
+        (
+            {"verify__quality__reject": ["dark"]},
+            "`verify.quality.reject` is list ['dark']; write a list, [] or some of too",
+        ),
+        ({"verify__quality__reject": "blurred"}, "`verify.quality.reject` is str 'blurred'; write a list"),
+        (
+            {"verify__quality__min_entropy": 9},
+            "`verify.quality.min_entropy` is int 9, out of range; it must be at least 0",
+        ),
+        ({"evaluate__promotion__max_gap": 0.02}, "`evaluate.promotion.max_gap` is float 0.02; write none, or sets of"),
+        ({"evaluate__promotion__max_gap": None}, "`evaluate.promotion.max_gap` is empty; write none, or sets of"),
+        (
+            {"evaluate__promotion__max_gap": {"utk": 2}},
+            "`evaluate.promotion.max_gap.utk` is int 2, out of range; it must",
+        ),
+        (
+            {"evaluate__promotion__max_gap": {"utk": "x"}},
+            "`evaluate.promotion.max_gap.utk` is str 'x'; it must be a number",
+        ),
+        (
+            {"evaluate__promotion__max_gap": {"utk": 0.1}},
+            "`evaluate.promotion.max_gap` names the set 'utk', which is not in `evaluate.extra` (no sets); add its path",
         ),
         ({"preprocess__test_fraction": 0.6}, "`preprocess.test_fraction` is float 0.6, out of range"),
         ({"preprocess__image_size": 32}, "`preprocess.image_size` is int 32, out of range; it must be at least 63"),

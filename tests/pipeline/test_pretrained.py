@@ -17,7 +17,7 @@ from gender_classifier.common.paths import PRETRAINED_DIR, Layout
 from gender_classifier.data.dataset import open_split
 from gender_classifier.errors import ModelError
 from gender_classifier.metrics.histograms import parse_reference
-from gender_classifier.model.model_file import read_safetensors
+from gender_classifier.model.model_file import load_model, read_safetensors
 from gender_classifier.pipeline import pretrained
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.predict.predictor import Predictor
@@ -50,11 +50,15 @@ def test_the_figures_are_of_the_int8_file(made: tuple[Path, pretrained.Shipped],
     same = probs.argmax(axis=1) == Predictor(layout.onnx_path).compute_probs(np.asarray(test.images)).argmax(axis=1)
     assert shipped.agreement == pytest.approx(float(same.mean()))
     assert predictor.metadata["precision"] == "int8"
+    unfamiliar = predictor.compute_unfamiliar(np.asarray(test.images))
+    assert unfamiliar is not None
+    assert told["unfamiliar_share"] == pytest.approx(unfamiliar.mean())
     assert {"confidence", "brightness"} <= parse_reference(predictor.metadata["reference"], "").keys()  # for monitor
     card = (target / "model_card.md").read_text()
     low, high = (shipped.evaluation.report.metrics[f"accuracy_{end}"] for end in ("low", "high"))
     assert re.search(rf"^test +{len(test.labels)} +{accuracy:.4f} +{low:.4f} to {high:.4f} ", card, re.MULTILINE)
     assert f"expected calibration error {told['ece']:.4f}" in card
+    assert re.search(rf"^test +{len(test.labels)} +{unfamiliar.mean():.1%} ", card, re.MULTILINE)
 
 
 def test_the_card_names_files_terms_data_and_params(made: tuple[Path, pretrained.Shipped]) -> None:
@@ -70,8 +74,9 @@ def test_the_card_names_files_terms_data_and_params(made: tuple[Path, pretrained
 
 def test_weights_are_the_trained_ones_in_half_precision(made: tuple[Path, pretrained.Shipped], repro: Checkout) -> None:
     halved, metadata = read_safetensors(made[0] / "model.safetensors")
-    trained, expected = read_safetensors(Layout(repro.folder).model_path)
+    _, expected = read_safetensors(Layout(repro.folder).model_path)
     assert metadata == expected
+    trained = load_model(Layout(repro.folder).model_path)[0].state_dict()
     assert halved.keys() == trained.keys()
     for name, value in halved.items():
         assert value.dtype == torch.float16, name

@@ -24,10 +24,12 @@ from mlflow import MlflowClient
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.archive import Archive
-from gender_classifier.data.dataset import read_index
+from gender_classifier.data.corrections import Correction, write_corrections
+from gender_classifier.data.dataset import read_index, read_info
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import read_manifest
 from gender_classifier.errors import DataError, ModelError, SourceError
+from gender_classifier.evaluate.extra import groups
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
 from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
@@ -60,6 +62,8 @@ def shrink(folder: Path, **top: object) -> None:
     params["ingest"] |= {"sample_train": 100, "sample_val": 30}
     params["preprocess"]["val_fraction"] = 0.2
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "data" / "corrections.csv", folder / "data")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,7 @@ def test_all_outputs_are_there_and_nothing_else(whole: Path) -> None:
         for path in (whole / folder).rglob("*")
         if path.is_file()
     }
-    assert files == declared
+    assert files - {"data/corrections.csv"} == declared
 
 
 def test_metrics_in_git_are_small(whole: Path) -> None:
@@ -165,6 +169,50 @@ def test_a_training_too_short_to_tell_the_classes_apart_says_so(copy: Path, caps
     assert warn_of_one_class(np.array([0, 1, 0]), ("female", "male"), 3) == ""
 
 
+def test_folds_bring_the_suspects_of_train_and_change_no_weight(whole: Path, copy: Path) -> None:
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["train"]["label_folds"] = 2
+    params["evaluate"]["robustness_images"] = 0
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    run("train", copy)
+    assert (copy / "models/model.safetensors").read_bytes() == (whole / "models/model.safetensors").read_bytes()
+    with (copy / "data/processed/train_index.csv").open() as file:
+        members = [row["member"] for row in csv.DictReader(file)]
+    with (copy / "data/predictions/train_folds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    header = (copy / "data/predictions/val.csv").read_text().splitlines()[0]
+    assert ",".join(rows[0]) == f"{header},fold"
+    assert [row["member"] for row in rows] == members
+    assert {row["fold"] for row in rows} == {"1", "2"}
+    assert len(list((copy / ".checkpoints").glob("*.safetensors"))) == 3
+    run("evaluate", copy)
+    assert not list((copy / ".checkpoints").glob("*.safetensors"))
+    with (copy / "data/predictions/label_issues.csv").open() as file:
+        suspects = list(csv.DictReader(file))
+    own = {row["member"]: row[f"prob_{row['actual']}"] for row in rows}
+    found = {row["member"]: row["prob_label"] for row in suspects if row["split"] == "train"}
+    assert found
+    assert found == {member: own[member] for member in found}
+    assert [row["prob_label"] for row in suspects] == sorted(row["prob_label"] for row in suspects)
+
+
+def test_without_folds_their_table_is_empty(whole: Path) -> None:
+    assert (whole / "data/predictions/train_folds.csv").read_text().splitlines() == [
+        "member,actual,predicted,correct,prob_female,prob_male,fold"
+    ]
+    with (whole / "data/predictions/label_issues.csv").open() as file:
+        assert {row["split"] for row in csv.DictReader(file)} <= {"val", "test"}
+
+
+def test_predictions_for_other_images_are_refused(copy: Path) -> None:
+    path = copy / "data/predictions/train_folds.csv"
+    path.write_text(path.read_text() + "Training/female/1.jpg,female,female,1,0.9,0.1,1\n")
+    with pytest.raises(
+        DataError, match=r"train_folds.csv: not about the \d+ images of train; run `dvc repro -f train`"
+    ):
+        run("evaluate", copy)
+
+
 def test_evaluation_goes_on_with_the_training_run_and_registers(whole: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{whole / 'mlflow.db'}")
     run_id = json.loads((whole / "models/mlflow_run.json").read_text())["run_id"]
@@ -197,7 +245,7 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
     images = np.load(whole / "data/processed/train_images.npy")
     assert set(reference) == set(UNITS)
     assert {name: one.split for name, one in reference.items() if one.split == "val"} == dict.fromkeys(
-        ("class", "confidence"), "val"
+        ("class", "confidence", "unfamiliar"), "val"
     )
     for name in ("width", "height", "brightness", "contrast"):
         assert reference[name].total == len(images)
@@ -215,8 +263,12 @@ def test_the_model_file_knows_how_its_training_data_are_distributed(whole: Path)
     assert reference["class"].counts.tolist() == [called.count("female"), called.count("male")]
 
 
-def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_further_sets_are_measured_as_the_test_set_is(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The test set once more, as a table with an attribute, gets the test set's figures; training images get none."""
+    monkeypatch.setattr(groups, "MIN_IMAGES", 5)
+    monkeypatch.setattr(groups, "MIN_PER_CLASS", 1)
     with Archive(copy / "data/raw.zip") as archive, (copy / "data/processed/test_index.csv").open() as file:
         test = list(csv.DictReader(file))
         with (copy / "data/processed/train_index.csv").open() as more:
@@ -235,7 +287,10 @@ def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest
     report = json.loads((copy / "metrics/extra.json").read_text())["again"]
     expected = json.loads((copy / "metrics/test_report.json").read_text())
     assert {"tta_share", "accuracy_without_tta"} <= set(expected)  # of the test set alone
-    assert report["metrics"] == pytest.approx({key: value for key, value in expected.items() if "tta" not in key})
+    gap = report["metrics"]["group_gap"]
+    assert {key: value for key, value in report["metrics"].items() if "group" not in key} == pytest.approx(
+        {key: value for key, value in expected.items() if "tta" not in key}
+    )
     assert report["confusion"] == json.loads((copy / "metrics/test_confusion.json").read_text())
     assert report["left_out"] == {"seen in train": 7}
     with (copy / "metrics/extra_attributes.csv").open() as file:
@@ -253,6 +308,9 @@ def test_further_sets_are_measured_as_the_test_set_is(copy: Path, capsys: pytest
     rows = [one.data for one in found if "extra/again/accuracy" in one.data.metrics]
     assert [one.metrics["extra/again/accuracy"] for one in rows] == [report["metrics"]["accuracy"]]
     assert rows[0].params["evaluate.extra.again"] == "again/set.csv"
+    tags = client.get_model_version_by_alias("gender-classifier", "challenger").tags
+    assert float(tags["extra/again/group_gap"]) == pytest.approx(gap, rel=1e-4)
+    assert re.fullmatch("[0-9a-f]{8,}", tags["extra.again.digest"])
 
 
 def test_without_further_sets_their_tables_are_empty(whole: Path) -> None:
@@ -287,6 +345,7 @@ def test_a_store_that_lost_the_run_gets_a_new_one_and_the_same_model(
         ("train", "data/processed/train_images.npy", DataError, "not a whole .npy file"),
         ("evaluate", "models/model.safetensors", ModelError, "not a whole safetensors file"),
         ("evaluate", "data/processed/test_labels.npy", DataError, "not a whole .npy file"),
+        ("evaluate", "data/predictions/train_folds.csv", DataError, r"not a table of predictions \(no column member\)"),
     ],
 )
 def test_torn_inputs_are_refused(copy: Path, stage: str, path: str, error: type[Exception], message: str) -> None:
@@ -310,7 +369,7 @@ def test_too_many_rejects_write_the_report_and_no_manifest(copy: Path) -> None:
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(DataError, match=r"images rejected .* more than the tolerated 1.00%"):
         run("verify", copy)
-    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["report.json"]
+    assert sorted(path.name for path in (copy / "data/verified").iterdir()) == ["quality.csv", "report.json"]
 
 
 def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -318,6 +377,42 @@ def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subpro
         [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *arguments],
         cwd=folder, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def test_what_people_decided_changes_labels_and_is_not_proposed_again(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image of val relabelled, one of test removed, every other of both found right; one row of another source."""
+    layout = Layout(copy)
+
+    def read_indices(*splits: str) -> dict[str, list[dict[str, str]]]:
+        texts = {split: layout.index_path(split).read_text().splitlines() for split in splits}
+        return {split: list(csv.DictReader(lines)) for split, lines in texts.items()}
+
+    before = read_indices("train", "val", "test")
+    train, changed, gone = layout.index_path("train").read_bytes(), before["val"][0], before["test"][0]
+    other = {"female": "male", "male": "female"}[changed["label"]]
+    after = {row["sha256"]: row["label"] for split in ("val", "test") for row in before[split]}
+    after |= {changed["sha256"]: other, gone["sha256"]: "", "0" * 64: "cat"}
+    labels = {row["sha256"]: row["label"] for rows in before.values() for row in rows}
+    write_corrections(
+        layout.corrections_path,
+        (Correction(key, "", labels.get(key, "dog"), label, "2026-01-31T09:30:00Z") for key, label in after.items()),
+    )
+    for stage in ("verify", "preprocess", "evaluate"):
+        run(stage, copy)
+    told = capsys.readouterr().out
+    assert f"labels changed: 1, found right: {len(after) - 3}, images removed: 1; images that this source does" in told
+    assert layout.index_path("train").read_bytes() == train
+    found = read_indices("val", "test")
+    assert [row["label"] for row in found["val"]] == [other, *(row["label"] for row in before["val"][1:])]
+    assert [row["member"] for row in found["test"]] == [row["member"] for row in before["test"][1:]]
+    assert read_info(layout.dataset_path).corrections == {"val": 1, "test": 1}
+    with layout.suspects_path.open() as file:
+        assert not [row for row in csv.DictReader(file) if row["split"] in found]
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
+    version = client.get_model_version("gender-classifier", "1")
+    assert [version.tags[f"data.corrections.{split}"] for split in ("train", "val", "test")] == ["0", "1", "1"]
 
 
 def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None:

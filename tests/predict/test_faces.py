@@ -284,8 +284,8 @@ def test_the_command_gives_a_row_a_face_and_draws_them(
     assert sorted(path.name for path in Path("out").iterdir()) == ["group.png.faces.jpg", "plain.png.faces.jpg"]
     assert main([*arguments, "--format", "csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "name,label,prob,prob_female,prob_male,left,top,right,bottom,error"
-    assert lines[-1] == "plain.png,,,,,,,,,"
+    assert lines[0] == "name,label,prob,prob_female,prob_male,unfamiliar,left,top,right,bottom,error"
+    assert lines[-1] == "plain.png,,,,,,,,,,"
     assert main([*arguments, "--threshold", "1"]) == 0
     shown = capsys.readouterr()
     *found, last = shown.out.splitlines()[1:]

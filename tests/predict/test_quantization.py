@@ -35,7 +35,13 @@ def test_the_variant_says_nearly_the_same(
     assert target.stat().st_size < 0.3 * served_model.stat().st_size
     original, variant = Predictor(served_model), Predictor(target)
     assert variant.classes == original.classes
-    assert dict(variant.metadata) == dict(original.metadata) | {"precision": "int8"}
+    assert variant.unfamiliarity_threshold is not None
+    changed = {"precision": "int8", "unfamiliarity_threshold": repr(variant.unfamiliarity_threshold)}
+    assert dict(variant.metadata) == dict(original.metadata) | changed
+    assert variant.unfamiliarity_threshold != original.unfamiliarity_threshold  # fitted to its own outputs
+    flags = variant.compute_unfamiliar(IMAGES)
+    assert flags is not None
+    assert flags.sum() == 1  # the threshold is the 95th of 96 distances: 97 % of 97, rounded up
     assert {node.op_type for node in onnx.load(target).graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
     others = np.stack([draw_pixels(seed, 64, 64) for seed in range(200, 240)])
     np.testing.assert_allclose(variant.compute_probs(others), original.compute_probs(others), atol=0.01)

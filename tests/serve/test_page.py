@@ -301,6 +301,31 @@ def test_a_model_that_names_no_sets_has_its_accuracy_in_words(browser: BrowserCo
         page.close()
 
 
+def test_of_three_classes_each_is_named(browser: BrowserContext, service: Served) -> None:
+    """The service's own answer, as a model of three classes and of a source with attributes would give it."""
+    described = httpx.get(f"{service.address}/model").json() | {
+        "classes": ["child", "low", "man"],
+        "metrics": {
+            "accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.94, "recall_child": 0.8, "recall_low": 0.95,
+            "worst_group_balanced_accuracy": 0.7, "group_gap": 0.2, "group_gap_low": 0.1, "group_gap_high": 0.3,
+        },
+    }  # fmt: skip
+    page = browser.new_page()
+    page.route("**/model", lambda route: route.fulfill(json=described))
+    page.goto(service.address)
+    expect(page.locator("#model")).to_contain_text("trained to tell “child”, “low” and “man” apart on tight face crops")
+    page.goto(f"{service.address}/card")
+    expect(page.locator("#test tr")).to_have_text([
+        "figurevalue95 % interval",
+        "accuracy90\u00a0%85\u00a0% to 94\u00a0%",
+        "recall of child80\u00a0%",
+        "recall of low95\u00a0%",
+        "balanced accuracy of the worst group70\u00a0%",
+        "by which the best group is better20\u00a0%10\u00a0% to 30\u00a0%",
+    ])  # fmt: skip
+    page.close()
+
+
 def test_markup_in_a_name_is_text(page: Page) -> None:
     name = "<img src=x onerror=document.title=1>.png"
     page.locator("#files").set_input_files(payload(name, grey(90)))

@@ -31,7 +31,7 @@ from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ModelError
 from gender_classifier.monitor.collect import measure_images
 from gender_classifier.pipeline.params import load_params
-from gender_classifier.predict.predictor import Predictor
+from gender_classifier.predict.predictor import Answer, Predictor
 from gender_classifier.serve import app as service_module
 from gender_classifier.serve.app import Settings, build_app
 from gender_classifier.serve.uploads import Capacity, RequestError
@@ -79,8 +79,23 @@ def test_one_picture(client: TestClient) -> None:
     answer = client.post("/predict", files=files(grey(204)))
     assert answer.status_code == 200
     assert answer.json() == [
-        {"name": "0.png", "label": "male", "prob": 0.8, "uncertain": False, "probs": {"female": 0.2, "male": 0.8}}
+        {
+            "name": "0.png",
+            "label": "male",
+            "prob": 0.8,
+            "uncertain": False,
+            "unfamiliar": None,  # the model cannot tell
+            "probs": {"female": 0.2, "male": 0.8},
+        }
     ]
+
+
+def test_an_unfamiliar_picture_is_marked_and_keeps_its_label(tmp_path: Path) -> None:
+    predictor = Predictor(write_model(tmp_path / "model.onnx", threshold=0.6))
+    client = TestClient(build_app(predictor, Settings()), base_url="http://localhost")
+    found = client.post("/predict", files=files(grey(255), grey(51), b"a note", grey(102), grey(103))).json()
+    assert [one.get("unfamiliar") for one in found] == [False, True, None, False, False]  # 0.6 is not above 0.6
+    assert [one.get("label") for one in found] == ["male", "female", None, "female", "female"]
 
 
 def test_several_are_answered_in_order_and_a_bad_one_does_not_spoil_the_others(client: TestClient) -> None:
@@ -108,7 +123,7 @@ def test_too_small_an_image_is_refused_as_verify_refuses_it(
 ) -> None:  # fmt: skip
     """By `/predict`, `/explain`, the library, `predict` and `monitor`; the shortest side is in the model's file."""
     assert predictor.min_side == 32
-    record = inspect("Training/male/1.png", data, max_pixels=10**6)
+    record = inspect("Training/male/1.png", data, max_pixels=10**6).record
     assert judge([record], replace(POLICY, min_side=32))[0].reason == "too_small"
     for path, field in (("/predict", "images"), ("/explain", "image")):
         assert reason(client.post(path, files=files(data, field=field))) == (422, "too_small")
@@ -429,14 +444,14 @@ def test_capacity_is_given_back() -> None:
 def test_too_much_at_once_is_told_to_come_again(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     go, began = threading.Event(), threading.Event()
 
-    def compute(images: np.ndarray) -> np.ndarray:
+    def compute(images: np.ndarray) -> list[Answer]:
         began.set()
         assert go.wait(10)
-        return predictor.__class__.compute_probs(predictor, images)
+        return predictor.compute(images)
 
     slow = Predictor.__new__(Predictor)
     slow.__dict__.update(predictor.__dict__)
-    monkeypatch.setattr(slow, "compute_probs", compute)
+    monkeypatch.setattr(slow, "compute", compute)
 
     async def scenario() -> None:
         transport = httpx.ASGITransport(build_app(slow, Settings(max_requests=2)))
@@ -474,7 +489,7 @@ def test_a_body_that_never_ends_is_given_up(predictor: Predictor, monkeypatch: p
 def test_a_defect_is_a_short_500(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Predictor.__new__(Predictor)
     broken.__dict__.update(predictor.__dict__)
-    monkeypatch.setattr(broken, "compute_probs", lambda _: 1 / 0)
+    monkeypatch.setattr(broken, "compute", lambda _: 1 / 0)
     client = TestClient(build_app(broken, Settings()), base_url="http://localhost", raise_server_exceptions=False)
     answer = client.post("/predict", files=files(grey(1)))
     assert reason(answer) == (500, "internal")
@@ -733,6 +748,7 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "gender_classifier.cli.listening", raising=False)  # imported by earlier tests
     assert main(["serve"]) == 1
     assert (
         "uvicorn is not installed; install the extra `serve`: in the checkout, `pip install -e '.[serve]'`"

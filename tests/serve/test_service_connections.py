@@ -364,8 +364,8 @@ def test_slow_uploads_take_nobodys_place_either(predictor: Predictor) -> None:
 
 def test_where_all_connections_work_one_more_is_told(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
-    compute = Predictor.compute_probs
-    monkeypatch.setattr(Predictor, "compute_probs", lambda self, images: (go.wait(20), compute(self, images))[1])
+    compute = Predictor.compute
+    monkeypatch.setattr(Predictor, "compute", lambda self, images: (go.wait(20), compute(self, images))[1])
     with serving(predictor, Settings(), connections=3) as port, ExitStack() as stack:
         working = [stack.enter_context(connect(port)) for _ in range(3)]
         for raw in working:

@@ -1,6 +1,9 @@
 """Versions, aliases, reasons and the way back, on a real SQLite store; and the commands for doing it by hand."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import mlflow.pyfunc
 import numpy as np
@@ -11,18 +14,20 @@ from conftest import client
 from PIL import Image
 
 from gender_classifier.cli.main import main
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.errors import TrackingError
-from gender_classifier.evaluate.export import compute_probs, export_onnx
+from gender_classifier.evaluate.export import compute_outputs, compute_probs, export_onnx
 from gender_classifier.evaluate.params import PromotionParams
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
+from gender_classifier.model.unfamiliarity import fit_unfamiliarity
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.track.model_source import find_model
 from gender_classifier.track.registration import register_model
 from gender_classifier.track.registry import REGISTERED_MODEL, promote, rollback, settle_champion
 from gender_classifier.track.run import track
 
-RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9)
+RULE = PromotionParams(metric="val/kept_accuracy", min_gain=0.001, min_accuracy=0.9, max_gap="none")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
@@ -31,12 +36,23 @@ def onnx_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     torch.manual_seed(0)
     spec = ModelSpec("linear", ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
-    export_onnx(path, build_model("linear", 2, 64).eval(), spec, {"metrics": "{}"})
+    network = build_model("linear", 2, 64).eval()
+    unfamiliarity = fit_unfamiliarity(network, spec, np.repeat(IMAGES, 2, axis=0), IMAGES)
+    export_onnx(path, network, spec, {"metrics": "{}"}, unfamiliarity)
     return path
 
 
 def register(
-    root: Path, onnx_path: Path, accuracy: float, *, digest: str = "a", network: str = "", figures: str = "{}"
+    root: Path,
+    onnx_path: Path,
+    accuracy: float,
+    *,
+    digest: str = "a",
+    network: str = "",
+    figures: str = "{}",
+    corrections: Mapping[str, int] = MappingProxyType({}),
+    gap: float | None = None,
+    rule: PromotionParams = RULE,
 ) -> tuple[str, str]:
     """Register one version as `evaluate` does, by default another model each; return it, and what became of it."""
     model = onnx.load(str(onnx_path))
@@ -54,11 +70,20 @@ def register(
             name="alexnet-repro",
             image_size=64,
             num_classes=2,
-            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy},
-            tags={"data.digest": digest, "val.digest": digest, "test.digest": digest, "dvc.exp": "", "git.commit": "c"},
+            metrics={"val/kept_accuracy": accuracy, "test/accuracy": accuracy}
+            | ({} if gap is None else {"extra/utk-2/group_gap": gap}),
+            tags={
+                "data.digest": digest,
+                "val.digest": digest,
+                "test.digest": digest,
+                "dvc.exp": "",
+                "git.commit": "c",
+                **{key: str(count) for key, count in tag_corrections(corrections).items()},
+                **({} if gap is None else {"extra.utk-2.digest": "u"}),
+            },
             card=card,
         )
-        decision = settle_champion(run.client, root, version, RULE)
+        decision = settle_champion(run.client, root, version, rule)
     return version, decision.reason
 
 
@@ -85,6 +110,19 @@ def test_a_registered_version_is_served_as_its_file_is(
         assert err.startswith("gender-classifier predict: error: ")
         assert err.count("\n") == 1
         assert name.partition("@")[0].partition("/")[0] in err
+
+
+def test_a_version_of_corrected_labels_is_not_compared_and_says_so(root: Path, onnx_path: Path) -> None:
+    register(root, onnx_path, 0.93)
+    version, reason = register(root, onnx_path, 0.99, digest="b", corrections={"val": 3, "train": 9})
+    assert reason == (
+        "not promoted: labels of val were corrected (3; of version 1's: 0), so their figures do not compare; compare "
+        f"the two by hand, then: gender-classifier promote {version}"
+    )
+    assert champion(root) == "1"
+    promote(client(root), version, "the labels are right now")
+    _, reason = register(root, onnx_path, 0.995, digest="b", corrections={"val": 3, "train": 12})
+    assert reason.startswith("promoted: val/kept_accuracy 0.9950 against 0.9900 of version 2")
 
 
 def test_aliases_move_as_the_rule_says_and_back_by_hand(
@@ -126,6 +164,26 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     assert "version 17 of gender-classifier: no such version; there are: 5, 4, 3, 2, 1" in capsys.readouterr().err
     assert main(["promote", "best"]) == 1
     assert "no such version" in capsys.readouterr().err
+
+
+def test_a_gap_is_stored_with_the_version_and_keeps_one_with_a_wider_gap_from_the_top(
+    root: Path, onnx_path: Path
+) -> None:
+    fair = replace(RULE, max_gap={"utk-2": 0.02})
+    register(root, onnx_path, 0.94)  # before the set was evaluated
+    _, reason = register(root, onnx_path, 0.95, gap=0.05, rule=fair)
+    assert reason.startswith("not promoted: version 1 has no gap on utk-2 to compare with")
+    promote(client(root), "2", "its gap is small")
+    _, reason = register(root, onnx_path, 0.97, gap=0.0901234567, rule=fair)
+    assert reason == (
+        "not promoted: the gap between groups on utk-2 is 0.0901 against 0.0500 of version 2, wider by 0.0401; "
+        "0.02 is allowed"
+    )
+    tags = client(root).get_model_version(REGISTERED_MODEL, "3").tags
+    assert (tags["extra/utk-2/group_gap"], tags["extra.utk-2.digest"], tags["promotion"]) == ("0.0901235", "u", reason)
+    assert champion(root) == "2"
+    assert register(root, onnx_path, 0.96, gap=0.06, rule=fair)[1].startswith("promoted: val/kept_accuracy 0.9600")
+    assert champion(root) == "4"
 
 
 def test_a_model_that_is_evaluated_again_keeps_its_version_and_gets_its_new_figures(
@@ -223,7 +281,11 @@ def test_a_version_is_loaded_without_unpickling_and_predicts_the_same(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     for alias in ("champion", "challenger"):
         model = mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}@{alias}")
-        np.testing.assert_allclose(model.predict(IMAGES)["probs"], compute_probs(onnx_path, IMAGES), atol=1e-6)
+        answer = model.predict(IMAGES)
+        probs, unfamiliarity = compute_outputs(onnx_path, IMAGES)
+        np.testing.assert_allclose(answer["probs"], probs, atol=1e-6)
+        np.testing.assert_allclose(answer["unfamiliarity"], unfamiliarity, rtol=1e-4)
+        assert model.metadata.signature.outputs.input_names() == ["probs", "unfamiliarity"]
     files = {path.name for path in (root / "mlartifacts").rglob("*") if path.is_file()}
     assert "model.onnx" in files
     assert not {name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".pth"))}

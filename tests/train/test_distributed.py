@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gender_classifier.common.paths import Layout
-from gender_classifier.data.dataset import DatasetInfo, write_images, write_index, write_info, write_labels
+from gender_classifier.data.dataset import DatasetInfo, write_images, write_index, write_info, write_integers
 from gender_classifier.data.names import CLASSES
 from gender_classifier.train.distributed import OPTIONS_VARIABLE, World, _choose_options, add_up, broadcast, gather_rows
 
@@ -56,8 +56,9 @@ def write_arrays(folder: Path, counts: dict[str, int]) -> None:
         for image, label in zip(images, labels, strict=True):
             image[32 * (1 - label) :][:32] += np.uint8(60)
         write_images(layout.images_path(name), images, count, 64)
-        write_labels(layout.labels_path(name), labels)
+        write_integers(layout.labels_path(name), labels)
         write_index(layout.index_path(name), ((f"{name}/{row}", CLASSES[labels[row]], "") for row in range(count)))
+    write_integers(layout.groups_path, range(counts["train"]))
     write_info(layout.dataset_path, DatasetInfo(CLASSES, 64, (0.4,) * 3, (0.2,) * 3, "digest", {}))
 
 
@@ -91,6 +92,11 @@ def finish(folder: Path) -> str:
 def read_curves(folder: Path) -> np.ndarray:
     with (folder / "metrics" / "curves.csv").open() as file:
         return np.array([[float(value) for value in row.values()] for row in csv.DictReader(file)])
+
+
+def read_folds(folder: Path, column: str) -> list[float]:
+    with (folder / "data" / "predictions" / "train_folds.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file)]
 
 
 COUNTS = {"train": 63, "val": 25}  # the last batch has one image, and one process none of it
@@ -131,7 +137,7 @@ def together(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     shutil.copy(empty_store, folder / "mlflow.db")
     (folder / "dvc.yaml").touch()
     write_arrays(folder, COUNTS)
-    write_params(folder, processes=2)
+    write_params(folder, processes=2, label_folds=2)
     seen: set[str] = set()
     with train(folder) as process:
         while process.poll() is None:
@@ -143,9 +149,11 @@ def together(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
 
 def test_two_processes_give_the_figures_of_one(folder: Path, together: Trained) -> None:
-    write_params(folder)
+    write_params(folder, label_folds=2)
     finish(folder)
     np.testing.assert_allclose(read_curves(together.folder), read_curves(folder), atol=2e-5)
+    for column, tolerance in (("fold", 0), ("prob_male", 1e-3)):
+        np.testing.assert_allclose(*(read_folds(one, column) for one in (folder, together.folder)), atol=tolerance)
     weights, others = (load_file(one / "models" / "model.safetensors") for one in (folder, together.folder))
     for name, value in weights.items():
         # Adam takes steps of one size: a weight whose gradient is nearly 0 may go another way by rounding.

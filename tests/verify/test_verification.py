@@ -24,6 +24,7 @@ from gender_classifier.verify.duplicates import find_near_pairs
 from gender_classifier.verify.inspection import inspect, inspect_all
 from gender_classifier.verify.params import VerifyParams
 from gender_classifier.verify.policies import check_fitness, judge
+from gender_classifier.verify.quality import QualityTable
 from gender_classifier.verify.report import pair_twins, summarize, tell
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
@@ -46,7 +47,7 @@ F, M, VF = "Training/female/", "Training/male/", "Validation/female/"
 
 
 def test_facts_of_one_image() -> None:
-    record = inspect(f"{F}1.jpg", picture(1, 80, 100), max_pixels=10**6)
+    record = inspect(f"{F}1.jpg", picture(1, 80, 100), max_pixels=10**6).record
     assert (record.split, record.label, record.width, record.height, record.mode) == ("", "", 80, 100, "RGB")
     assert len(record.sha256) == len(record.phash) == 64
 
@@ -54,9 +55,9 @@ def test_facts_of_one_image() -> None:
 def test_a_camera_raw_file_is_not_taken_for_its_preview() -> None:
     # Most raw formats are TIFF files whose first image is a thumbnail.
     tiff = encode(draw_pixels(1), "TIFF")
-    assert verdict(inspect(f"{F}1.NEF", tiff, max_pixels=10**6)) == ("rejected", "not_an_image")
-    assert verdict(inspect(f"{F}1.tif", tiff, max_pixels=10**6)) == ("ok", "")
-    assert verdict(inspect(f"{F}1.heic", picture(1), max_pixels=10**6)) == ("ok", "")
+    assert verdict(inspect(f"{F}1.NEF", tiff, max_pixels=10**6).record) == ("rejected", "not_an_image")
+    assert verdict(inspect(f"{F}1.tif", tiff, max_pixels=10**6).record) == ("ok", "")
+    assert verdict(inspect(f"{F}1.heic", picture(1), max_pixels=10**6).record) == ("ok", "")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_labels_come_from_the_table_and_never_from_a_path(tmp_path: Path) -> Non
         Archive(tmp_path / "raw.zip") as archive,
         inspect_all(archive, tmp_path / "raw.csv", 10**6) as inspected,
     ):
-        found = list(inspected)
+        found = [record for record, _ in inspected]
     assert [(record.member, record.label, record.split, record.group) for record in found] == [
         (row.member, row.label, row.split, row.group) for row in rows
     ]
@@ -312,7 +313,7 @@ def test_a_table_of_another_archive_is_refused(tmp_path: Path) -> None:
 
 
 def person(member: str, split: str, group: str, seed: int) -> Record:
-    return replace(inspect(member, picture(seed), max_pixels=10**6), split=split, label="female", group=group)
+    return replace(inspect(member, picture(seed), max_pixels=10**6).record, split=split, label="female", group=group)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_people_in_two_splits_are_treated_as_copies_are_and_counted(policy: str,
     assert {record.member: record.reason for record in found if record.status == "rejected"} == lost
     summary = summarize(found)
     assert (summary["people"], summary["people_in_several_splits"]) == (5, 3)
-    assert "3 of 5 people are in more than one split of the source" in tell(found)
+    assert "3 of 5 people are in more than one split of the source" in tell(found, QualityTable({}, {}))
 
 
 def test_a_copy_joins_two_people() -> None:

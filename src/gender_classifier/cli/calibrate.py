@@ -70,7 +70,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     rows = [("", "before", "after, cross-validated", "change")]
     for name, figure in calibration.figures.items():
         cells = (_format(figure.before), _format(figure.after), _format(figure.change, "+"))
-        rows.append((name.replace("_", " "), *cells))
+        rows.append((name.replace("_", " ", 1), *cells))  # the name of a class may have more
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

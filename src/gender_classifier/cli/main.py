@@ -11,6 +11,7 @@ from gender_classifier.cli.calibrate import add_calibrate_command
 from gender_classifier.cli.monitor import add_monitor_command
 from gender_classifier.cli.predict import add_predict_command
 from gender_classifier.cli.quantize import add_quantize_command
+from gender_classifier.cli.review import add_review_command
 from gender_classifier.cli.serve import add_serve_command
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
 from gender_classifier.common.terminal import complain, describe_os_error, drop_output, make_output_safe
@@ -83,6 +84,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_calibrate_command(commands)
     add_serve_command(commands)
     add_monitor_command(commands)
+    add_review_command(commands)
     for command in commands.choices.values():
         add_log_options(command)
     return parser

@@ -54,5 +54,8 @@ def number(kind: type[Any], is_valid: Callable[[Any], bool], description: str) -
     return parse
 
 
+port = number(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
+"""An argparse type for ports; 0 is any free one."""
+
 count = number(int, lambda value: value >= 1, "a whole number of at least 1")
 """An argparse type for numbers of things."""

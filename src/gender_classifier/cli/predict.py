@@ -157,6 +157,11 @@ def _judge(prediction: Prediction, threshold: float) -> str:
     return prediction.label if not prediction.probs or prediction.prob >= threshold else _UNCERTAIN
 
 
+def _format_flag(prediction: Prediction) -> str:
+    """Return ``true`` or ``false``, or nothing where nobody can tell."""
+    return "" if prediction.unfamiliar is None else str(prediction.unfamiliar).lower()
+
+
 Writer = Callable[["Prediction", str], None]
 """Writes a prediction, with the label to show, to standard output."""
 
@@ -175,7 +180,7 @@ def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
     # Names come last, since they may have any width and rows are printed before all are known.
     width = max(map(len, (*classes, _UNCERTAIN, _NO_FACE, "label")))
     box_head = f"{'left,top,right,bottom':21}  " if faces else ""
-    header = f"{'label':{width}}  probability  {box_head}name"
+    header = f"{'label':{width}}  probability  unfamiliar  {box_head}name"
 
     def write(prediction: Prediction, label: str) -> None:
         nonlocal header
@@ -186,7 +191,8 @@ def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
             header = ""
         prob = f"{prediction.prob:.4f}" if prediction.probs else ""
         box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
-        print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {box}{printable(prediction.name)}")
+        flag = _format_flag(prediction)
+        print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {flag:10}  {box}{printable(prediction.name)}")
 
     return write
 
@@ -199,6 +205,7 @@ def _build_json_writer(classes: tuple[str, ...], faces: bool) -> Writer:
         elif prediction.probs:
             probs = {name: round(prob, 6) for name, prob in zip(classes, prediction.probs, strict=True)}
             row |= {"label": label, "prob": round(prediction.prob, 6), "probs": probs}
+            row["unfamiliar"] = prediction.unfamiliar
         else:
             row["label"] = None
         if faces and not prediction.error:
@@ -215,12 +222,13 @@ def _build_csv_writer(classes: tuple[str, ...], faces: bool) -> Writer:
     writer = build_csv_writer(sys.stdout)
     show = printable if sys.stdout.isatty() else str  # files keep a name's bytes, which might control a terminal
     edges = ["left", "top", "right", "bottom"] if faces else []
-    writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), *edges, "error"])
+    writer.writerow(["name", "label", "prob", *(f"prob_{name}" for name in classes), "unfamiliar", *edges, "error"])
 
     def write(prediction: Prediction, label: str) -> None:
         probs = [f"{prob:.6f}" for prob in prediction.probs] or [""] * len(classes)
         prob = f"{prediction.prob:.6f}" if prediction.probs else ""
         box = (prediction.box or [""] * 4) if faces else ()
-        writer.writerow(escape_row([show(prediction.name), label, prob, *probs, *box, show(prediction.error)]))
+        flag = _format_flag(prediction)
+        writer.writerow(escape_row([show(prediction.name), label, prob, *probs, flag, *box, show(prediction.error)]))
 
     return write

@@ -3,9 +3,6 @@
 import argparse
 import ipaddress
 import os
-import resource
-import signal
-import socket
 import stat
 import sys
 from pathlib import Path
@@ -15,22 +12,19 @@ from gender_classifier.cli.options import (
     add_model_option,
     add_threshold_option,
     count,
-    number,
+    port,
 )
-from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.threads import count_cores
 from gender_classifier.errors import ServiceError, needs_extra
 from gender_classifier.track.model_source import find_model
 
 KEY_VARIABLE = "GENDER_CLASSIFIER_API_KEY"
 
-_MAX_CONNECTIONS, _OTHER_FILES = 512, 128  # idle connections included; other open files, with a reserve
 _MAX_KEY = 4096  # bytes of an API key
 
 
 def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add ``serve`` to the subcommands."""
-    port = number(int, lambda value: 0 <= value <= 65535, "a port from 0 to 65535")
     serve = commands.add_parser(
         "serve",
         help="serve predictions over HTTP: an API, a web page, metrics",
@@ -64,10 +58,8 @@ def add_serve_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 def _serve(options: argparse.Namespace) -> None:
     with needs_extra("serve"):
-        import uvicorn
-
+        from gender_classifier.cli.listening import run_app
         from gender_classifier.serve.app import Settings, build_app
-        from gender_classifier.serve.connections import GRACE_SECONDS, Connection, Server
         from gender_classifier.serve.guard import parse_authority
     from gender_classifier.predict.predictor import Predictor
 
@@ -87,47 +79,13 @@ def _serve(options: argparse.Namespace) -> None:
             registry_version=found.registry_version,
         )
     app = build_app(predictor, settings)
-    # python_multipart logs every odd header of a multipart body, with which attackers could fill the log.
-    with _bind(options.host, options.port) as listener, quiet_loggers("python_multipart"):
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"gender-classifier: http://{shown}:{port}  (API: /docs; Ctrl-C stops it)", flush=True)
+
+    def announce(host: str, address: str) -> None:
+        print(f"gender-classifier: {address}  (API: /docs; Ctrl-C stops it)", flush=True)
         if key is None and not ipaddress.ip_address(host).is_loopback:
             print(f"{host}: anyone who reaches this address can use it; set a key with --api-key-file", file=sys.stderr)
-        # uvicorn shuts down gracefully and then raises the signal again, which is no failure.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # not used
-            limit_concurrency=_count_connections(),
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        Server(config).run(sockets=[listener])
 
-
-def _count_connections() -> int:
-    """Return how many connections the limit on open files allows, after raising the limit if possible."""
-    wanted = _MAX_CONNECTIONS + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        # Python's text of a failed bind repeats the address; that of a host not found has the only reason.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise ServiceError(f"{host}:{port}: cannot listen there ({reason}); change --host or --port") from None
+    run_app(app, options.host, options.port, announce)
 
 
 def read_key(path: Path | None) -> str | None:

@@ -34,23 +34,33 @@ class Layout:
     raw_archive_path = OutputPath("data/raw.zip")
     raw_table_path = OutputPath("data/raw.csv")
     """Label, split, group and attributes of each image of the archive."""
+    corrections_path = OutputPath("data/corrections.csv")
+    """What people decided about labels; in Git, and no stage writes it."""
     manifest_path = OutputPath("data/verified/manifest.csv")
 
     # preprocess
     processed_dir = OutputPath("data/processed")
     dataset_path = OutputPath("data/processed/dataset.json")
+    images_table_path = OutputPath("data/processed/images.csv")
+    """Label, split, group and attributes of each image of the splits."""
     reference_path = OutputPath("data/processed/reference.json")
     """Histograms of brightness, contrast and size over the training images."""
+    groups_path = OutputPath("data/processed/train_groups.npy")
+    """Number of each training image's group; see ``train.label_folds``."""
 
     # train
     model_path = OutputPath("models/model.safetensors")
     mlflow_run_path = OutputPath("models/mlflow_run.json")
     train_report_path = OutputPath("metrics/train.json")
     curves_path = OutputPath("metrics/curves.csv")
+    folds_path = OutputPath("data/predictions/train_folds.csv")
+    """Predictions for train by models that did not train on them; its header alone without ``train.label_folds``."""
 
     # evaluate
     card_path = OutputPath("models/model_card.md")
     onnx_path = OutputPath("models/model.onnx")
+    suspects_path = OutputPath("data/predictions/label_issues.csv")
+    """Images whose labels are likely wrong, the likeliest first."""
 
     def images_path(self, split: str) -> Path:
         """Return the path of a split's images, ``train``, ``val`` or ``test``."""

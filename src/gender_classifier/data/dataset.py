@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.files import read_json, replacing, write_json
 from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 
 INDEX_COLUMNS = ("row", "member", "label", "sha256")
@@ -35,6 +36,8 @@ class DatasetInfo:
         channel_std: RGB standard deviation of the same, 0 to 1.
         manifest_sha256: of the manifest that the arrays were made from.
         split_sha256: of each split's index: which images, with which labels.
+        corrections: number of images of each split that people relabelled or removed, without zeros; left out of the
+            file if it is empty.
         widest: width over height that 1 % of the images of ``train`` exceed; 0 if it was not measured.
         aspect: median of width over height of the images of ``train``; 0 if it was not measured.
     """
@@ -45,6 +48,7 @@ class DatasetInfo:
     channel_std: tuple[float, ...]
     manifest_sha256: str
     split_sha256: Mapping[str, str]
+    corrections: Mapping[str, int] = field(default_factory=dict)
     widest: float = 0.0
     aspect: float = 0.0
 
@@ -98,10 +102,10 @@ def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, si
             raise DataError(f"{path}: {written} images, the manifest lists {count}; verify the data again")
 
 
-def write_labels(path: Path, labels: Sequence[int]) -> None:
-    """Write ``labels`` as int64 (N,) into one .npy file."""
+def write_integers(path: Path, values: Sequence[int]) -> None:
+    """Write labels or groups as int64 (N,) into one .npy file."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.asarray(labels, dtype=np.int64), allow_pickle=False)
+        np.save(file, np.asarray(values, dtype=np.int64), allow_pickle=False)
 
 
 def write_index(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
@@ -151,9 +155,24 @@ def open_split(images_path: Path, labels_path: Path) -> PackedSplit:
     return PackedSplit(images, labels)
 
 
+def open_groups(path: Path, count: int) -> NDArray[np.int64]:
+    """Read the group of each of ``count`` training images, int64 (count,).
+
+    Raises:
+        DataError: the file is missing, incomplete or of the wrong kind.
+    """
+    groups = _open_array(path)
+    if groups.dtype != np.int64 or groups.shape != (count,):
+        raise DataError(f"{path}: holds {groups.dtype} {groups.shape} for {count} images; preprocess again")
+    return groups
+
+
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Write ``info`` as JSON."""
-    write_json(path, asdict(info))
+    values = asdict(info)
+    if not info.corrections:  # a data set without any has the bytes that it always had
+        del values["corrections"]
+    write_json(path, values)
 
 
 def read_info(path: Path) -> DatasetInfo:
@@ -168,6 +187,11 @@ def read_info(path: Path) -> DatasetInfo:
         return DatasetInfo(**values)
     except TypeError as error:
         raise DataError(f"{path}: not a description of a data set ({error}); run `dvc repro -f preprocess`") from None
+
+
+def tag_corrections(corrections: Mapping[str, int]) -> dict[str, int]:
+    """Return the MLflow tags ``data.corrections.SPLIT`` for :attr:`DatasetInfo.corrections`, zeros included."""
+    return {f"data.corrections.{split}": corrections.get(split, 0) for split in SPLITS}
 
 
 def _open_array(path: Path) -> NDArray[Any]:

@@ -42,6 +42,16 @@ def name_groups(records: Sequence[Record]) -> list[str]:
     return [names.get(component, "") for component in components]
 
 
+def number_groups(names: Sequence[str]) -> list[int]:
+    """Return a number per image: equal for images of one group, unique for those in none.
+
+    Args:
+        names: of :func:`name_groups`.
+    """
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name or f"row {row}", row) for row, name in enumerate(names)]
+
+
 def _chain(keys: Iterable[str]) -> Iterable[tuple[int, int]]:
     """Yield edges that connect the places with equal keys; an empty key connects nothing."""
     last: dict[str, int] = {}

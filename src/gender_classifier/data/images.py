@@ -142,20 +142,26 @@ def to_square(image: Image.Image, size: int) -> NDArray[np.uint8]:
         raise ImageError("too_large", _no_memory(image)) from None
 
 
-def perceptual_hash(image: Image.Image) -> str:
+def shrink_grey(grey: Image.Image) -> NDArray[np.float64]:
+    """Resize a grey image to float64 (64, 64) of whole grey levels, without keeping its aspect ratio."""
+    return np.asarray(grey.resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR), dtype=np.float64)
+
+
+def perceptual_hash(pixels: NDArray[np.float64]) -> str:
     """Return a 256-bit hash, as 64 hex digits, that rescaling and recompression barely change.
 
     The pHash of Zauner, "Implementation and benchmarking of perceptual image hash functions" (2010): the lowest
     16 x 16 DCT coefficients of the grey image at 64 x 64, each compared with their median. The cosines are rounded
     to integers, so that every machine computes the same bits.
+
+    Args:
+        pixels: from :func:`shrink_grey`.
     """
-    grey = image.convert("L").resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BILINEAR)
-    pixels = np.asarray(grey, dtype=np.float64)
     # Integers below 2**53 are exact in float64 in any order of summation, and faster than int64.
     low = (_COSINES @ pixels @ _COSINES.T).ravel()
     middle = low.size // 2
-    median = np.partition(low, (middle - 1, middle))[middle - 1 : middle + 1].mean()
-    return np.packbits(low > median).tobytes().hex()
+    ordered = np.partition(low, (middle - 1, middle))
+    return np.packbits(low > (ordered[middle - 1] + ordered[middle]) / 2).tobytes().hex()
 
 
 def _load(container: Container, max_pixels: int) -> Image.Image:

@@ -19,10 +19,8 @@ from gender_classifier.data.layouts.entry import Found
 from gender_classifier.data.layouts.files import Files, ListedFiles, NamedFiles
 from gender_classifier.data.layouts.naming import ClassNames, map_classes, map_splits
 from gender_classifier.data.layouts.tables import TABLE_SUFFIXES, Table, find_listed, is_table, read_table
+from gender_classifier.data.raw_table import MOST_VALUES
 from gender_classifier.errors import SourceError
-
-MOST_VALUES = 50
-"""A column with more distinct values, such as a person's number, is no attribute to tabulate."""
 
 RESERVED = frozenset({"member", "path", "label", "split", "group", "sha256"})
 """Columns of ``data/raw.csv`` and ``data/processed/images.csv``, which no attribute may be called."""
@@ -62,7 +60,7 @@ class LabelledSource:
         classes: in label order, to the names in the source that mean them.
         layout: in which the images were found, for people.
         attributes: names of the columns that describe images.
-        left_out: of rules with ``fixed``: columns with more than :data:`MOST_VALUES` values.
+        left_out: of rules with ``fixed``: columns with more than ``MOST_VALUES`` values.
         ignored: number of other files.
         remarks: what a user should know of these, a line each.
     """

@@ -10,6 +10,9 @@ from typing import Any
 from gender_classifier.common.spreadsheet import restore_cell, write_table
 from gender_classifier.errors import DataError
 
+RELABELLED, REMOVED = "relabelled", "removed"
+"""Reasons that a person gave in ``data/corrections.csv``: for a label that is kept, and for a rejection."""
+
 
 @dataclass(frozen=True)
 class Record:

@@ -1,4 +1,4 @@
-"""``data/raw.csv``: what the source says about each image of the raw archive."""
+"""Tables of images: ``data/raw.csv``, what the source says, and the attributes in ``data/processed/images.csv``."""
 
 import csv
 import sys
@@ -11,7 +11,13 @@ from gender_classifier.common.spreadsheet import restore_cell, write_table
 from gender_classifier.errors import DataError
 
 RAW_COLUMNS = ("member", "label", "split", "group")
-"""Columns before those of the attributes."""
+"""Columns of ``raw.csv`` before those of the attributes."""
+
+IMAGE_COLUMNS = ("path", "label", "split", "group", "sha256")
+"""Columns of ``images.csv`` before those of the attributes."""
+
+MOST_VALUES = 50
+"""A column with more distinct values, such as a person's number, is no attribute to tabulate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,51 @@ class RawTable:
     rows: Iterator[RawRow]
 
 
+@dataclass(frozen=True)
+class Attributes:
+    """Attributes of some images.
+
+    Attributes:
+        names: of the columns with at most :data:`MOST_VALUES` values.
+        values: of each image, in the order of ``names``.
+        left_out: names of the other columns.
+    """
+
+    names: tuple[str, ...] = ()
+    values: Sequence[tuple[str, ...]] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def read_attributes(path: Path, members: Sequence[str]) -> Attributes:
+    """Return the attributes of the images ``members``, in their order, from ``data/processed/images.csv``.
+
+    Raises:
+        DataError: the file is missing, is no such table, or lacks one of the images.
+    """
+    with _open_table(path, IMAGE_COLUMNS, "preprocess") as (names, lines):
+        if not names:
+            return Attributes()
+        places = {member: place for place, member in enumerate(members)}
+        found = dict[int, list[str]]()
+        for member, *cells in lines:
+            if member in places:
+                found[places[member]] = cells[len(IMAGE_COLUMNS) - 1 :]
+    if len(found) < len(members):
+        missing = next(member for member, place in places.items() if place not in found)
+        raise DataError(
+            f"{path}: lacks {len(members) - len(found)} of {len(members)} images, such as {missing}; run `dvc repro -f "
+            "preprocess`"
+        )
+    rows = [found[place] for place in range(len(members))]
+    counts = [len(set(column)) for column in zip(*rows, strict=True)]
+    kept = [place for place, count in enumerate(counts) if count <= MOST_VALUES]
+    return Attributes(
+        tuple(names[place] for place in kept),
+        [tuple(row[place] for place in kept) for row in rows],
+        tuple(name for name, count in zip(names, counts, strict=True) if count > MOST_VALUES),
+    )
+
+
 def write_raw_table(path: Path, attributes: Sequence[str], rows: Iterable[RawRow]) -> None:
     """Write one line per row, with escaped cells (:mod:`gender_classifier.common.spreadsheet`)."""
     cells = ((row.member, row.label, row.split, row.group, *row.attributes) for row in rows)
@@ -54,23 +105,36 @@ def open_raw_table(path: Path) -> Iterator[RawTable]:
     Raises:
         DataError: it is missing or no such table; for a bad line, when that row is taken.
     """
+    with _open_table(path, RAW_COLUMNS, "ingest") as (names, lines):
+        rows = (
+            RawRow(member, label, split, group, tuple(attributes)) for member, label, split, group, *attributes in lines
+        )
+        yield RawTable(names, rows)
+
+
+@contextmanager
+def _open_table(
+    path: Path, columns: Sequence[str], stage: str
+) -> Iterator[tuple[tuple[str, ...], Iterator[list[str]]]]:
+    """Open a table that ``stage`` writes: the names of the columns after ``columns``, and the lines, restored."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file)
             header = [restore_cell(cell) for cell in next(lines, ())]
-            if tuple(header[: len(RAW_COLUMNS)]) != RAW_COLUMNS:
-                raise DataError(f"{path}: line 1 does not name the columns of a raw table; run `dvc repro -f ingest`")
-            yield RawTable(tuple(header[len(RAW_COLUMNS) :]), _read_rows(path, lines, len(header)))
+            if header[: len(columns)] != list(columns):
+                raise DataError(
+                    f"{path}: line 1 does not name the columns {', '.join(columns)}; run `dvc repro -f {stage}`"
+                )
+            yield tuple(header[len(columns) :]), _read_lines(path, lines, len(header), stage)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro ingest`") from None
+        raise DataError(f"{path}: no such file; run `dvc repro {stage}`") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error}); run `dvc repro -f ingest`") from None
+        raise DataError(f"{path}: not a readable table ({error}); run `dvc repro -f {stage}`") from None
 
 
-def _read_rows(path: Path, lines: Iterator[list[str]], width: int) -> Iterator[RawRow]:
+def _read_lines(path: Path, lines: Iterator[list[str]], width: int, stage: str) -> Iterator[list[str]]:
     for number, line in enumerate(lines, start=1):
         if len(line) != width:
-            raise DataError(f"{path}: row {number} has {len(line)} cells of {width}; run `dvc repro -f ingest`")
+            raise DataError(f"{path}: row {number} has {len(line)} cells of {width}; run `dvc repro -f {stage}`")
         # Interned: 200,000 rows of 40 attributes share a few dozen values.
-        member, label, split, group, *attributes = (sys.intern(restore_cell(cell)) for cell in line)
-        yield RawRow(member, label, split, group, tuple(attributes))
+        yield [sys.intern(restore_cell(cell)) for cell in line]

@@ -28,6 +28,8 @@ from gender_classifier.metrics.scores import wilson_interval
 _CORNERS = (0.02, 0.05, 0.1, 0.2, 0.5)  # sides of the enlarged part of a ROC curve, from the upper left corner
 
 
+_MOST_LINES = 40  # of a figure of attributes or groups: MLflow would shrink a taller one beyond reading
+_SHORT = 17  # characters, of which four entries fit side by side in a legend
 _LINE = 0.175  # inches, of a setting in the table of corruptions
 
 
@@ -90,12 +92,16 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     """Draw accuracy and the recall of each class with 95 % intervals, a line an attribute's value; the first is all.
 
     Args:
-        rows: those of ``labelled_sets.tabulate_attributes``, as mappings.
+        rows: those of ``evaluate.extra.attributes``, as mappings; of more than 40 values, the worst are drawn.
         classes: whose recalls.
         title: of the figure.
     """
+    # By the upper end of the interval: a value of one image that is wrong says little.
+    worst = sorted(range(1, len(rows)), key=lambda place: rows[place]["accuracy_high"])[:_MOST_LINES]
+    count = f", the worst {_MOST_LINES} of {len(rows) - 1} values" if len(worst) < len(rows) - 1 else ""
+    rows = [rows[place] for place in (0, *sorted(worst))]
     figure, axes = start_figure(
-        f"{one_line(title)}, by attribute (95 % intervals)",
+        f"{one_line(title, 40)}, by attribute{count} (95 % intervals)",
         width=7.2,
         height=1.5 + max(0.42, 0.14 * (len(classes) + 1)) * len(rows),
     )
@@ -126,11 +132,9 @@ def attribute_table(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], t
     axes.grid(axis="x", alpha=0.25)
     axes.xaxis.set_major_formatter(format_percent_tick)
     axes.set_xlabel("accuracy, recall")
-    figure.legend(loc="outside lower center", ncols=min(len(spans), 4), frameon=False, fontsize=9)
+    columns = 4 if max(len(name) for name, _ in spans) <= _SHORT else 2
+    figure.legend(loc="outside lower center", ncols=min(len(spans), columns), frameon=False, fontsize=9)
     return figure
-
-
-_MOST_GROUPS = 40  # more would make a figure that MLflow shrinks beyond reading
 
 
 @own_style()
@@ -142,7 +146,7 @@ def group_table(rows: Sequence[Mapping[str, Any]], title: str, gap: tuple[float,
         title: of the figure.
         gap: between the best and the worst group, with its 95 % interval.
     """
-    shown = rows[:_MOST_GROUPS]
+    shown = rows[:_MOST_LINES]
     count = f"{len(rows)} groups" if len(shown) == len(rows) else f"the worst {len(shown)} of {len(rows)} groups"
     difference, low, high = (f"{100 * value:.1f}" for value in gap)
     figure, axes = start_figure(

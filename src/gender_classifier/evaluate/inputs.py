@@ -1,21 +1,30 @@
 """Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
+from gender_classifier.common.spreadsheet import restore_cell
+from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.images import Crop
 from gender_classifier.data.names import SPLITS
+from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
+from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
+from gender_classifier.model.unfamiliarity import Unfamiliarity, compute_unfamiliarity, load_unfamiliarity
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,18 @@ class Inputs:
         model: network.
         spec: description in the model file.
         info: description of the data set.
+        train: arrays of train, which the model has seen.
+        train_probs: for train, of models that have not seen it, float64 (N, C); None without ``train.label_folds``.
         val: arrays of val.
         test: arrays of test.
+        attributes: of the images of test.
         members: names of the images of each split, in the order of its arrays.
         seen: SHA-256 of each image of train and val to its split.
+        decided: names of the images about whose label a person has decided.
         best: content of metrics/train.json.
         curves: rows of metrics/curves.csv.
         reference: distributions of the training data.
+        unfamiliarity: in the model file; None in one of older versions.
     """
 
     run_id: str
@@ -44,13 +58,25 @@ class Inputs:
     model: nn.Module
     spec: ModelSpec
     info: DatasetInfo
+    train: PackedSplit
+    train_probs: Floats | None
     val: PackedSplit
     test: PackedSplit
+    attributes: Attributes
     members: Mapping[str, Sequence[str]]
     seen: Mapping[str, str]
+    decided: Set[str]
     best: Mapping[str, float]
     curves: Sequence[Mapping[str, str]]
     reference: Mapping[str, Histogram]
+    unfamiliarity: Unfamiliarity | None = None
+
+
+def find_score(inputs: Inputs) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None:
+    """Return what maps uint8 (N, S, S, 3) to unfamiliarity, float32 (N,); None if the model cannot tell."""
+    if inputs.unfamiliarity is None:
+        return None
+    return partial(compute_unfamiliarity, inputs.model, inputs.spec, inputs.unfamiliarity)
 
 
 def find_crop(info: DatasetInfo) -> Crop | None:
@@ -77,9 +103,18 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
             f"{info.image_size} px and {', '.join(info.classes)}; run `dvc repro`"
         )
     model.to(memory_format=torch.channels_last)  # like its input: 1.13 times the images/s
-    val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in ("val", "test"))
+    train, val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in SPLITS)
     with layout.curves_path.open(encoding="utf-8", newline="") as file:
         curves = list(csv.DictReader(file))
+    members = {name: read_index(layout.index_path(name)) for name in SPLITS}
+    digests = {name: read_digests(layout.index_path(name)) for name in SPLITS}
+    corrections = read_corrections(layout.corrections_path)
+    decided = {
+        member
+        for name in SPLITS
+        for member, sha256 in zip(members[name], digests[name], strict=True)
+        if sha256 in corrections
+    }
     return Inputs(
         run_id=str(read_json(layout.mlflow_run_path).get("run_id")),
         source=describe_value(source),
@@ -87,11 +122,40 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         model=model,
         spec=spec,
         info=info,
+        train=train,
+        train_probs=_read_folds(layout.folds_path, spec.classes, members["train"]),
         val=val,
         test=test,
-        members={name: read_index(layout.index_path(name)) for name in SPLITS},
-        seen={sha256: split for split in ("train", "val") for sha256 in read_digests(layout.index_path(split))},
+        attributes=read_attributes(layout.images_table_path, members["test"]),
+        members=members,
+        seen={sha256: split for split in ("train", "val") for sha256 in digests[split]},
+        decided=decided,
         best=read_json(layout.train_report_path)["val"],
         curves=curves,
         reference=parse_reference(layout.reference_path.read_text(encoding="utf-8"), str(layout.reference_path)),
+        unfamiliarity=load_unfamiliarity(layout.model_path, model, spec),
     )
+
+
+def _read_folds(path: Path, classes: Sequence[str], members: Sequence[str]) -> Floats | None:
+    """Return the probabilities in ``train_folds.csv``, float64 (N, C); None where it has no rows.
+
+    Raises:
+        DataError: the file is missing, damaged, or about other images or classes than ``members`` and ``classes``.
+    """
+    columns = [f"prob_{name}" for name in classes]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := {"member", *columns} - set(reader.fieldnames or ()):
+                raise ValueError(f"no column {min(missing)}")
+            rows = list(reader)
+        probs = np.array([[float(row[column]) for column in columns] for row in rows])
+        names = [restore_cell(row["member"]) for row in rows]
+    except (TypeError, ValueError, OSError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of predictions ({error}); run `dvc repro -f train`") from None
+    if not rows:
+        return None
+    if names != list(members):
+        raise DataError(f"{path}: not about the {len(members)} images of train; run `dvc repro -f train`")
+    return probs

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
-from gender_classifier.evaluate.inputs import Inputs
+from gender_classifier.evaluate.extra.attributes import ScoredImages
+from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
+from gender_classifier.evaluate.inputs import Inputs, find_score
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
@@ -17,8 +19,8 @@ from gender_classifier.evaluate.robustness import (
     measure_robustness,
     summarize,
 )
-from gender_classifier.evaluate.tta import measure_tta
-from gender_classifier.metrics.arrays import Floats
+from gender_classifier.evaluate.unfamiliar import Unfamiliar, measure_unfamiliar
+from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.model.inference import compute_logits
@@ -26,7 +28,7 @@ from gender_classifier.model.inference import compute_logits
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image of val or test whose label is likely wrong: probability of its label, and the class suggested."""
+    """An image whose label is likely wrong: probability of its label, and the class suggested."""
 
     prob: float
     split: str
@@ -38,12 +40,23 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ``report`` on test, ``val_probs`` float64 (N, C), the table of corruptions, and the suspects by ``prob``."""
+    """Everything measured.
+
+    Attributes:
+        report: on test.
+        val_probs: float64 (N, C).
+        robustness: the table of corruptions.
+        suspects: by ``prob``.
+        by_attribute: scores on test by attribute; None if the source has none.
+        unfamiliar: None for a model that cannot tell.
+    """
 
     report: Report
     val_probs: Floats
     robustness: list[RobustnessRow]
     suspects: list[Suspect]
+    by_attribute: AttributeReport | None = None
+    unfamiliar: Unfamiliar | None = None
 
 
 def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
@@ -60,13 +73,24 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     report.metrics.update(measure_tta(logits, once, test.labels))
     rows = _measure_robustness(inputs, logits, params.robustness_images)
     report.metrics.update(summarize(rows))
+    by_attribute = None
+    if inputs.attributes.names:
+        images = ScoredImages(test.labels, report, inputs.attributes.names, inputs.attributes.values)
+        by_attribute = report_attributes(images)
+        report.metrics.update(by_attribute.groups.metrics)
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
-    # Train's labels the model has seen, and would defend.
-    suspects = [
-        *_find_suspects("val", inputs, inputs.val, val_probs), *_find_suspects("test", inputs, test, report.probs)
-    ]  # fmt: skip
+    judged = [("val", inputs.val, val_probs), ("test", test, report.probs)]
+    if inputs.train_probs is not None:  # the model has seen train's labels, and would defend them
+        judged.append(("train", inputs.train, inputs.train_probs))
+    suspects = [suspect for name, split, probs in judged for suspect in _find_suspects(name, inputs, split, probs)]
+    # A person has looked at these: proposing them again would ask the same question at every training.
+    suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
     suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
-    return Evaluation(report, val_probs, rows, suspects)
+    unfamiliar = None
+    if (score := find_score(inputs)) and inputs.unfamiliarity is not None:
+        unfamiliar = measure_unfamiliar(score, float(inputs.unfamiliarity.threshold), test, inputs.val)
+        report.metrics.update(unfamiliar.metrics)
+    return Evaluation(report, val_probs, rows, suspects, by_attribute, unfamiliar)
 
 
 def _look_again(inputs: Inputs, once: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,3 +140,19 @@ def _find_suspects(name: str, inputs: Inputs, split: PackedSplit, probs: Floats)
         )
         for row in rank_label_issues(probs, split.labels)
     ]
+
+
+def measure_tta(logits: NDArray[np.floating], once: NDArray[np.floating], labels: Ints) -> dict[str, float]:
+    """Say what the second look of ``model.infer`` costs and what it gains.
+
+    ``tta_share`` is the share of images whose logits it changed, ``accuracy_without_tta`` the accuracy of one pass.
+
+    Args:
+        logits: float (N, C).
+        once: float (N, C), of one pass over the same images.
+        labels: int (N,).
+    """
+    return {
+        "tta_share": float((logits != once).any(axis=1).mean()),
+        "accuracy_without_tta": float((once.argmax(axis=1) == labels).mean()),
+    }

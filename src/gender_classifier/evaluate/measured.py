@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gender_classifier.evaluate.extra.attributes import AttributeRow, tabulate_attributes
+from gender_classifier.evaluate.extra.attributes import AttributeRow
+from gender_classifier.evaluate.extra.groups import AttributeReport
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.measure import Evaluation
 
@@ -27,7 +28,7 @@ class MeasuredSet:
 
 
 def list_measured(evaluation: Evaluation, scored: Mapping[str, ScoredSet], classes: Sequence[str]) -> list[MeasuredSet]:
-    """Return test, its worst corruption, the further sets, each with its worst attribute; the lowest figure first.
+    """Return test, its worst corruption, the further sets, each with its worst attribute; the lowest first.
 
     Args:
         evaluation: of the model.
@@ -48,13 +49,19 @@ def _list_sets(
         worst = min(corrupted, key=lambda row: row.accuracy)
         name = f"test, {worst.corruption} ({worst.setting})"
         yield MeasuredSet(name, worst.n, worst.accuracy, worst.accuracy_low, worst.accuracy_high, {})
+    if evaluation.by_attribute:
+        yield from _list_worst("test", evaluation.by_attribute, classes)
     for name, found in scored.items():
-        everything, *attributes = tabulate_attributes(found)
-        yield _describe_row(name, everything, classes)
-        if attributes:
-            # By the upper end of its interval: a value of one image that is wrong says little.
-            row = min(attributes, key=lambda row: row.accuracy_high)
-            yield _describe_row(f"{name}, {row.attribute} {row.value}", row, classes)
+        yield _describe_row(name, found.by_attribute.rows[0], classes)
+        yield from _list_worst(name, found.by_attribute, classes)
+
+
+def _list_worst(name: str, found: AttributeReport, classes: Sequence[str]) -> Iterator[MeasuredSet]:
+    """Yield the value on which the model is worst, if there are attributes."""
+    if attributes := found.rows[1:]:
+        # By the upper end of its interval: a value of one image that is wrong says little.
+        row = min(attributes, key=lambda row: row.accuracy_high)
+        yield _describe_row(f"{name}, {row.attribute} {row.value}", row, classes)
 
 
 def _describe_row(name: str, row: AttributeRow, classes: Sequence[str]) -> MeasuredSet:

@@ -9,20 +9,17 @@ from gender_classifier.metrics.scores import Report
 def rank_label_issues(probs: Floats, labels: Ints) -> Ints:
     """Return the rows whose label is likely wrong, the likeliest first.
 
-    Confident learning (Northcutt et al. 2021): a row is listed where another class reaches the mean probability that
-    this class has among the images labelled so, and more than the given label has; ranked by the label's probability.
+    A row is listed where the model predicts another class than its label, and ranked by self-confidence, the
+    probability of the label (Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021;
+    the selection is their C_confusion). Their stricter selections miss more of the wrong labels, and the order already
+    puts doubtful rows last.
 
     Args:
         probs: float (N, C), from a model that was not fitted to these rows.
         labels: int (N,).
     """
-    classes = range(probs.shape[1])
-    thresholds = np.array([probs[labels == place, place].mean() for place in classes])
-    confident = np.where(probs >= thresholds, probs, 0)
-    suggested = confident.argmax(axis=1)
-    own = probs[np.arange(len(labels)), labels]
-    rows = np.flatnonzero((confident.max(axis=1) > own) & (suggested != labels))
-    return rows[np.argsort(own[rows], kind="stable")]
+    rows = np.flatnonzero(probs.argmax(axis=1) != labels)
+    return rows[np.argsort(probs[rows, labels[rows]], kind="stable")]
 
 
 def worst_mistakes(report: Report, labels: Ints, count: int) -> Ints:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.file_names import describe_value
-from gender_classifier.data.names import KAGGLE, SAMPLE, SAMPLE_NOTE
+from gender_classifier.data.names import CLASSES, KAGGLE, SAMPLE, SAMPLE_NOTE
 from gender_classifier.evaluate.markdown import build_table, code_span, render_template
 from gender_classifier.evaluate.measured import MeasuredSet
+from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, describe_unfamiliar
 from gender_classifier.model.model_file import ModelSpec, describe_network
 
 _TEMPLATE = "model_card.md.j2"
@@ -18,29 +19,50 @@ _TERMS = {
 }
 _UNKNOWN_TERMS = "The terms of the images are those of their source; this project does not know them."
 
-_LIMITS = """\
+_USE = """\
 ## Intended use
 
 A study of an image classification pipeline: training, tracking, comparing and serving a small model.
 
 ## Limits
 
-- **Two labels are not what gender is.** The model repeats how somebody labelled images; it knows nothing of people.
-- **Decide nothing about people with it**: not access, not prices, not what anybody is shown.
+"""
+
+_KAGGLE_LIMITS = """\
 - The Kaggle data set holds images of celebrities; faces of other ages, light and origins are rare in it, and
   errors there are likely more frequent than the figures above say.
 - By eye, 1-3 % of its labels are wrong. An accuracy near the top measures that too.
-- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same.
+"""
+
+_OTHER_LIMITS = """\
+- On faces of ages, light and origins that are rare in its data, errors are likely more frequent than the figures above
+  say.
+- Some labels of any data set are wrong. An accuracy near the top measures that too.
+"""
+
+_ALL_LIMITS = """\
+- **Decide nothing about people with it**: not access, not prices, not what anybody is shown.
+{of_data}\
+- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same,
+  and most such images, not all, are marked as unfamiliar.
 """
 
 
-def describe_limits(source: str) -> str:
+def describe_limits(source: str, classes: Sequence[str]) -> str:
     """Return the intended use and the limits, as Markdown; they go into the card and into the model file.
 
     Args:
         source: the data set's name.
+        classes: of the model.
     """
-    return (f"> {SAMPLE_NOTE}\n\n" if source == SAMPLE else "") + _LIMITS
+    return (f"> {SAMPLE_NOTE}\n\n" if source == SAMPLE else "") + _list_limits(source, classes)
+
+
+def _list_limits(source: str, classes: Sequence[str]) -> str:
+    about = "Two labels are not what gender is" if set(classes) == set(CLASSES) else "A label is somebody's judgement"
+    first = f"- **{about}.** The model repeats how somebody labelled images; it knows nothing of people.\n"
+    of_data = _KAGGLE_LIMITS if source == KAGGLE else _OTHER_LIMITS
+    return _USE + first + _ALL_LIMITS.format(of_data=of_data)
 
 
 def write_card(
@@ -52,6 +74,7 @@ def write_card(
     counts: Mapping[str, int],
     metrics: Mapping[str, float],
     measured: Sequence[MeasuredSet],
+    unfamiliar: Sequence[UnfamiliarRow] = (),
     best: Mapping[str, float],
     curves: Sequence[Mapping[str, str]],
 ) -> str:
@@ -65,6 +88,7 @@ def write_card(
         counts: images a split.
         metrics: on the test set.
         measured: every set that it was measured on, the worst first.
+        unfamiliar: how often images of each set are; empty for a model that cannot tell.
         best: ``metrics/train.json``, of the kept epoch.
         curves: rows of ``metrics/curves.csv``.
     """
@@ -73,7 +97,7 @@ def write_card(
         _TEMPLATE,
         note=SAMPLE_NOTE if source == SAMPLE else "",
         network=describe_network(spec),
-        classes=[code_span(name) for name in spec.classes],
+        classes=_join_or([code_span(name) for name in spec.classes]),
         source=code_span(describe_value(source)),
         terms=_TERMS.get(source, _UNKNOWN_TERMS),
         spec=spec,
@@ -81,12 +105,17 @@ def write_card(
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],
         measured=tabulate_measured(measured, spec.classes),
+        unfamiliar=describe_unfamiliar(unfamiliar),
         metrics=metrics,
         best=best,
         curves=_thin_out(curves, int(best["kept_epoch"])),
         params=[(key, describe_value(params[key])) for key in sorted(params, key=lambda key: "." in key)],
-        limits=_LIMITS,
+        limits=_list_limits(source, spec.classes),
     )
+
+
+def _join_or(texts: Sequence[str]) -> str:
+    return f"{', '.join(texts[:-1])} or {texts[-1]}"
 
 
 def tabulate_measured(measured: Sequence[MeasuredSet], classes: Sequence[str]) -> str:

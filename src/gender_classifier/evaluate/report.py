@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
-from gender_classifier.evaluate.extra.report import tag_groups
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
+from gender_classifier.evaluate.extra.report import count_flags, draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
@@ -16,6 +17,7 @@ from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
+from gender_classifier.evaluate.unfamiliar import UnfamiliarRow, list_rows, tabulate_unfamiliar
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
 from gender_classifier.metrics.curves import (
     ThresholdRow,
@@ -25,7 +27,7 @@ from gender_classifier.metrics.curves import (
     roc_points,
     threshold_points,
 )
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
 from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
 
 
@@ -46,18 +48,23 @@ def describe_evaluation(
     if scored:
         headlines["extra"] = {name: select_headlines(found.report.metrics) for name, found in scored.items()}
     yield Artifact("metrics/evaluate.json", headlines)
-    yield Artifact("metrics/test_report.json", report.metrics, "metrics")
+    yield Artifact("metrics/test_report.json", report.metrics | _describe_groups(inputs, evaluation), "metrics")
     yield Artifact("metrics/test_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     yield Artifact("metrics/roc.csv", Table(["false_positive_rate", "true_positive_rate", "threshold"], roc), "metrics")
     yield Artifact("metrics/reliability.csv", tabulate(ReliabilityBin, bins), "metrics")
     thresholds = threshold_points(scores, positives)
     yield Artifact("metrics/thresholds.csv", tabulate(ThresholdRow, thresholds), "metrics")
     yield Artifact("metrics/robustness.csv", tabulate(RobustnessRow, evaluation.robustness), "metrics")
+    rows = evaluation.by_attribute.list_rows() if evaluation.by_attribute else []
+    table = Table(attribute_columns(classes), map(flatten_row, rows))
+    yield Artifact("metrics/test_attributes.csv", table, "metrics")
+    unfamiliar = _list_unfamiliar(inputs, evaluation, scored)
+    yield Artifact("metrics/unfamiliar.csv", tabulate_unfamiliar(unfamiliar), "metrics")
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
     yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
     # The copy in MLflow says more: see register_run.
-    yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured))
+    yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured, unfamiliar))
     figures = {
         "test_confusion": confusion_matrix(report.confusion, classes, "Test set", report.interval),
         "roc": roc_curve(
@@ -66,13 +73,15 @@ def describe_evaluation(
         "reliability": reliability(bins, report.metrics["ece"], len(classes)),
     }
     if evaluation.robustness:
-        rows = [asdict(row) for row in evaluation.robustness]
-        figures["robustness"] = robustness(rows, report.metrics["accuracy"], len(labels))
+        corrupted = [asdict(row) for row in evaluation.robustness]
+        figures["robustness"] = robustness(corrupted, report.metrics["accuracy"], len(labels))
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/evaluate/{name}.png", figure, "")
+    if evaluation.by_attribute:
+        yield from draw_attributes("test", evaluation.by_attribute, classes, "Test set")
     sheets = {
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
-        "label_issues": _draw_suspects(evaluation.suspects, classes, params.worst_mistakes),
+        "label_issues": _draw_suspects(inputs, evaluation.suspects, params.worst_mistakes),
     }
     for name, sheet in sheets.items():
         yield Artifact(f"metrics/sheets/evaluate/{name}.png", sheet, "")
@@ -82,9 +91,11 @@ def log_evaluation(run: Run, inputs: Inputs, evaluation: Evaluation, scored: Map
     """Log the headlines as ``test/...`` and ``extra/NAME/...``, the names of groups, and the test set as an input."""
     reports = {"test": evaluation.report} | {f"extra/{name}": found.report for name, found in scored.items()}
     for prefix, report in reports.items():
-        run.log_metrics({f"{prefix}/{as_key(key)}": value for key, value in select_headlines(report.metrics).items()})
+        headlines = as_keys(select_headlines(report.metrics))
+        run.log_metrics({f"{prefix}/{key}": value for key, value in headlines.items()})
     counts = {"test": len(evaluation.report.preds)}
-    run.set_tags(tag_groups(scored))
+    groups = {f"extra.{name}": found.by_attribute for name, found in scored.items()}
+    run.set_tags(tag_groups(groups | ({"test": evaluation.by_attribute} if evaluation.by_attribute else {})))
     run.log_dataset("test", inputs.info.manifest_sha256, "evaluation", counts)
 
 
@@ -106,7 +117,21 @@ def tell(evaluation: Evaluation, difference: float, registered: str) -> Iterator
     yield f"evaluate: {registered}"
 
 
-def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet]) -> str:
+def _describe_groups(inputs: Inputs, evaluation: Evaluation) -> dict[str, object]:
+    if not evaluation.by_attribute:
+        return {}
+    groups, left_out = evaluation.by_attribute.groups.describe(), list(inputs.attributes.left_out)
+    return {"groups": groups, "columns_left_out": left_out}
+
+
+def _list_unfamiliar(inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> list[UnfamiliarRow]:
+    rows = {name: count_flags(name, found, inputs) for name, found in scored.items()}
+    return list_rows(evaluation.unfamiliar, {name: row for name, row in rows.items() if row is not None})
+
+
+def _build_card(
+    inputs: Inputs, evaluation: Evaluation, measured: Sequence[MeasuredSet], unfamiliar: Sequence[UnfamiliarRow]
+) -> str:
     return write_card(
         source=inputs.source,
         params={"source": inputs.source, **inputs.params},
@@ -115,6 +140,7 @@ def _build_card(inputs: Inputs, evaluation: Evaluation, measured: Sequence[Measu
         counts={name: len(members) for name, members in inputs.members.items()},
         metrics=evaluation.report.metrics,
         measured=measured,
+        unfamiliar=unfamiliar,
         best=inputs.best,
         curves=inputs.curves,
     )
@@ -125,14 +151,15 @@ def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> T
     return Table(["split", "member", "label", "suggested", "prob_label"], rows)
 
 
-def _draw_suspects(suspects: Sequence[Suspect], classes: Sequence[str], most: int) -> Figure:
-    shown = suspects[:most]
+def _draw_suspects(inputs: Inputs, suspects: Sequence[Suspect], most: int) -> Figure:
+    shown, classes = suspects[:most], inputs.spec.classes
+    places = "val and test" if inputs.train_probs is None else "train, val and test"
     captions = [
         f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]};\n"
         f"the model gives this\nlabel {format_share(one.prob)}"
         for one in shown
     ]
-    title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in val and test"
+    title = f"The {len(shown)} likeliest of {len(suspects):,} suspected wrong labels in {places}"
     return contact_sheet([one.image for one in shown], captions, title)
 
 

@@ -18,6 +18,7 @@ UNITS = {
     "height": "px",
     "class": "predicted",
     "confidence": "highest probability",
+    "unfamiliar": "unlike the training images",
 }
 """Statistics and their units; contrast is RMS contrast (Peli, "Contrast in complex images", 1990)."""
 
@@ -34,6 +35,8 @@ _EDGES: dict[str, Floats] = {
 
 SIZE_STATISTICS = ("width", "height")
 PIXEL_STATISTICS = ("brightness", "contrast")
+
+_UNFAMILIAR = ("no", "yes")  # categories of `unfamiliar`
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
@@ -83,8 +86,9 @@ Reference = Mapping[str, Histogram]
 
 def start_histogram(name: str, split: str, classes: Sequence[str] = ()) -> Histogram:
     """Return an empty histogram of one of :data:`UNITS`; ``classes`` are the categories of ``class``."""
-    if name == "class":
-        return Histogram(np.arange(len(classes) + 1), split=split, categories=classes)
+    categories = {"class": classes, "unfamiliar": _UNFAMILIAR}.get(name)
+    if categories is not None:
+        return Histogram(np.arange(len(categories) + 1), split=split, categories=categories)
     return Histogram(_EDGES[name], split=split)
 
 
@@ -94,9 +98,17 @@ def measure_pixels(images: NDArray[np.uint8]) -> dict[str, Floats]:
     return {"brightness": luma.mean(axis=1), "contrast": luma.std(axis=1)}
 
 
-def measure_predictions(probs: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
-    """Return ``class``, the index of the highest probability, and ``confidence``, that probability, (N,) each."""
-    return {"class": probs.argmax(axis=1), "confidence": probs.max(axis=1)}
+def measure_predictions(
+    probs: NDArray[np.floating], unfamiliar: NDArray[np.bool_] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return ``class``, the index of the highest probability, and ``confidence``, that probability, (N,) each.
+
+    Args:
+        probs: float (N, C).
+        unfamiliar: bool (M,), of those images that it is known of; None to leave it out.
+    """
+    flags = {} if unfamiliar is None else {"unfamiliar": unfamiliar.astype(np.int64)}
+    return {"class": probs.argmax(axis=1), "confidence": probs.max(axis=1), **flags}
 
 
 def to_jsonable(reference: Reference) -> dict[str, dict[str, Any]]:

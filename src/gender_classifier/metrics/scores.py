@@ -39,7 +39,7 @@ class Report:
 HEADLINES = (
     "accuracy", "accuracy_low", "accuracy_high", "recall_", "loss", "roc_auc", "ece", "robust_accuracy",
     "framing_accuracy", "occlusion_accuracy", "worst_group_balanced_accuracy", "group_gap", "group_gap_low",
-    "group_gap_high",
+    "group_gap_high", "unfamiliar_share", "nonfaces_unfamiliar_share",
 )  # fmt: skip
 """The metrics that MLflow, ``dvc metrics``, the model file and the page show; metrics/test_report.json has all.
 
@@ -60,6 +60,17 @@ def select_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
 def as_key(text: str) -> str:
     """Return ``text`` as part of an MLflow metric key: class names are data, and may hold what MLflow refuses."""
     return re.sub(r"[^\w\-. ]", "_", text, flags=re.ASCII)
+
+
+def as_keys(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by :func:`as_key`; names that become one key, such as ``<30`` and ``>30``, are numbered."""
+    found = dict[str, float]()
+    for name, value in metrics.items():
+        key, number = as_key(name), 2
+        while key in found:
+            key, number = f"{as_key(name)}_{number}", number + 1
+        found[key] = value
+    return found
 
 
 def evaluate(

@@ -1,8 +1,9 @@
 """Checks of a model file's metadata and graph before use: the file may come from a registry or a download."""
 
 import json
+import math
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,12 @@ MAX_IMAGE_SIZE = 1024
 
 MAX_CLASSES = 1000
 MAX_METADATA_BYTES = 2**20
+
+UNFAMILIARITY = "unfamiliarity"
+"""The second output; files of older versions have none."""
+
+THRESHOLD_KEY = "unfamiliarity_threshold"
+"""The metadata entry that says from which ``unfamiliarity`` on an image counts as unfamiliar."""
 
 _MAX_SIDE = 65_535  # px; what a JPEG can hold
 _MAX_NAME = 100  # characters of a class name
@@ -83,6 +90,29 @@ def check_min_side(origin: object, text: str) -> int:
     return int(text)
 
 
+def check_threshold(origin: object, text: str | None, *, has_output: bool) -> float | None:
+    """Return the threshold of ``unfamiliarity``, above 0; None for a graph without that output.
+
+    Args:
+        origin: the file, for the error.
+        text: the metadata entry; None if there is none.
+        has_output: whether the graph has the output.
+
+    Raises:
+        ModelError: the entry is no such number, or there is only one of output and entry.
+    """
+    if text is None and not has_output:
+        return None
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        value = math.nan
+    if not has_output or not 0 < value < math.inf:
+        has = "has" if has_output else "lacks"
+        raise ModelError(f"{origin}: {has} the output {UNFAMILIARITY} and has the threshold {_shorten(text)}; {_GIVE}")
+    return value
+
+
 def check_crop(origin: object, text: str) -> tuple[float, float] | None:
     """Return which images lose their sides before they are resized, as in ``data.images.Crop``; None for none.
 
@@ -119,17 +149,22 @@ class Port(Protocol):
 
 
 def check_ports(
-    origin: object, inputs: Iterable[Port], outputs: Iterable[Port], *, image_size: int, num_classes: int
+    origin: object, inputs: Sequence[Port], outputs: Sequence[Port], *, image_size: int, num_classes: int
 ) -> None:
     """Refuse a graph that does not turn uint8 ``images`` (N, S, S, 3) into float32 ``probs`` (N, C), for any N.
+
+    It may have a second output, float32 ``unfamiliarity`` (N,).
 
     Raises:
         ModelError: names the ports found and those needed.
     """
     for what, ports, name, kind, sizes in (
         ("inputs", inputs, "images", "tensor(uint8)", (image_size, image_size, 3)),
-        ("outputs", outputs, "probs", "tensor(float)", (num_classes,)),
+        ("outputs", outputs[:1], "probs", "tensor(float)", (num_classes,)),
+        ("second output", outputs[1:] or None, UNFAMILIARITY, "tensor(float)", ()),
     ):
+        if ports is None:
+            continue
         found = [(port.name, port.type, list(port.shape)) for port in ports]
         if len(found) != 1 or found[0][:2] != (name, kind) or not _fits(found[0][2], sizes):
             raise ModelError(
@@ -138,20 +173,27 @@ def check_ports(
 
 
 def check_answer(
-    origin: object, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, image_size: int, num_classes: int
+    origin: object,
+    compute: Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]],
+    *,
+    image_size: int,
+    num_classes: int,
 ) -> None:
-    """Run a model on three images, and refuse it if its outputs are not probabilities.
+    """Run a model on three images, and refuse it if its outputs are not probabilities, and distances if it has any.
 
     Raises:
         ModelError: names the outputs.
     """
     images = np.zeros((3, image_size, image_size, 3), np.uint8)
     images[1], images[2] = 255, np.arange(3)
-    probs = compute(images)
+    probs, *others = compute(images)
     if probs.shape != (3, num_classes):
         raise ModelError(f"{origin}: gives {list(probs.shape)} numbers for 3 images, not {[3, num_classes]}; {_GIVE}")
     if not (np.isfinite(probs).all() and (probs >= -1e-3).all() and np.allclose(probs.sum(axis=1), 1, atol=1e-2)):
         raise ModelError(f"{origin}: gives {_shorten(probs[0].tolist())}, which are not probabilities; {_GIVE}")
+    for scores in others:
+        if scores.shape != (3,) or not (np.isfinite(scores).all() and (scores >= 0).all()):
+            raise ModelError(f"{origin}: gives the {UNFAMILIARITY} {_shorten(scores.tolist())} of 3 images; {_GIVE}")
 
 
 _GIVE = "give a model that `dvc repro` made"

@@ -19,6 +19,9 @@ from gender_classifier.model.network import build_model, check_choice, find_netw
 FORMAT = "gender-classifier/1"
 """What our model files call themselves; another number would be another layout of the file."""
 
+_UNFAMILIARITY = "unfamiliarity."
+"""Prefix of the tensors in a model file that are no weights of the network."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -52,14 +55,25 @@ def build_network(spec: ModelSpec) -> nn.Module:
     return build_model(spec.head, len(spec.classes), spec.image_size, spec.architecture, spec.stem)
 
 
-def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Write weights and ``spec`` into one safetensors file."""
-    write_bytes(path, pack_model(state, spec))
+def save_model(
+    path: Path, state: Mapping[str, Tensor], spec: ModelSpec, unfamiliarity: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write what :func:`pack_model` returns into one safetensors file."""
+    write_bytes(path, pack_model(state, spec, unfamiliarity))
 
 
-def pack_model(state: Mapping[str, Tensor], spec: ModelSpec) -> bytes:
-    """Return weights and ``spec`` in the safetensors format; equal content gives equal bytes."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(state.items())}
+def pack_model(
+    state: Mapping[str, Tensor], spec: ModelSpec, unfamiliarity: Mapping[str, Tensor] | None = None
+) -> bytes:
+    """Return a model in the safetensors format; equal content gives equal bytes.
+
+    Args:
+        state: weights.
+        spec: description.
+        unfamiliarity: state of an ``Unfamiliarity``; its names get a prefix.
+    """
+    every = {**state, **{_UNFAMILIARITY + name: value for name, value in (unfamiliarity or {}).items()}}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(every.items())}
     # One key: safetensors promises no order among several.
     metadata = {"gender_classifier": json.dumps({"format": FORMAT, **asdict(spec)}, sort_keys=True)}
     return save(tensors, metadata)
@@ -73,6 +87,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
     """
     state, metadata = read_safetensors(path)
     spec = _parse_spec(path, metadata)
+    state = {name: value for name, value in state.items() if not name.startswith(_UNFAMILIARITY)}
     model = build_network(spec)
     kinds = {name: value.dtype for name, value in model.state_dict().items()}
     try:
@@ -85,6 +100,18 @@ def load_model(path: Path) -> tuple[nn.Module, ModelSpec]:
             what = f"is of {value.dtype}" if value.dtype != kinds[name] else "holds NaN or infinity"
             raise ModelError(f"{path}: its tensor `{printable(name)}` {what}; train it again")
     return model.eval(), spec
+
+
+def read_unfamiliarity(path: Path) -> dict[str, Tensor]:
+    """Return the tensors that :func:`pack_model` got as ``unfamiliarity``; none from a file without them.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    state, _ = read_safetensors(path)
+    return {
+        name.removeprefix(_UNFAMILIARITY): value for name, value in state.items() if name.startswith(_UNFAMILIARITY)
+    }
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

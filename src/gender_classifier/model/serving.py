@@ -15,6 +15,7 @@ from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.model.inference import infer, normalize
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import has_batch_norm
+from gender_classifier.model.unfamiliarity import Unfamiliarity
 
 if TYPE_CHECKING:
     import onnx
@@ -23,16 +24,22 @@ _OPSET = 18
 
 
 class ServedModel(nn.Module):
-    """Normalisation, network, test-time augmentation, temperature and softmax."""
+    """Normalisation, network, test-time augmentation, temperature and softmax; ``unfamiliarity`` beside them."""
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity | None = None) -> None:
         """Take a network of ``build_model`` as it is; see :func:`fold_batch_norm`."""
         super().__init__()
-        self.model, self.spec = model, spec
+        self.model, self.spec, self.unfamiliarity = model, spec, unfamiliarity
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 (N, S, S, 3) RGB to float32 (N, num_classes)."""
-        logits = infer(self.model, normalize(images, self.spec), self.spec.tta_margin)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map uint8 (N, S, S, 3) RGB to float32 (N, num_classes), and float32 (N,) if there is ``unfamiliarity``."""
+        normalized = normalize(images, self.spec)
+        if self.unfamiliarity is None:
+            return (self._compute_probs(infer(self.model, normalized, self.spec.tta_margin)),)
+        logits, unfamiliarity = self.unfamiliarity.run(self.model, normalized, self.spec.tta_margin)
+        return self._compute_probs(logits), unfamiliarity
+
+    def _compute_probs(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits / self.spec.temperature, dim=1)
 
 
@@ -69,21 +76,24 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     return folded
 
 
-def export_graph(model: nn.Module, spec: ModelSpec) -> "onnx.ModelProto":
+def export_graph(model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity | None = None) -> "onnx.ModelProto":
     """Return the ONNX graph that maps ``images``, uint8 (N, S, S, 3), to ``probs``, float32 (N, num_classes), any N.
+
+    With ``unfamiliarity`` it has a second output of that name, float32 (N,).
 
     Args:
         model: a network of ``build_model`` on the CPU.
         spec: its image size, normalisation, test-time augmentation and temperature.
+        unfamiliarity: fitted to the same network.
     """
     example = torch.zeros(2, spec.image_size, spec.image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            ServedModel(fold_batch_norm(model), spec).eval(),
+            ServedModel(fold_batch_norm(model), spec, unfamiliarity).eval(),
             (example,),
             input_names=["images"],
-            output_names=["probs"],
+            output_names=["probs", "unfamiliarity"][: 1 if unfamiliarity is None else 2],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=_OPSET,
             dynamo=True,

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gender_classifier.common.spreadsheet import restore_cell
 from gender_classifier.common.threads import chunk
@@ -32,6 +32,15 @@ class Batch:
     values: dict[str, NDArray[Any]]
     num_images: int
     unreadable: list[tuple[str, str]]
+
+
+class _Row(NamedTuple):
+    """One row of a log: ``probs`` are empty if there is an ``error``."""
+
+    name: str
+    probs: list[float]
+    unfamiliar: bool | None
+    error: str
 
 
 @dataclass
@@ -82,28 +91,34 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
     if not loaded:
         return Batch({}, 0, unreadable)
     pixels, sizes = (np.array(column) for column in zip(*loaded, strict=True))
+    answers = predictor.compute(pixels)
     values = {
         **dict(zip(SIZE_STATISTICS, sizes.T, strict=True)),
         **measure_pixels(pixels),
-        **measure_predictions(predictor.compute_probs(pixels)),
+        **_measure_answers([answer.probs for answer in answers], [answer.unfamiliar for answer in answers]),
     }
     return Batch(values, len(pixels), unreadable)
 
 
-def _gather(rows: Sequence[tuple[str, list[float], str]]) -> Batch:
-    probs = [probs for _, probs, error in rows if not error]
-    values = measure_predictions(np.array(probs)) if probs else {}
-    return Batch(values, len(probs), [(name, error) for name, _, error in rows if error])
+def _measure_answers(probs: Sequence[ArrayLike], flags: Sequence[bool | None]) -> dict[str, NDArray[Any]]:
+    known = [flag for flag in flags if flag is not None]
+    return measure_predictions(np.array(probs), np.array(known) if known else None)
 
 
-def _read_log(path: Path, classes: Sequence[str]) -> Iterator[tuple[str, list[float], str]]:
-    """Yield name, probability per class, and error of each row."""
+def _gather(rows: Sequence[_Row]) -> Batch:
+    read = [row for row in rows if not row.error]
+    values = _measure_answers([row.probs for row in read], [row.unfamiliar for row in read]) if read else {}
+    return Batch(values, len(read), [(row.name, row.error) for row in rows if row.error])
+
+
+def _read_log(path: Path, classes: Sequence[str]) -> Iterator[_Row]:
     read = _read_csv if path.suffix.lower() == ".csv" else _read_json
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for line, row, probs in read(path, file, classes):
                 name, error = str(row.get("name") or ""), str(row.get("error") or "")
-                yield name, [] if error else _check_probs(path, line, probs), error
+                flag = None if error else _check_flag(path, line, row.get("unfamiliar"))
+                yield _Row(name, [] if error else _check_probs(path, line, probs), flag, error)
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a log of `gender-classifier predict`") from None
 
@@ -155,6 +170,15 @@ def _read_json(
                 "what `gender-classifier predict --format json` writes"
             ) from None
         yield line, row, probs
+
+
+def _check_flag(path: Path, line: int, value: object) -> bool | None:
+    """Return ``true`` or ``false`` of a row; None if it is empty, or missing as in logs of older versions."""
+    flags: dict[object, bool | None] = {"true": True, "false": False, "": None}
+    text = "" if value is None else str(value).lower()
+    if text not in flags:
+        raise DataError(f"{path}: line {line} has {str(value)[:60]!r} as unfamiliar; it is true, false or empty")
+    return flags[text]
 
 
 def _check_probs(path: Path, line: int, texts: Sequence[Any]) -> list[float]:

@@ -56,7 +56,8 @@ def compare(reference: Reference, new: Reference, *, threshold: float = LARGE_PS
 
 
 def _compare_one(name: str, old: Histogram, new: Histogram, threshold: float, level: float) -> Comparison:
-    groups = group_bins(old.counts)
+    # A rare class must not vanish in its neighbour.
+    groups = np.arange(len(old.counts)) if old.categories else group_bins(old.counts)
     psi = compute_psi(np.add.reduceat(old.counts, groups), np.add.reduceat(new.counts, groups))
     ks = compute_ks(old.counts, new.counts)
     p_value = compute_p_value(ks, old.total, new.total)

@@ -11,6 +11,7 @@ from gender_classifier.common.figures import (
     VAL_COLOR,
     Figure,
     format_percent_tick,
+    name_classes,
     one_line,
     own_style,
     shorten_names,
@@ -43,24 +44,25 @@ def compare_histograms(panels: Sequence[Panel], title: str) -> Figure:
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
-        edges = _span_edges(panel)
+        edges, is_turned = _span_edges(panel), False
         for number, (name, counts) in enumerate(panel.counts.items()):
             label, color, total = f"{name}, {counts.sum():,} images", (TRAIN_COLOR, VAL_COLOR)[number], counts.sum()
             if panel.categories:
                 places = np.arange(len(panel.categories)) + (number - 0.5) * 0.38
                 axes.bar(places, counts / total, 0.36, color=color, label=label)
-                axes.set_xticks(range(len(panel.categories)), shorten_names(panel.categories))
+                is_turned = name_classes(axes, shorten_names(panel.categories), room=36)
             else:
                 shares = np.diff(np.interp(edges, panel.edges, np.cumsum([0, *counts]) / total))
                 axes.stairs(shares, edges, color=color, fill=not number, alpha=1 if number else 0.45, label=label)
-        axes.set_title(panel.title, fontsize=10)
+        axes.set_title(panel.title, fontsize=10, pad=36 if is_turned else 6)
         axes.set_xlabel(panel.unit)
         axes.set_ylabel("share of the images")
         axes.yaxis.set_major_formatter(format_percent_tick)
         tidy_axes(axes)
         axes.set_ylim(0, min(axes.get_ylim()[1], 1))
-        # Below the panel: above the bars there is no room when one class has them all.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=8)
+        # Outside the panel, where there is room when one class has them all.
+        place, anchor = ("lower center", (0.5, 1)) if is_turned else ("upper center", (0.5, -0.2))
+        axes.legend(loc=place, bbox_to_anchor=anchor, frameon=False, fontsize=8)
     return figure
 
 

@@ -33,7 +33,8 @@ def load_params(path: Path) -> Params:
 
     Raises:
         ParamsError: the file is missing or not a YAML mapping; a key is unknown, missing, ill-typed or out of range;
-            the network is unknown, or does not support the other keys' values.
+            the network is unknown, or does not support the other keys' values; a promotion rule names a set that is
+            not evaluated.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -47,6 +48,7 @@ def load_params(path: Path) -> Params:
         found = f"{type(raw).__name__} {raw!r}" if raw is not None else "empty"
         raise ParamsError(f"{path}: holds {found}, not a mapping of keys; restore it: git checkout params.yaml")
     params = build(Params, raw, path)
+    _check_gaps(params, path)
     _check_network(params, path)
     return params
 
@@ -55,6 +57,16 @@ def flatten_params(params: Params) -> dict[str, str | int | float | bool | None]
     """Return all params by ``section.key``, top-level keys first."""
     flat = dict(flatten(params))
     return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
+
+
+def _check_gaps(params: Params, path: Path) -> None:
+    evaluated = params.evaluate.extra
+    for name in params.evaluate.promotion.max_gap:
+        if name not in evaluated:
+            raise ParamsError(
+                f"{path}: `evaluate.promotion.max_gap` names the set {name!r}, which is not in `evaluate.extra` "
+                f"({', '.join(evaluated) or 'no sets'}); add its path there, or write none"
+            )
 
 
 def _check_network(params: Params, path: Path) -> None:

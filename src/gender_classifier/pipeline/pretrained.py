@@ -24,15 +24,18 @@ from gender_classifier.common.paths import PRETRAINED_DIR, Layout, find_checkout
 from gender_classifier.common.schema import flatten
 from gender_classifier.common.terminal import complain
 from gender_classifier.data.file_names import describe_value
+from gender_classifier.data.names import KAGGLE
 from gender_classifier.errors import GenderClassifierError, ModelError
-from gender_classifier.evaluate.export import compute_probs, describe_model
+from gender_classifier.evaluate.export import compute_outputs, compute_probs, describe_model
 from gender_classifier.evaluate.inputs import Inputs, load_inputs
 from gender_classifier.evaluate.markdown import code_span, render_template
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
 from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
+from gender_classifier.evaluate.unfamiliar import describe_unfamiliar, list_rows, measure_unfamiliar
 from gender_classifier.metrics.scores import evaluate
+from gender_classifier.model.metadata import THRESHOLD_KEY
 from gender_classifier.model.model_file import describe_network, pack_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.pipeline.publish import publish
@@ -72,6 +75,7 @@ def write_pretrained(layout: Layout, params: Params, data: str, target_dir: Path
         shipped = measure_shipped(path, layout.onnx_path, inputs, params)
         model = onnx.load(path)
     described = describe_model(inputs, shipped.evaluation, shipped.measured, params.verify.min_side)
+    described["limits"] = _describe_limits(inputs)
     entries = {entry.key: entry.value for entry in model.metadata_props} | described
     onnx.helper.set_model_props(model, dict(sorted(entries.items())))
     files = {"model.onnx": model.SerializeToString(deterministic=True), "model.safetensors": weights}
@@ -87,6 +91,7 @@ def measure_shipped(path: Path, original: Path, inputs: Inputs, params: Params) 
     probs, expected, val_probs = (
         compute_probs(file, split.images) for file, split in ((path, test), (original, test), (path, inputs.val))
     )
+    entries = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     # The softmax of their logarithms are the probabilities themselves.
     logits = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
     report = evaluate(logits, test.labels, classes=classes, num_bins=params.evaluate.ece_bins)
@@ -102,7 +107,13 @@ def measure_shipped(path: Path, original: Path, inputs: Inputs, params: Params) 
         else ()
     )
     report.metrics.update(summarize(rows))
-    evaluation = Evaluation(report, val_probs.astype(np.float64), rows, suspects=[])
+    unfamiliar = None
+    if THRESHOLD_KEY in entries:
+        unfamiliar = measure_unfamiliar(
+            lambda pixels: compute_outputs(path, pixels)[1], float(entries[THRESHOLD_KEY]), test, inputs.val
+        )
+        report.metrics.update(unfamiliar.metrics)
+    evaluation = Evaluation(report, val_probs.astype(np.float64), rows, suspects=[], unfamiliar=unfamiliar)
     agreement = float((probs.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return Shipped(evaluation, list_measured(evaluation, {}, classes), agreement)
 
@@ -122,9 +133,10 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
         },
         worst=shipped.measured[0],
         measured=tabulate_measured(shipped.measured, inputs.spec.classes),
+        unfamiliar=describe_unfamiliar(list_rows(shipped.evaluation.unfamiliar, {})),
         metrics=shipped.evaluation.report.metrics,
         agreement=shipped.agreement,
-        limits=describe_limits(inputs.source),
+        limits=_describe_limits(inputs),
         data=data,
         source=code_span(inputs.source),
         info=inputs.info,
@@ -132,6 +144,11 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
         best=inputs.best,
         params=[(key, describe_value(value)) for key, value in params],
     )
+
+
+def _describe_limits(inputs: Inputs) -> str:
+    # Its data are an extract of that set, under whatever name.
+    return describe_limits(KAGGLE, inputs.spec.classes)
 
 
 def _halve(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

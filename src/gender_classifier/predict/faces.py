@@ -125,9 +125,9 @@ def _classify(predictor: Predictor, name: str, image: Image.Image, boxes: list[B
             found.append(Prediction(name, box=box))
         except ImageError as error:
             found.append(Prediction(name, error=f"a face: {error}", box=box))
-    probs = iter(predictor.compute_probs(np.stack(crops)) if crops else ())
+    answers = iter(predictor.compute(np.stack(crops)) if crops else ())
     return [
-        prediction if prediction.error else replace(predictor.describe(name, next(probs)), box=prediction.box)
+        prediction if prediction.error else replace(predictor.describe(name, next(answers)), box=prediction.box)
         for prediction in found
     ]
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -18,6 +18,8 @@ from gender_classifier.common.threads import chunk, count_cores, find_thread_lim
 from gender_classifier.data.images import Crop, to_array
 from gender_classifier.errors import GenderClassifierError, ModelError
 from gender_classifier.model.metadata import (
+    THRESHOLD_KEY,
+    UNFAMILIARITY,
     check_answer,
     check_classes,
     check_crop,
@@ -25,6 +27,7 @@ from gender_classifier.model.metadata import (
     check_metadata,
     check_min_side,
     check_ports,
+    check_threshold,
     parse_json,
 )
 from gender_classifier.predict.limits import MAX_PIXELS
@@ -49,7 +52,8 @@ class Prediction:
     ``label`` is the most probable class and ``prob`` its probability; ``probs`` has one entry per class, in the order
     of ``Predictor.classes``. If the image cannot be read, ``error`` is the reason in one line, ``label`` and ``probs``
     are empty and ``prob`` is 0. For a face in a whole image, ``box`` is its left, top, right and bottom in px of the
-    upright image.
+    upright image. ``unfamiliar`` is True for an image unlike those that the model was trained on, whatever its label;
+    None if the model cannot tell.
     """
 
     name: str
@@ -58,6 +62,14 @@ class Prediction:
     probs: tuple[float, ...] = ()
     error: str = ""
     box: tuple[int, int, int, int] | None = None
+    unfamiliar: bool | None = None
+
+
+class Answer(NamedTuple):
+    """The model's outputs for one image: ``probs`` float32 (C,), and ``unfamiliar`` as in :class:`Prediction`."""
+
+    probs: NDArray[np.float32]
+    unfamiliar: bool | None
 
 
 class Predictor:
@@ -66,7 +78,8 @@ class Predictor:
     ``classes`` are the class names in column order and ``image_size`` is S in px. Images with a side shorter than
     ``min_side`` px or with more than ``max_pixels`` are rejected; those that are wider than the training images lose
     their sides, by ``crop``. ``metadata`` is the text that ``evaluate`` stored in the file: ``data_digest``,
-    ``version``, ``min_side``, ``crop``, ``metrics`` (JSON), ``limits`` (Markdown).
+    ``version``, ``min_side``, ``crop``, ``metrics`` (JSON), ``limits`` (Markdown). An image is unfamiliar if its output
+    ``unfamiliarity`` exceeds ``unfamiliarity_threshold``, None for a file without that output.
     """
 
     def __init__(
@@ -113,8 +126,12 @@ class Predictor:
         size = check_image_size(path, int(text) if text.isdecimal() and len(text) < 10 else text)
         ports = self._session.get_inputs(), self._session.get_outputs()
         check_ports(path, *ports, image_size=size, num_classes=len(classes))
+        self._outputs = [port.name for port in ports[1]]
+        self.unfamiliarity_threshold = check_threshold(
+            path, self.metadata.get(THRESHOLD_KEY), has_output=UNFAMILIARITY in self._outputs
+        )
         try:
-            check_answer(path, self.compute_probs, image_size=size, num_classes=len(classes))
+            check_answer(path, self._run, image_size=size, num_classes=len(classes))
         except ModelError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base
@@ -131,8 +148,25 @@ class Predictor:
 
     def compute_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""
-        probs: NDArray[np.float32] = self._session.run(["probs"], {"images": images})[0]
-        return probs
+        return self._run(images)[0]
+
+    def compute_unfamiliar(self, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+        """Return for uint8 (N, S, S, 3) which images are unfamiliar, bool (N,); None if the model cannot tell."""
+        return self._judge(self._run(images))
+
+    def compute(self, images: NDArray[np.uint8]) -> list[Answer]:
+        """Return the outputs for each of uint8 (N, S, S, 3), N at least 1."""
+        outputs = self._run(images)
+        unfamiliar = self._judge(outputs)
+        flags = [None] * len(images) if unfamiliar is None else unfamiliar.tolist()
+        return list(map(Answer, outputs[0], flags))
+
+    def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        outputs: list[NDArray[np.float32]] = self._session.run(self._outputs, {"images": images})
+        return outputs
+
+    def _judge(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.bool_] | None:
+        return None if self.unfamiliarity_threshold is None else outputs[1] > self.unfamiliarity_threshold
 
     def predict(
         self,
@@ -156,17 +190,18 @@ class Predictor:
         for predictions in map_in_order(self._predict_batch, batches, workers=workers):
             yield from predictions
 
-    def describe(self, name: str, probs: NDArray[np.float32]) -> Prediction:
-        """Build the :class:`Prediction` of one image from its probabilities, float32 (C,)."""
+    def describe(self, name: str, answer: Answer) -> Prediction:
+        """Build the :class:`Prediction` of one image."""
+        probs, unfamiliar = answer
         best = int(probs.argmax())
-        return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)))
+        return Prediction(name, self.classes[best], float(probs[best]), tuple(map(float, probs)), unfamiliar=unfamiliar)
 
     def _predict_batch(self, batch: list[Source]) -> list[Prediction]:
         outcomes = [(name, try_load(content, self.prepare)) for name, content in batch]
         images = [image for _, image in outcomes if not isinstance(image, str)]
-        rows = iter(self.compute_probs(np.stack(images)) if images else ())
+        answers = iter(self.compute(np.stack(images)) if images else ())
         return [
-            Prediction(name, error=image) if isinstance(image, str) else self.describe(name, next(rows))
+            Prediction(name, error=image) if isinstance(image, str) else self.describe(name, next(answers))
             for name, image in outcomes
         ]
 

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from gender_classifier.common.files import write_bytes
 from gender_classifier.common.logs import quiet_loggers
+from gender_classifier.model.metadata import THRESHOLD_KEY, UNFAMILIARITY
+from gender_classifier.model.threshold import fit_threshold
 
 _BATCH_SIZE = 32
 _LEAST_SHARE = "least_share"
@@ -32,7 +35,8 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
     """Write an int8 variant of ``source`` with the same input, output and metadata, plus ``precision`` ``int8``.
 
     Weights are quantized to 7 bits per output channel, activations to 8 bits by their range on ``images``. For the
-    pass of test-time augmentation, all of ``images`` count, since it may apply to few or none of them otherwise.
+    pass of test-time augmentation, all of ``images`` count, since it may apply to few or none of them otherwise. What
+    only ``unfamiliarity`` is computed with stays float32, and its threshold is fitted again, to ``images``.
 
     Args:
         source: float32 model written by ``evaluate``.
@@ -49,6 +53,7 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
         proto = onnx.load(str(prepared))
         _merge_equal_tensors(proto.graph)
         least_share = _augment_all(proto)
+        beside = _name_nodes_beside(proto.graph, "probs")
         onnx.save(proto, str(prepared))
         quantize_static(
             str(prepared),
@@ -60,12 +65,15 @@ def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None
             per_channel=True,
             reduce_range=True,  # 7 bits
             op_types_to_quantize=_QUANTIZED,
+            nodes_to_exclude=beside,
         )
         proto = onnx.load(str(quantized))
     if least_share is not None:
         _find(proto.graph.initializer, _LEAST_SHARE).CopyFrom(least_share)
     _merge_equal_tensors(proto.graph)
     entries = {entry.key: entry.value for entry in onnx.load(str(source)).metadata_props} | {"precision": "int8"}
+    if THRESHOLD_KEY in entries:
+        entries[THRESHOLD_KEY] = repr(_fit_threshold(proto, images))
     onnx.helper.set_model_props(proto, dict(sorted(entries.items())))
     write_bytes(target, proto.SerializeToString(deterministic=True))
 
@@ -88,6 +96,25 @@ def _augment_all(proto: onnx.ModelProto) -> onnx.TensorProto | None:
         proto.graph.initializer.remove(before)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full_like(value, -np.inf), _LEAST_SHARE))
     return onnx.numpy_helper.from_array(value, _LEAST_SHARE)
+
+
+def _name_nodes_beside(graph: onnx.GraphProto, output: str) -> list[str]:
+    """Give every node a name, and return those of the nodes that ``output`` does not depend on."""
+    needed, beside = {output}, []
+    for place, node in reversed(list(enumerate(graph.node))):  # a graph's nodes are sorted
+        node.name = node.name or f"node_{place}"
+        if needed.isdisjoint(node.output):
+            beside.append(node.name)
+        else:
+            needed.update(node.input)
+    return beside
+
+
+def _fit_threshold(proto: onnx.ModelProto, images: NDArray[np.uint8]) -> float:
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    starts = range(0, len(images), _BATCH_SIZE)
+    parts = [session.run([UNFAMILIARITY], {"images": images[start : start + _BATCH_SIZE]})[0] for start in starts]
+    return fit_threshold(np.concatenate(parts))
 
 
 def _merge_equal_tensors(graph: onnx.GraphProto) -> None:

@@ -21,8 +21,9 @@ from gender_classifier.data.dataset import (
     write_images,
     write_index,
     write_info,
-    write_labels,
+    write_integers,
 )
+from gender_classifier.data.groups import number_groups
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members
@@ -46,9 +47,16 @@ def pack_all(archive: Archive, splits: Splits, size: int, max_pixels: int) -> It
 
 
 def write_splits(
-    layout: Layout, splits: Splits, packed: Iterator[Packed], size: int, classes: Sequence[str], digest: str
+    layout: Layout,
+    splits: Splits,
+    packed: Iterator[Packed],
+    size: int,
+    classes: Sequence[str],
+    groups: Mapping[str, str],
+    digest: str,
+    corrections: Mapping[str, int],
 ) -> dict[str, list[float]]:
-    """Write the arrays, labels and index of each split, and the description of the data set.
+    """Write the arrays, labels and index of each split, the groups of train, and the description of the data set.
 
     Args:
         layout: gives the paths.
@@ -56,7 +64,9 @@ def write_splits(
         packed: from :func:`pack_all`.
         size: S, px.
         classes: names in label order.
+        groups: member to the name of its group, ``""`` for none.
         digest: SHA-256 of the manifest.
+        corrections: number of corrected images of each split, without zeros.
 
     Returns:
         Brightness, contrast, width (px) and height (px) of each training image.
@@ -73,13 +83,14 @@ def write_splits(
 
     for name, records in splits.items():
         write_images(layout.images_path(name), learn(name, islice(packed, len(records))), len(records), size)
-        write_labels(layout.labels_path(name), [classes.index(record.label) for record in records])
+        write_integers(layout.labels_path(name), [classes.index(record.label) for record in records])
         write_index(layout.index_path(name), ((record.member, record.label, record.sha256) for record in records))
+    write_integers(layout.groups_path, number_groups([groups[record.member] for record in splits["train"]]))
     split_digests = {name: hash_file(layout.index_path(name)) for name in splits}
     statistics["width"] = [record.width for record in splits["train"]]
     statistics["height"] = [record.height for record in splits["train"]]
     shape = measure_aspect(statistics["width"], statistics["height"])
-    info = DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests, *shape)
+    info = DatasetInfo(tuple(classes), size, *measure_channels(sums), digest, split_digests, corrections, *shape)
     write_info(layout.dataset_path, info)
     return dict(statistics)
 

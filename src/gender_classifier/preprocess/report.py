@@ -5,12 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gender_classifier.common.artifacts import Artifact, Table
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.raw_table import RawTable
+from gender_classifier.data.raw_table import IMAGE_COLUMNS, RawTable
 from gender_classifier.metrics.histograms import PIXEL_STATISTICS, SIZE_STATISTICS, start_histogram, to_jsonable
 from gender_classifier.preprocess.figures import split_balance
-
-IMAGE_COLUMNS = ("path", "label", "split", "group", "sha256")
-"""Columns of ``images.csv`` before those of the attributes."""
 
 
 def describe_splits(

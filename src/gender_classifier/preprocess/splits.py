@@ -1,16 +1,18 @@
 """Assign images to train, val and test where the source does not; no other module does."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.data.groups import name_groups
-from gender_classifier.data.manifest import Record
+from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.data.names import SPLITS
+from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.errors import DataError
 from gender_classifier.preprocess.params import PreprocessParams
 
@@ -69,31 +71,54 @@ def _take(label: str, ranked: Sequence[list[int]], fraction: float, name: str) -
     return taken
 
 
-def split_records(records: Sequence[Record], params: PreprocessParams) -> dict[str, list[Record]]:
-    """Return the records that are fit to use by split.
+def read_source_labels(records: Iterable[Record], table_path: Path) -> dict[str, str]:
+    """Return the source's label of each image that a person relabelled, by member, from the raw table."""
+    relabelled = {record.member for record in records if record.reason == RELABELLED}
+    if not relabelled:
+        return {}
+    with open_raw_table(table_path) as table:
+        return {row.member: row.label for row in table.rows if row.member in relabelled}
+
+
+def split_records(
+    records: Sequence[Record], params: PreprocessParams, source_labels: Mapping[str, str] | None = None
+) -> tuple[dict[str, list[Record]], dict[str, int]]:
+    """Return the records that are fit to use by split, and the number of corrected images by split, without zeros.
 
     A split that the source has stays as it is. Otherwise ``test``, then ``val``, is chosen among the training images;
-    then no group (:func:`~gender_classifier.data.groups.name_groups`) is on two sides.
+    then no group (:func:`~gender_classifier.data.groups.name_groups`) is on two sides. Images are chosen as if nobody
+    had corrected them, so a correction in ``train`` leaves ``val`` and ``test`` as they are, and models comparable.
+
+    Args:
+        records: the manifest.
+        params: fractions and seed.
+        source_labels: of the relabelled images, by member.
     """
+    source_labels = source_labels or {}
     groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
-    splits = {"train": [record for record in records if record.status == "ok" and record.split == "train"]}
+    usable = [record for record in records if record.status == "ok" or record.reason == REMOVED]
+    splits = {"train": [record for record in usable if record.split == "train"]}
     # The seed of val is a plain number, as it was when val alone was chosen: the same images stay in it.
     chosen = {
         "test": (params.test_fraction, f"test {params.split_seed}"),
         "val": (params.val_fraction, f"{params.split_seed}"),
     }
     for name, (fraction, seed) in chosen.items():
-        splits[name] = [record for record in records if record.status == "ok" and record.split == name]
+        splits[name] = [record for record in usable if record.split == name]
         if any(record.split == name for record in records):
             continue
         pool = splits["train"]
         is_chosen = choose(
             [record.member for record in pool],
-            [record.label for record in pool],
+            [source_labels.get(record.member, record.label) for record in pool],
             [groups[record.member] for record in pool],
             fraction=fraction,
             seed=seed,
             name=name,
         )
         splits["train"], splits[name] = list(compress(pool, ~is_chosen)), list(compress(pool, is_chosen))
-    return {name: splits[name] for name in SPLITS}
+    corrected = Counter(
+        name for name, found in splits.items() for record in found if record.reason in (RELABELLED, REMOVED)
+    )
+    kept = {name: [record for record in splits[name] if record.status == "ok"] for name in SPLITS}
+    return kept, {name: corrected[name] for name in SPLITS if corrected[name]}

@@ -4,13 +4,10 @@ Requests are never written to disk, and no path is taken from one.
 """
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -26,10 +23,11 @@ from gender_classifier.data.formats.image_files import FORMATS
 from gender_classifier.errors import ImageError
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
-from gender_classifier.predict.predictor import Predictor
+from gender_classifier.predict.predictor import Answer, Predictor
+from gender_classifier.serve.assets import serve_file
 from gender_classifier.serve.batching import Batcher
 from gender_classifier.serve.decoding import Decoders
-from gender_classifier.serve.guard import Guard
+from gender_classifier.serve.guard import Guard, Key
 from gender_classifier.serve.middleware import Frame, Metrics, build_failure
 from gender_classifier.serve.schema import (
     Explanation,
@@ -111,7 +109,7 @@ def build_app(predictor: Predictor, settings: Settings) -> FastAPI:
     _add_error_answers(app, metrics)
     _add_api(app, service, settings)
     for path, (name, media_type) in PAGE.items():
-        app.get(path, include_in_schema=False)(_serve_file(name, media_type))
+        app.get(path, include_in_schema=False)(serve_file(name, media_type))
     return app
 
 
@@ -153,15 +151,6 @@ def _add_api(app: FastAPI, service: "_Service", settings: Settings) -> None:
     )(service.metrics)
 
 
-def _serve_file(name: str, media_type: str) -> Callable[[], Any]:
-    content = (resources.files("gender_classifier.serve") / "page" / name).read_bytes()
-
-    async def serve() -> Response:
-        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-    return serve
-
-
 class _Service:
     """The endpoints."""
 
@@ -169,7 +158,7 @@ class _Service:
         self._settings, self._metrics = settings, metrics
         self._info = _describe_model(predictor, settings)
         self._classes = predictor.classes
-        self._key_digest = _digest(settings.api_key.encode()) if settings.api_key is not None else None
+        self._key = Key(settings.api_key) if settings.api_key is not None else None
         self._decoders = Decoders(
             _DECODERS,
             image_size=predictor.image_size,
@@ -179,7 +168,7 @@ class _Service:
             max_bytes=settings.max_bytes,
         )
         self._batcher = Batcher(
-            predictor.compute_probs,
+            predictor.compute,
             ThreadPoolExecutor(1, "model"),
             max_batch=_MAX_BATCH,
             observe=metrics.batch_images.observe,
@@ -194,9 +183,9 @@ class _Service:
                 if len(images) == 1 and isinstance(images[0], ImageError):
                     raise RequestError(422, images[0].reason, str(images[0]))
                 readable = [image for image in images if not isinstance(image, ImageError)]
-                probs = iter(await self._batcher.compute(np.stack(readable)) if readable else ())
+                answers = iter(await self._batcher.compute(np.stack(readable)) if readable else ())
         pairs = zip(uploads, images, strict=True)
-        return JSONResponse([{"name": upload.name, **self._describe(image, probs)} for upload, image in pairs])
+        return JSONResponse([{"name": upload.name, **self._describe(image, answers)} for upload, image in pairs])
 
     async def explain(self, request: Request) -> Response:
         with self._capacity.hold_bytes() as hold:
@@ -209,7 +198,7 @@ class _Service:
                 starts = range(0, len(copies), _EXPLAIN_BATCH)
                 # In sequence, so that predictions of other requests run in between.
                 parts = [await self._batcher.compute(copies[start : start + _EXPLAIN_BATCH]) for start in starts]
-        probs = np.concatenate(parts)
+        probs = np.stack([answer.probs for part in parts for answer in part])
         label = int(probs[0].argmax())
         grid = [[round(value, 5) for value in row] for row in compute_drops(probs, label).tolist()]
         name, prob = self._classes[label], _as_prob(probs[0, label])
@@ -234,12 +223,8 @@ class _Service:
 
     async def check_key(self, request: Request) -> None:
         """Reject requests without the API key with 401."""
-        assert self._key_digest is not None
-        values = request.headers.getlist("authorization")
-        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        # Digests have equal lengths, so that the time of the comparison reveals nothing about the key.
-        is_right = hmac.compare_digest(_digest(key.strip(" \t").encode("latin-1")), self._key_digest)
-        if scheme.lower() != "bearer" or not is_right:
+        assert self._key is not None
+        if not self._key.is_sent_by(request):
             message = "send the service's API key as `Authorization: Bearer KEY`"
             raise RequestError(401, "no_key", message, {"WWW-Authenticate": "Bearer"})
 
@@ -266,20 +251,19 @@ class _Service:
         self._metrics.images.inc()
         return image
 
-    def _describe(
-        self, image: NDArray[np.uint8] | ImageError, all_probs: Iterator[NDArray[np.float32]]
-    ) -> dict[str, object]:
-        """Return the answer for one image; that of a readable one takes the next of ``all_probs``."""
+    def _describe(self, image: NDArray[np.uint8] | ImageError, answers: Iterator[Answer]) -> dict[str, object]:
+        """Return the answer for one image; that of a readable one takes the next of ``answers``."""
         if isinstance(image, ImageError):
             self._metrics.errors.labels(image.reason).inc()
             return {"error": {"reason": image.reason, "message": str(image)}}
-        probs = next(all_probs)
+        probs, unfamiliar = next(answers)
         label = int(probs.argmax())
         prob = _as_prob(probs[label])
         return {
             "label": self._classes[label],
             "prob": prob,
             "uncertain": prob < self._settings.threshold,
+            "unfamiliar": unfamiliar,
             "probs": {name: _as_prob(value) for name, value in zip(self._classes, probs, strict=True)},
         }
 
@@ -309,10 +293,6 @@ def _describe_model(predictor: Predictor, settings: Settings) -> dict[str, objec
             "formats": list(FORMATS),
         },
     }
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
 
 
 def _as_prob(value: np.float32) -> float:

@@ -1,11 +1,14 @@
-"""Checks before routing: host names (DNS rebinding) and origins of pages (cross-site requests)."""
+"""Checks of requests: host names (DNS rebinding), origins of pages (cross-site requests), keys."""
 
+import hashlib
+import hmac
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gender_classifier.serve.middleware import Metrics, Refusal, build_failure
@@ -83,22 +86,42 @@ class HostPattern:
         return self.name in (_ANY, authority.host)
 
 
+class Key:
+    """A secret that requests carry as ``Authorization: Bearer KEY``."""
+
+    def __init__(self, key: str) -> None:
+        """Keep the digest of ``key``, printable ASCII."""
+        self._digest = hashlib.sha256(key.encode()).digest()
+
+    def is_sent_by(self, request: Request) -> bool:
+        """Return True if the request has one ``Authorization`` header, with this key."""
+        values = request.headers.getlist("authorization")
+        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        # Digests have equal lengths, so that the time of the comparison reveals nothing about the key.
+        sent = hashlib.sha256(key.strip(" \t").encode("latin-1")).digest()
+        return hmac.compare_digest(sent, self._digest) and scheme.lower() == "bearer"
+
+
 class Guard:
     """ASGI middleware that rejects foreign host names and unsafe requests from pages of other origins."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str] | None, metrics: Metrics) -> None:
         """Wrap an application.
 
         Args:
             app: answers the requests that pass.
-            allowed_hosts: entries for `HostPattern.parse`; IP addresses and localhost always pass.
+            allowed_hosts: entries for `HostPattern.parse`; IP addresses and localhost always pass. None where the
+                command has no option for more.
             metrics: counts refusals by reason.
 
         Raises:
             ValueError: an entry is malformed.
         """
         self._app, self._metrics = app, metrics
-        self._patterns = [HostPattern.parse(text) for text in allowed_hosts]
+        self._patterns = [HostPattern.parse(text) for text in allowed_hosts or ()]
+        self._advice = "use its IP address or localhost" + (
+            ", or start it with --allowed-hosts" if allowed_hosts is not None else ""
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 400, 403 or 421."""
@@ -118,8 +141,7 @@ class Guard:
         if host is None:
             return Refusal(400, "host", f"{named} is not a host name or an IP address; check the address")
         if not host.is_local and not any(pattern.matches(host) for pattern in self._patterns):
-            advice = "use its IP address or localhost, or start it with --allowed-hosts"
-            return Refusal(421, "host", f"{named} is not a name of this service; {advice}")
+            return Refusal(421, "host", f"{named} is not a name of this service; {self._advice}")
         sites, origins = _find_values(scope, b"sec-fetch-site"), _find_values(scope, b"origin")
         if scope["method"] not in _SAFE_METHODS and not _is_same_origin(sites, origins, host):
             message = "a page of another origin may not post to this service; use the service's own page"

@@ -27,6 +27,10 @@ class Prediction(BaseModel):
     label: str = Field(description="the most probable class")
     prob: float = Field(ge=0, le=1, description="calibrated probability of `label`")
     uncertain: bool = Field(description="`prob` is below the service's threshold")
+    unfamiliar: bool | None = Field(
+        description="the image is unlike those that the model was trained on, so `label` says little; null if the "
+        "model cannot tell"
+    )
     probs: dict[str, float] = Field(description="calibrated probability of each class")
 
 

@@ -20,18 +20,21 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils.git_utils import get_git_repo_url
 
 from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.paths import Layout
+from gender_classifier.data.dataset import tag_corrections
+from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.inputs import Inputs
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.params import PromotionParams
-from gender_classifier.metrics.scores import as_key, select_headlines
+from gender_classifier.metrics.scores import as_keys, select_headlines
+from gender_classifier.model.metadata import UNFAMILIARITY
 from gender_classifier.model.model_file import describe_network
-from gender_classifier.track.registry import CHALLENGER, COMPARED, REGISTERED_MODEL, settle_champion
+from gender_classifier.track.registry import CHALLENGER, REGISTERED_MODEL, is_compared, name_gap_digest, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
 from gender_classifier.track.store import fluent
 
@@ -45,7 +48,14 @@ _ABOUT = (
 _DIGEST_TAG = "model.digest"
 
 
-def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Evaluation, rule: PromotionParams) -> str:
+def register_run(
+    run: TrackedRun,
+    layout: Layout,
+    inputs: Inputs,
+    evaluation: Evaluation,
+    scored: Mapping[str, ScoredSet],
+    rule: PromotionParams,
+) -> str:
     """Register the exported model of an evaluated run, and let ``rule`` decide whether it becomes champion.
 
     The card gets training time and hardware here: the file in ``models/`` is equal for equal runs.
@@ -68,11 +78,13 @@ def register_run(run: TrackedRun, layout: Layout, inputs: Inputs, evaluation: Ev
             name=f"{inputs.spec.architecture}-{run.name}",
             image_size=inputs.spec.image_size,
             num_classes=len(inputs.spec.classes),
-            metrics=kept | {f"test/{as_key(key)}": value for key, value in headlines.items()},
+            metrics=kept | {f"test/{key}": value for key, value in as_keys(headlines).items()} | _list_gaps(scored),
             tags={
                 "model.network": describe_network(inputs.spec),
                 "data.digest": short_digest(inputs.info.manifest_sha256),
                 **{f"{name}.digest": short_digest(digests[name]) for name in ("val", "test")},
+                **{key: str(count) for key, count in tag_corrections(inputs.info.corrections).items()},
+                **{name_gap_digest(name): _hash_scored(found) for name, found in scored.items()},
                 "dvc.exp": os.environ.get("DVC_EXP_NAME", ""),
                 "git.commit": run.commit,
             },
@@ -99,7 +111,7 @@ def register_model(
     Args:
         client: of the store that has the run.
         run_id: of the run that trained and evaluated it.
-        path: takes uint8 (N, S, S, 3), gives float32 (N, C).
+        path: takes uint8 (N, S, S, 3), gives float32 (N, C), and perhaps float32 (N,).
         name: of the logged model, where there is none yet.
         image_size: S, px.
         num_classes: C.
@@ -117,12 +129,14 @@ def register_model(
         same = _find_same_model(client, shown[_DIGEST_TAG])
         if same is None:
             images = TensorSpec(np.dtype(np.uint8), (-1, image_size, image_size, 3), "images")
-            probs = TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")
+            outputs: list[ColSpec | TensorSpec] = [TensorSpec(np.dtype(np.float32), (-1, num_classes), "probs")]
+            if any(output.name == UNFAMILIARITY for output in model.graph.output):
+                outputs.append(TensorSpec(np.dtype(np.float32), (-1,), UNFAMILIARITY))
             info = mlflow.onnx.log_model(
                 model,
                 name=re.sub(r"[^\w-]+", "-", name),
                 registered_model_name=REGISTERED_MODEL,
-                signature=ModelSignature(Schema([images]), Schema([probs])),
+                signature=ModelSignature(Schema([images]), Schema(outputs)),
                 # Named, since inferring them takes 10 s; what scoring needs and no more.
                 pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", f"onnx=={onnx.__version__}", "onnxruntime"],
                 tags=shown | _describe_source(),
@@ -135,13 +149,24 @@ def register_model(
                 client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         mlflow.log_metrics(rounded, model_id=model_id, run_id=run_id)
         client.log_model_artifact(model_id, str(card))
-        for key, value in (shown | {key: f"{rounded[key]:g}" for key in COMPARED if key in rounded}).items():
+        for key, value in (shown | {key: f"{value:g}" for key, value in rounded.items() if is_compared(key)}).items():
             client.set_model_version_tag(REGISTERED_MODEL, version, key, value)
         if client.get_registered_model(REGISTERED_MODEL).description != _ABOUT:
             client.update_registered_model(REGISTERED_MODEL, _ABOUT)
         client.update_model_version(REGISTERED_MODEL, version, card.read_text(encoding="utf-8"))
         client.set_registered_model_alias(REGISTERED_MODEL, CHALLENGER, version)
     return version
+
+
+def _list_gaps(scored: Mapping[str, ScoredSet]) -> dict[str, float]:
+    """Return the gap between groups of each extra set that has groups, by MLflow's names."""
+    reports = {name: found.report.metrics for name, found in scored.items()}
+    return {f"extra/{name}/group_gap": found["group_gap"] for name, found in reports.items() if "group_gap" in found}
+
+
+def _hash_scored(found: ScoredSet) -> str:
+    """Return a digest of the images of a set that were scored: those also trained on are left out."""
+    return short_digest(hashlib.sha256(found.reading.digest.encode() + found.rows.tobytes()).hexdigest())
 
 
 def _hash_model(model: onnx.ModelProto) -> str:

@@ -23,7 +23,7 @@ from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.paths import find_main_root
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.params import RENAMED_METRICS, PromotionParams
-from gender_classifier.track.promotion import Contender, Decision, decide
+from gender_classifier.track.promotion import Contender, Decision, Gap, decide
 from gender_classifier.track.store import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
@@ -31,11 +31,24 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 # What the promotion rule may compare; all other figures are the logged model's.
 COMPARED = typing.get_args(typing.get_type_hints(PromotionParams)["metric"])
+_GAP = re.compile("extra/(.+)/group_gap")
+
+_CORRECTIONS = "data.corrections."  # tags of a version: number of corrected images of each split
 
 _ROLLED_BACK = "rolled back: "
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
+
+
+def is_compared(metric: str) -> bool:
+    """Return True for a metric that the promotion rule may compare, so that it is a tag of the version too."""
+    return metric in COMPARED or _GAP.fullmatch(metric) is not None
+
+
+def name_gap_digest(name: str) -> str:
+    """Return the tag with the digest of the images of an extra set."""
+    return f"extra.{name}.digest"
 
 
 def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
@@ -203,4 +216,10 @@ def _read_contender(version: ModelVersion) -> Contender:
     tags = {RENAMED_METRICS.get(key, key): value for key, value in version.tags.items()}
     metrics = {name: float(tags[name]) for name in COMPARED if name in tags}
     digests = {split: version.tags.get(f"{split}.digest", "") for split in ("val", "test")}
-    return Contender(str(version.version), metrics, digests)
+    corrections = {key.removeprefix(_CORRECTIONS): int(tags[key]) for key in tags if key.startswith(_CORRECTIONS)}
+    gaps = {
+        found[1]: Gap(float(value), version.tags.get(name_gap_digest(found[1]), ""))
+        for key, value in tags.items()
+        if (found := _GAP.fullmatch(key))
+    }
+    return Contender(str(version.version), metrics, digests, corrections, gaps)

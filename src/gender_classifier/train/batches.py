@@ -14,8 +14,10 @@ _BLOCK = 64  # rows that are read together: 768 KiB of images of 64 px
 class DeviceSplit:
     """A split on its way to the device: at once where an accelerator has room for it, else a batch at a time."""
 
-    def __init__(self, split: PackedSplit, device: torch.device) -> None:
-        self.labels: NDArray[np.int64] = np.asarray(split.labels)
+    def __init__(self, split: PackedSplit, device: torch.device, chosen: NDArray[np.int64] | None = None) -> None:
+        """Take ``split``, or only its ``chosen`` rows, which are then numbered from 0."""
+        self._chosen = chosen
+        self.labels: NDArray[np.int64] = np.asarray(split.labels if chosen is None else split.labels[chosen])
         self.images: NDArray[np.uint8] | Tensor = split.images
         self._device = device
         self._targets = torch.tensor(self.labels)
@@ -28,11 +30,13 @@ class DeviceSplit:
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return uint8 (n, S, S, 3) and int64 (n,) on the device."""
+        places = rows if self._chosen is None else self._chosen[rows]
         index = torch.from_numpy(rows)
         if isinstance(self.images, Tensor):
             index = index.to(self.images.device, non_blocking=True)
-            return self.images[index], self._targets[index]
-        images = torch.from_numpy(np.asarray(self.images[rows])).to(self._device)
+            place = torch.from_numpy(places).to(self.images.device, non_blocking=True)
+            return self.images[place], self._targets[index]
+        images = torch.from_numpy(np.asarray(self.images[places])).to(self._device)
         return images, self._targets[index].to(self._device)
 
 

@@ -3,8 +3,15 @@
 from typing import Annotated, Literal
 
 from annotated_types import Interval
+from pydantic import AfterValidator
 
 from gender_classifier.common.schema import TOP_LEVEL, Count, Fraction, Real, Switch, Text, Whole, section
+
+
+def _refuse_one(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("a model needs at least one other fold to train on; write 0 for none, or at least 2")
+    return folds
 
 
 @section
@@ -54,4 +61,5 @@ class TrainParams:
     deterministic: Switch
     processes: Annotated[Whole, Interval(ge=1, le=1024)]
     shuffle_window: Count
+    label_folds: Annotated[Whole, Interval(ge=0, le=100), AfterValidator(_refuse_one)]
     augment: AugmentParams

@@ -7,19 +7,22 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from gender_classifier.common.artifacts import Artifact, Run, tabulate
+from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
+from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
 from gender_classifier.metrics.scores import Report, evaluate
-from gender_classifier.metrics.tables import tabulate_confusion, tabulate_predictions
-from gender_classifier.model.model_file import ModelSpec, describe_network, pack_model
+from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
+from gender_classifier.model.model_file import ModelSpec, build_network, describe_network, pack_model
 from gender_classifier.model.network import count_parameters
+from gender_classifier.model.unfamiliarity import Unfamiliarity, fit_unfamiliarity
 from gender_classifier.train.figures import curves
+from gender_classifier.train.folds import HeldOut
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
 
@@ -28,6 +31,7 @@ from gender_classifier.train.trainer import Best, EpochRecord
 class Summary:
     """The kept epoch: its ``best`` state, the calibrated ``spec``, its ``report`` on val and its headline metrics.
 
+    ``unfamiliarity`` is fitted to the features that the kept weights give the images of train and val.
     ``line`` is what the stage prints: one line, or two where the model has not learned to tell the classes apart.
     """
 
@@ -36,6 +40,7 @@ class Summary:
     report: Report
     metrics: dict[str, float]
     line: str
+    unfamiliarity: Unfamiliarity
 
 
 def describe_run(run: Run) -> Iterator[Artifact]:
@@ -58,6 +63,7 @@ def tag_run(session: Session, source: str) -> dict[str, object]:
     )
     return {
         "data.digest": short_digest(session.info.manifest_sha256),
+        **tag_corrections(session.info.corrections),
         "model.network": describe_network(trainer.spec),
         "model.parameters": count_parameters(trainer.model),
         "torch.device": trainer.device,
@@ -77,7 +83,7 @@ def log_inputs(run: Run, session: Session, source: str) -> None:
 
 
 def summarize(session: Session) -> Summary:
-    """Calibrate the kept epoch on val, and measure it there."""
+    """Calibrate the kept epoch on val, measure it there, and fit what tells unfamiliar images."""
     best = session.trainer.best
     assert best is not None
     labels, record = session.val.labels, best.record
@@ -97,7 +103,16 @@ def summarize(session: Session) -> Summary:
     )
     steps = len(session.trainer.records) * math.ceil(session.trainer.num_train / session.trainer.params.batch_size)
     line += warn_of_one_class(report.preds, spec.classes, steps)
-    return Summary(best, spec, report, metrics, line)
+    return Summary(best, spec, report, metrics, line, _fit_unfamiliarity(session, best))
+
+
+def _fit_unfamiliarity(session: Session, best: Best) -> Unfamiliarity:
+    """Fit here, not in `evaluate`: the images of train are at hand, and the model file stays all that it needs."""
+    spec = session.trainer.spec
+    model = build_network(spec)
+    model.load_state_dict(best.state)
+    model.to(session.trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fit_unfamiliarity(model, spec, session.train.images, session.val.images)
 
 
 def warn_of_one_class(preds: Ints, classes: Sequence[str], steps: int) -> str:
@@ -119,22 +134,34 @@ def log_summary(run: Run, session: Session, summary: Summary) -> None:
     run.set_tags({"train.time": f"{seconds // 60:.0f} min {seconds % 60:.0f} s"})
 
 
-def describe_training(session: Session, summary: Summary) -> Iterator[Artifact]:
+def describe_training(session: Session, summary: Summary, held_out: HeldOut | None) -> Iterator[Artifact]:
     """Yield the model file, metrics, curves, predictions and figures."""
     classes, report, epoch = summary.spec.classes, summary.report, summary.best.record.epoch
     records = session.trainer.records
-    yield Artifact("models/model.safetensors", pack_model(summary.best.state, summary.spec), "weights")
+    model = pack_model(summary.best.state, summary.spec, summary.unfamiliarity.state_dict())
+    yield Artifact("models/model.safetensors", model, "weights")
     yield Artifact("metrics/train.json", {"val": summary.metrics})
     yield Artifact("metrics/curves.csv", tabulate(EpochRecord, records), "metrics")
     yield Artifact("metrics/val_confusion.json", tabulate_confusion(report.confusion, classes), "metrics")
     predictions = tabulate_predictions(session.members, session.val.labels, report, classes)
     yield Artifact("data/predictions/val.csv", predictions)
+    yield Artifact("data/predictions/train_folds.csv", _tabulate_held_out(session, held_out))
     figures = {
         "curves": curves([asdict(record) for record in records], epoch),
         "val_confusion": confusion_matrix(report.confusion, classes, f"Validation set, epoch {epoch}", report.interval),
     }
     for name, figure in figures.items():
         yield Artifact(f"metrics/figures/train/{name}.png", figure, "")
+
+
+def _tabulate_held_out(session: Session, held_out: HeldOut | None) -> Table:
+    """Return the table of val's predictions for train, with the fold that each comes from; without rows for None."""
+    labels, classes = session.train.labels, session.info.classes
+    if held_out is None:
+        return Table(["member", *prediction_columns(classes), "fold"], [])
+    table = tabulate_predictions(held_out.members, labels, evaluate(held_out.logits, labels, classes=classes), classes)
+    rows = ([*row, fold] for row, fold in zip(table.rows, held_out.folds, strict=True))
+    return Table([*table.header, "fold"], rows)
 
 
 def _name_hardware(device: torch.device) -> str:

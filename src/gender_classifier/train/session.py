@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.artifacts import Run, tabulate
@@ -44,14 +46,23 @@ class Session:
     """A trainer, its data, its checkpoint, and the log of what MLflow was told and when."""
 
     def __init__(
-        self, layout: Layout, info: DatasetInfo, val: PackedSplit, trainer: Trainer, world: World, path: Path
+        self,
+        layout: Layout,
+        info: DatasetInfo,
+        train: PackedSplit,
+        val: PackedSplit,
+        initial: InitialWeights,
+        trainer: Trainer,
+        world: World,
+        path: Path,
     ) -> None:
         """Prepare to train; ``path`` is the checkpoint's, named after everything that affects the result."""
-        self.info, self.val, self.trainer, self.path = info, val, trainer, path
+        self.info, self.train, self.val, self.initial = info, train, val, initial
+        self.trainer, self.world, self.path = trainer, world, path
         self.members = read_index(layout.index_path("val"))
         self.run_id: str | None = None
         self.log: list[dict[str, Any]] = []
-        self._curves_path, self._world = layout.curves_path, world
+        self._curves_path = layout.curves_path
 
     @property
     def key(self) -> str:
@@ -93,18 +104,20 @@ class Session:
                 started = time.perf_counter()
         self._write_curves()
 
+    def measure_seconds_per_image(self) -> float:
+        """Return how long an image took, of training and validation alike, in the epochs so far; 0 before the first."""
+        speeds: list[float] = [entry["metrics"]["train/images_per_second"] for entry in self.log]
+        return sum(1 / speed for speed in speeds) / max(len(speeds), 1)
+
     def _resume(self) -> None:
-        # The first process's file is what counts: other machines need not have one.
-        found = load_checkpoint(self.path) if not self._world.rank else None
-        data = broadcast(pack_checkpoint(found) if found else None, self._world, self.trainer.device)
-        if data is None:
+        checkpoint = find_checkpoint(self.path, self.world, self.trainer.device)
+        if checkpoint is None:
             return
-        checkpoint = unpack_checkpoint(data)
         self.trainer.load_state_dict(checkpoint.tensors, checkpoint.facts)
         self.run_id, self.log = checkpoint.facts["run_id"], checkpoint.facts["log"]
         # The number of threads affects the last digits of the result.
         torch.set_num_threads(checkpoint.facts["threads"])
-        if not self._world.rank:
+        if not self.world.rank:
             _logger.info("going on after epoch %d of a run that was stopped", len(self.trainer.records))
 
     def _save(self, run_id: str, metrics: dict[str, float]) -> None:
@@ -117,6 +130,13 @@ class Session:
     def _write_curves(self) -> None:
         table = tabulate(EpochRecord, self.trainer.records)
         write_csv(self._curves_path, table.header, table.rows)
+
+
+def find_checkpoint(path: Path, world: World, device: torch.device) -> Checkpoint | None:
+    """Return on every process the checkpoint that the first one has at ``path``: other machines need not have one."""
+    found = load_checkpoint(path) if not world.rank else None
+    data = broadcast(pack_checkpoint(found) if found else None, world, device)
+    return None if data is None else unpack_checkpoint(data)
 
 
 def open_session(
@@ -143,9 +163,18 @@ def open_session(
     trainer = Trainer(model, spec, train, val, params, world)
     arrays = [find(name) for name in ("train", "val") for find in (layout.images_path, layout.labels_path)]
     facts = asdict(params) | {"device": trainer.device, "precision": trainer.precision, "torch": torch.__version__}
+    del facts["label_folds"]  # the folds are trained afterwards, from checkpoints of their own
     facts |= {"processes": world.size, "weights": initial.digest}
     key = fingerprint(facts, [*code, layout.dataset_path, *arrays])
-    return Session(layout, info, val, trainer, world, layout.checkpoints_dir / f"{key}.safetensors")
+    path = layout.checkpoints_dir / f"{key}.safetensors"
+    return Session(layout, info, train, val, initial, trainer, world, path)
+
+
+def start_trainer(session: Session, rows: NDArray[np.int64]) -> Trainer:
+    """Build a trainer as the session's was, with the same initial weights, for some ``rows`` of train."""
+    spec, params = session.trainer.spec, session.trainer.params
+    model = _initialize(spec, params.seed, session.initial)
+    return Trainer(model, spec, session.train, session.val, params, session.world, rows)
 
 
 def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeights) -> tuple[nn.Module, ModelSpec]:
@@ -171,9 +200,7 @@ def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeight
         architecture=params.network,
         stem=params.stem,
     )
-    torch.manual_seed(params.seed)
-    model = build_network(spec)
-    apply_weights(model, initial, spec)
+    model = _initialize(spec, params.seed, initial)
     if params.network not in _EXPORTABLE:
         try_out(model, params.network, info.image_size)
         if spec.tta_margin and not can_export(model, spec):
@@ -181,6 +208,13 @@ def build_initial(params: TrainParams, info: DatasetInfo, initial: InitialWeight
         if not spec.tta_margin and not can_export(model, spec):
             raise ModelError(f"{params.network} cannot be exported to ONNX; choose another `train.network`")
     return model, spec
+
+
+def _initialize(spec: ModelSpec, seed: int, initial: InitialWeights) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build_network(spec)
+    apply_weights(model, initial, spec)
+    return model
 
 
 def _name_epoch(epoch: int, epochs: int) -> str:

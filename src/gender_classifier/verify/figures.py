@@ -15,18 +15,20 @@ from gender_classifier.common.figures import (
     start_figure,
 )
 
+_ROOM = 60  # characters, of all names side by side
+
 
 @own_style()
 def class_balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
     """Draw ``{split: {label: {ok, rejected}}}`` as stacked bars with counts."""
-    figure, axes = start_figure("Images per class folder", width=6.4)
+    figure, axes = start_figure("Images per split and class", width=6.4)
     names = [f"{split}/\n{label}" for split, labels in counts.items() for label in shorten_names(labels)]
     ok = [verdicts["ok"] for labels in counts.values() for verdicts in labels.values()]
     rejected = [verdicts["rejected"] for labels in counts.values() for verdicts in labels.values()]
     places = np.arange(len(names))
     axes.bar(places, ok, color=OK_COLOR, label="ok", width=0.6)
     axes.bar(places, rejected, bottom=ok, color=REJECTED_COLOR, label="rejected", width=0.6)
-    is_crowded = len(names) > 6
+    is_crowded = len(names) > 6 or len(names) * max(len(name.split("\n")[1]) for name in names) > _ROOM
     for place, good, bad in zip(places, ok, rejected, strict=True):
         text = f"{good:,}" + (f"\n({bad:,} rejected)" if bad else "")
         axes.annotate(

@@ -6,34 +6,48 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.file_names import find_other_format
-from gender_classifier.data.images import decode, perceptual_hash
+from gender_classifier.data.images import decode, perceptual_hash, shrink_grey
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members
 from gender_classifier.data.raw_table import open_raw_table
 from gender_classifier.errors import DataError, ImageError
+from gender_classifier.verify.quality import Quality, measure_quality
 
 
-def inspect(member: str, data: bytes, *, max_pixels: int) -> Record:
-    """Decode one image completely; return its record, rejected with a reason if it cannot be decoded.
+class Inspected(NamedTuple):
+    """Findings about one image: its record, and its quality or None if it cannot be decoded."""
+
+    record: Record
+    quality: Quality | None
+
+
+def inspect(member: str, data: bytes, *, max_pixels: int) -> Inspected:
+    """Decode one image completely and measure it; its record is rejected with a reason if it cannot be decoded.
 
     Split, label and group are left empty.
     """
     record = Record(member, "", "", hashlib.sha256(data).hexdigest())
     if find_other_format(member, data):
-        return replace(record, status="rejected", reason="not_an_image")
+        return Inspected(replace(record, status="rejected", reason="not_an_image"), None)
     try:
         image = decode(data, max_pixels=max_pixels)
     except ImageError as error:
-        return replace(record, status="rejected", reason=error.reason)
-    return replace(record, phash=perceptual_hash(image), width=image.width, height=image.height, mode=image.mode)
+        return Inspected(replace(record, status="rejected", reason=error.reason), None)
+    grey = image.convert("L")
+    shrunk = shrink_grey(grey)
+    phash, (width, height) = perceptual_hash(shrunk), image.size
+    return Inspected(
+        replace(record, phash=phash, width=width, height=height, mode=image.mode), measure_quality(grey, shrunk)
+    )
 
 
 @contextmanager
-def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator[Iterator[Record]]:
+def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator[Iterator[Inspected]]:
     """Inspect every image of an archive on all cores; the workers start immediately and end with the context.
 
     Args:
@@ -55,7 +69,7 @@ def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator
                 "`dvc repro -f ingest`"
             )
         labelled = (
-            replace(record, label=row.label, split=row.split, group=row.group)
-            for record, row in zip(found, rows, strict=True)
+            Inspected(replace(record, label=row.label, split=row.split, group=row.group), quality)
+            for (record, quality), row in zip(found, rows, strict=True)
         )
         yield iter(show_progress(labelled, total=len(members), name="verify"))

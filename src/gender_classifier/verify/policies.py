@@ -6,19 +6,21 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
-from gender_classifier.data.manifest import Record
+from gender_classifier.data.corrections import Corrections
+from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
+from gender_classifier.verify.corrections import correct
 from gender_classifier.verify.duplicates import Groups, group_exact, group_people, merge_near
 from gender_classifier.verify.params import VerifyParams
 
 
-def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
-    """Apply the policies to the results of :func:`~gender_classifier.verify.inspection.inspect`.
+def judge(records: Sequence[Record], policy: VerifyParams, corrections: Corrections | None = None) -> list[Record]:
+    """Apply the policies to the results of :func:`~gender_classifier.verify.quality.assess`.
 
-    The first step that rejects an image gives the reason: not decodable; too small; wrong mode; same image with two
-    labels; same image in two splits; same person in two splits; exact duplicates; near duplicates. A rejected image is
-    not compared in later steps.
+    The first step that rejects an image gives the reason: not decodable; image quality; too small; wrong mode; removed
+    by a person; same image with two labels; same image in two splits; same person in two splits; exact duplicates;
+    near duplicates. A rejected image is not compared in later steps. All steps but the first four see corrected labels.
 
     Returns:
         Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.
@@ -28,6 +30,8 @@ def judge(records: Sequence[Record], policy: VerifyParams) -> list[Record]:
     exact = group_exact(judged)
     near = merge_near(exact, judged, policy)
     _number_groups(judged, near)
+    # Groups come first: their numbers, by which preprocess splits them, do not depend on corrections.
+    correct(judged, corrections or {})
     if policy.conflicting_labels == "drop":
         _apply(judged, exact, "conflicting_label", _find_conflicts)
     if kept := _KEPT_FIRST.get(policy.leakage):
@@ -49,7 +53,8 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
     """Refuse a data set that lacks a class in a split, or in which too many images were rejected.
 
     Raises:
-        DataError: names the missing class, or the number of images rejected for each reason.
+        DataError: names the missing class, or the number of images rejected for each reason. Those that a person
+            removed do not count.
     """
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     present = Counter((record.split, record.label) for record in records)
@@ -59,7 +64,7 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
             held = present[split, label]
             what = f"none of its {held} images is usable" if held else "is missing or empty"
             raise DataError(f"{split}/{label}: {what}; each split needs images of {' and '.join(sorted(labels))}")
-    reasons = Counter(record.reason for record in records if record.status == "rejected")
+    reasons = Counter(record.reason for record in records if record.status == "rejected" and record.reason != REMOVED)
     rejected = sum(reasons.values())
     if rejected > policy.max_rejected * len(records):
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -72,6 +77,7 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
 _KEPT_FIRST = {"drop_train": ("test", "val", "train"), "drop_test": ("train", "val", "test")}
 
 KEPT_AS = {
+    RELABELLED: "kept",
     "wrong_mode": "converted to RGB",
     "conflicting_label": "kept",
     "leakage": "kept",

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,28 +12,37 @@ from numpy.typing import NDArray
 from gender_classifier.common.artifacts import Artifact
 from gender_classifier.common.figures import Figure, contact_sheet
 from gender_classifier.data.archive import Archive
-from gender_classifier.data.images import to_array
+from gender_classifier.data.images import decode, to_array, to_rgb
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import ImageError
+from gender_classifier.verify.corrections import Decisions
 from gender_classifier.verify.figures import class_balance, image_sizes
 from gender_classifier.verify.policies import KEPT_AS
+from gender_classifier.verify.quality import QualityTable
 
 _SHEET = 36  # images on a contact sheet
+_FLAGGED_SHEET = 24
 _THUMBNAIL = 96  # px
 
 
-def describe_records(records: Sequence[Record], archive: Archive, max_pixels: int) -> Iterator[Artifact]:
-    """Yield the report, the metrics file and the figures.
+def describe_records(
+    records: Sequence[Record], archive: Archive, max_pixels: int, quality: QualityTable, decisions: Decisions
+) -> Iterator[Artifact]:
+    """Yield the report, the metrics file, the table of quality and the figures.
 
     Args:
         records: with verdicts.
         archive: source of the images on contact sheets.
         max_pixels: larger images are not decoded.
+        quality: of the images that could be decoded.
+        decisions: numbers of people's decisions; in the report if there are any.
     """
-    summary = summarize(records)
-    yield Artifact("data/verified/report.json", summary, "")
-    yield Artifact("metrics/verify.json", {key: summary[key] for key in ("num_ok", "num_rejected")})
+    summary, decided = summarize(records) | {"flagged": quality.count()}, asdict(decisions)
+    report = summary | ({"corrections": decided} if any(decided.values()) else {})
+    yield Artifact("data/verified/report.json", report, "")
+    yield Artifact("metrics/verify.json", {key: summary[key] for key in ("num_ok", "num_rejected", "flagged")})
+    yield Artifact("data/verified/quality.csv", quality.tabulate())
     decoded = [record for record in records if record.width]
     fit = [record for record in records if record.status == "ok"]
     rejected = [record for record in records if record.status == "rejected"]
@@ -52,27 +62,32 @@ def describe_records(records: Sequence[Record], archive: Archive, max_pixels: in
             pair_twins(rejects, records),
             f"{len(rejects)} of {len(rejected):,} rejected images{beside}",
         ),
+        "flagged": _draw_flagged(archive, max_pixels, records, quality),
     }
     for name, sheet in sheets.items():
         yield Artifact(f"metrics/sheets/verify/{name}.png", sheet, "")
 
 
-def count_findings(records: Sequence[Record]) -> dict[str, float]:
-    """Return the run's metrics: number of fit and rejected images, and of those rejected for each reason."""
+def count_findings(records: Sequence[Record], quality: QualityTable) -> dict[str, float]:
+    """Return the run's metrics: number of fit and rejected images, of those rejected for each reason, of each flag."""
     summary = summarize(records)
     rejected = {f"rejected/{name}": found.get("rejected", 0) for name, found in summary["findings"].items()}
-    return {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"], **rejected}
+    flagged = {f"flagged/{flag}": count for flag, count in quality.count().items()}
+    return {"num_ok": summary["num_ok"], "num_rejected": summary["num_rejected"], **rejected, **flagged}
 
 
-def tell(records: Sequence[Record]) -> str:
-    """Return one line with the number of fit images and the findings."""
+def tell(records: Sequence[Record], quality: QualityTable) -> str:
+    """Return one line with the number of fit images, the findings and the image-quality flags."""
     summary = summarize(records)
     findings = summary["findings"].items()
     found = [f"{reason} {verdict} {count}" for reason, counts in findings for verdict, count in counts.items()]
     shared = summary["people_in_several_splits"]
     people = f"; {shared:,} of {summary['people']:,} people are in more than one split of the source" if shared else ""
+    counts = [f"{flag} {count}" for flag, count in quality.count().items() if count]
+    flagged = f"; flagged {', '.join(counts)}" if counts else ""
     return (
-        f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}{people}"
+        f"{summary['num_ok']:,} of {len(records):,} images are fit to use; {', '.join(found) or 'no findings'}{flagged}"
+        f"{people}"
     )
 
 
@@ -147,3 +162,17 @@ def _draw_sheet(archive: Archive, max_pixels: int, shown: Sequence[Record], titl
         about = record.reason if record.status == "rejected" else f"kept, {record.width} × {record.height} px"
         captions.append(f"{about}\n{record.split}/{record.label}\n{PurePosixPath(record.member).name}")
     return contact_sheet(images, captions, title)
+
+
+def _draw_flagged(archive: Archive, max_pixels: int, records: Sequence[Record], quality: QualityTable) -> Figure:
+    """Draw the worst flagged images in their own shapes, with flag and score."""
+    by_member = {record.member: record for record in records}
+    shown = quality.pick_worst(_FLAGGED_SHEET)
+    images, captions = [], []
+    for member, found in shown:
+        image = to_rgb(decode(archive.read(member), max_pixels=max_pixels))
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        images.append(np.asarray(image))
+        record = by_member[member]
+        captions.append(f"{found.flag} {found.score:.2f}\n{record.split}/{record.label}\n{PurePosixPath(member).name}")
+    return contact_sheet(images, captions, f"{len(shown)} of {len(quality.flags):,} flagged images, worst first")

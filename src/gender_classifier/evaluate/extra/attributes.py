@@ -1,4 +1,4 @@
-"""Scores of a labelled set by attribute: of the images with each value of each column."""
+"""Scores of labelled images by attribute: of those with each value of each column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.evaluate.extra.sets import ScoredSet
-from gender_classifier.metrics.scores import balanced_interval, wilson_interval
+from gender_classifier.metrics.scores import Report, balanced_interval, wilson_interval
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """Scores of a model on N images with A attributes, such as the test set or a further set.
+
+    Attributes:
+        labels: int64 (N,).
+        report: scores of the images.
+        attributes: A names.
+        values: A values of each image.
+    """
+
+    labels: NDArray[np.int64]
+    report: Report
+    attributes: Sequence[str]
+    values: Sequence[Sequence[str]]
+
+    def encode(self, place: int) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+        """Return the K values of the attribute at ``place``, sorted, and each image's place among them, int64 (N,)."""
+        column = np.array([row[place] or "(empty)" for row in self.values])
+        values, codes = np.unique(column, return_inverse=True)
+        return values, codes
 
 
 @dataclass(frozen=True)
@@ -30,31 +52,26 @@ class AttributeRow:
     recalls: tuple[tuple[int, float | None, float | None, float | None], ...]
 
 
-def tabulate_attributes(scored: ScoredSet) -> list[AttributeRow]:
+def tabulate_attributes(images: ScoredImages) -> list[AttributeRow]:
     """Measure all images, then those with each value of each attribute."""
-    table = [measure_group("all", "", *count_hits(scored, np.zeros(len(scored.rows), np.int64))[0])]
-    for place, attribute in enumerate(scored.labelled.attributes):
-        values, groups = np.unique(list_values(scored, place), return_inverse=True)
-        counts = count_hits(scored, groups)
+    table = [measure_group("all", "", *count_hits(images, np.zeros(len(images.labels), np.int64))[0])]
+    for place, attribute in enumerate(images.attributes):
+        values, groups = images.encode(place)
+        counts = count_hits(images, groups)
         table += [measure_group(attribute, str(value), *count) for value, count in zip(values, counts, strict=True)]
     return table
 
 
-def list_values(scored: ScoredSet, place: int) -> NDArray[np.str_]:
-    """Return the value of the attribute at ``place`` of each scored image, (N,)."""
-    return np.array([scored.labelled.images[row].attributes[place] or "(empty)" for row in scored.rows])
-
-
-def count_hits(scored: ScoredSet, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_hits(images: ScoredImages, groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return, for each group and class, the images that are right and all images: int64 (G, 2, C).
 
     Args:
-        scored: N scored images.
+        images: N scored images.
         groups: of each image, int64 (N,), in [0, G).
     """
-    counts = np.zeros((groups.max() + 1, 2, scored.report.probs.shape[1]), dtype=np.int64)
-    np.add.at(counts[:, 0], (groups, scored.labels), scored.report.preds == scored.labels)
-    np.add.at(counts[:, 1], (groups, scored.labels), 1)
+    counts = np.zeros((groups.max() + 1, 2, images.report.probs.shape[1]), dtype=np.int64)
+    np.add.at(counts[:, 0], (groups, images.labels), images.report.preds == images.labels)
+    np.add.at(counts[:, 1], (groups, images.labels), 1)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Groups of a labelled set: images with the same values of two attributes, such as age group and origin."""
+"""Groups of labelled images: with the same values of two attributes, such as age group and origin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.evaluate.extra.attributes import AttributeRow, count_hits, list_values, measure_group
-from gender_classifier.evaluate.extra.sets import ScoredSet
+from gender_classifier.evaluate.extra.attributes import (
+    AttributeRow,
+    ScoredImages,
+    count_hits,
+    measure_group,
+    tabulate_attributes,
+)
 
 MIN_IMAGES, MIN_PER_CLASS = 50, 10
 """A group with fewer images, or fewer of a class, is counted and not measured: its interval would say nothing."""
@@ -18,7 +23,7 @@ _BOOTSTRAPS = 10_000
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of a set by balanced accuracy.
+    """The groups of a set of images by balanced accuracy.
 
     Attributes:
         rows: of the groups that are large enough, the worst first.
@@ -54,26 +59,48 @@ class Groups:
         return found
 
 
+@dataclass(frozen=True)
+class AttributeReport:
+    """Scores by attribute: ``rows`` of all images, then of those with each value; ``groups`` of two attributes."""
+
+    rows: Sequence[AttributeRow]
+    groups: Groups
+
+    def list_rows(self) -> list[AttributeRow]:
+        """Return the rows, then those of the groups unless they are the same."""
+        known = {row.attribute for row in self.rows}
+        return [*self.rows, *(row for row in self.groups.rows if row.attribute not in known)]
+
+
+def report_attributes(images: ScoredImages) -> AttributeReport:
+    """Measure the images by attribute and by group."""
+    return AttributeReport(tabulate_attributes(images), find_groups(images))
+
+
 def name_group(row: AttributeRow) -> str:
     """Return the name of a group, for tags and reports."""
     return f"{row.attribute}: {row.value}"
 
 
-def find_groups(scored: ScoredSet) -> Groups:
-    """Measure the groups of each pair of attributes; of a set with one attribute, those of its values.
+def find_groups(images: ScoredImages) -> Groups:
+    """Measure the groups of each pair of attributes; with one attribute, those of its values.
 
     Without attributes there are no groups.
     """
-    attributes, rows, small = scored.labelled.attributes, list[AttributeRow](), list[int]()
-    for places in combinations(range(len(attributes)), min(2, len(attributes)) or 1):
-        columns = np.stack([list_values(scored, place) for place in places], axis=1)
-        values, groups = np.unique(columns, axis=0, return_inverse=True)
-        name = " × ".join(attributes[place] for place in places)
-        for value, (hits, totals) in zip(values, count_hits(scored, groups.ravel()), strict=True):
+    encoded = [images.encode(place) for place in range(len(images.attributes))]
+    rows, small = list[AttributeRow](), list[int]()
+    for places in combinations(range(len(encoded)), min(2, len(encoded)) or 1):
+        # Numbers instead of texts: CelebA has 741 pairs of attributes.
+        keys = np.stack([encoded[place][1] for place in places])
+        shape = [len(encoded[place][0]) for place in places]
+        found, groups = np.unique(np.ravel_multi_index(list(keys), shape), return_inverse=True)
+        name = " × ".join(images.attributes[place] for place in places)
+        for key, (hits, totals) in zip(found, count_hits(images, groups), strict=True):
             if totals.sum() < MIN_IMAGES or totals.min() < MIN_PER_CLASS:
                 small.append(int(totals.sum()))
-            else:
-                rows.append(measure_group(name, " × ".join(value), hits, totals))
+                continue
+            value = (encoded[place][0][code] for place, code in zip(places, np.unravel_index(key, shape), strict=True))
+            rows.append(measure_group(name, " × ".join(value), hits, totals))
     rows.sort(key=lambda row: (_balanced(row), row.attribute, row.value))
     alike = [row for row in rows if row.attribute == rows[0].attribute]
     if len(alike) < 2:

@@ -11,13 +11,8 @@ from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.progress import show_progress
 from gender_classifier.common.terminal import printable
 from gender_classifier.data.labelled_pixels import list_unreadable
-from gender_classifier.evaluate.extra.attributes import (
-    AttributeRow,
-    attribute_columns,
-    flatten_row,
-    tabulate_attributes,
-)
-from gender_classifier.evaluate.extra.groups import Groups, find_groups, name_group
+from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
+from gender_classifier.evaluate.extra.groups import AttributeReport, name_group
 from gender_classifier.evaluate.extra.sets import (
     ScoredSet,
     describe_set,
@@ -27,7 +22,8 @@ from gender_classifier.evaluate.extra.sets import (
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
-from gender_classifier.evaluate.inputs import Inputs, find_crop
+from gender_classifier.evaluate.inputs import Inputs, find_crop, find_score
+from gender_classifier.evaluate.unfamiliar import SHARE, UnfamiliarRow, count_unfamiliar
 from gender_classifier.model.inference import compute_logits
 
 _logger = logging.getLogger(__name__)
@@ -62,6 +58,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
         max_pixels: larger images count as unreadable.
     """
     found = {}
+    score = find_score(inputs)
     for name, path in sets.items():
         with (
             open_labelled_set(name, path, inputs.spec.classes) as labelled,
@@ -75,6 +72,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
                 max_pixels=max_pixels,
                 seen=inputs.seen,
                 num_bins=num_bins,
+                score=score,
                 crop=find_crop(inputs.info),
                 on_images=bar.update,
             )
@@ -82,52 +80,58 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
             f"evaluate: {printable(name)}: accuracy {scored.report.metrics['accuracy']:.4f} on {len(scored.rows):,} of "
             f"{len(labelled.images):,} images"
         )
-        scored.report.metrics.update(find_groups(scored).metrics)
+        scored.report.metrics.update(scored.by_attribute.groups.metrics)
+        if (row := count_flags(name, scored, inputs)) is not None:
+            scored.report.metrics[SHARE] = row.share
         if unreadable := list_unreadable(labelled, scored.reading):
             _logger.warning("%s: cannot be read: %s", name, unreadable)
         found[name] = scored
     return found
 
 
+def count_flags(name: str, scored: ScoredSet, inputs: Inputs) -> UnfamiliarRow | None:
+    """Return how many images of a set are unfamiliar; None if the model cannot tell."""
+    if scored.unfamiliarity is None or inputs.unfamiliarity is None:
+        return None
+    return count_unfamiliar(name, scored.unfamiliarity > float(inputs.unfamiliarity.threshold))
+
+
 def describe_extra(
     scored: Mapping[str, ScoredSet], paths: Mapping[str, str], classes: Sequence[str]
 ) -> Iterator[Artifact]:
     """Yield the report, the tables and the figures of the sets; without sets, an empty report and empty tables."""
-    attributes = {name: tabulate_attributes(one) for name, one in scored.items()}
-    groups = {name: find_groups(one) for name, one in scored.items()}
-    reports = {
-        name: describe_set(one, paths[name], classes) | {"groups": groups[name].describe()}
-        for name, one in scored.items()
-    }
-    yield Artifact("metrics/extra.json", reports, "metrics")
-    table = [[name, *flatten_row(row)] for name, rows in attributes.items() for row in _join(rows, groups[name])]
+    yield Artifact(
+        "metrics/extra.json", {name: describe_set(one, paths[name], classes) for name, one in scored.items()}, "metrics"
+    )
+    table = [[name, *flatten_row(row)] for name, one in scored.items() for row in one.by_attribute.list_rows()]
     yield Artifact("metrics/extra_attributes.csv", Table(["set", *attribute_columns(classes)], table), "metrics")
     predictions = [[name, *row] for name, one in scored.items() for row in list_predictions(one, classes)]
     yield Artifact("data/predictions/extra.csv", Table(["set", *extra_columns(classes)], predictions), "predictions")
     for name, one in scored.items():
         matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}", one.report.interval)
         yield Artifact(f"metrics/figures/evaluate/extra_{name}_confusion.png", matrix, "")
-        if len(attributes[name]) > 1:
-            figure = attribute_table([asdict(row) for row in attributes[name]], classes, f"Further set {name}")
-            yield Artifact(f"metrics/figures/evaluate/extra_{name}_attributes.png", figure, "")
-        if groups[name].best is not None:
-            figure = group_table([asdict(row) for row in groups[name].rows], f"Further set {name}", groups[name].gap)
-            yield Artifact(f"metrics/figures/evaluate/extra_{name}_groups.png", figure, "")
+        yield from draw_attributes(f"extra_{name}", one.by_attribute, classes, f"Further set {name}")
 
 
-def tag_groups(scored: Mapping[str, ScoredSet]) -> dict[str, str]:
-    """Return the names of each set's worst and best group as tags: the keys of metrics must not depend on data."""
+def draw_attributes(prefix: str, found: AttributeReport, classes: Sequence[str], title: str) -> Iterator[Artifact]:
+    """Yield the figures of the attributes and of the groups, those that there are; ``prefix`` begins their names."""
+    if len(found.rows) > 1:
+        figure = attribute_table([asdict(row) for row in found.rows], classes, title)
+        yield Artifact(f"metrics/figures/evaluate/{prefix}_attributes.png", figure, "")
+    if found.groups.best is not None:
+        figure = group_table([asdict(row) for row in found.groups.rows], title, found.groups.gap)
+        yield Artifact(f"metrics/figures/evaluate/{prefix}_groups.png", figure, "")
+
+
+def tag_groups(reports: Mapping[str, AttributeReport]) -> dict[str, str]:
+    """Return the names of the worst and the best group as tags: the keys of metrics must not depend on data.
+
+    Args:
+        reports: by what the tags begin with, such as ``test`` or ``extra.NAME``.
+    """
     tags = {}
-    for name, one in scored.items():
-        found = find_groups(one)
-        if found.best is not None:
-            tags[f"extra.{name}.worst_group"] = name_group(found.rows[0])
-            tags[f"extra.{name}.best_group"] = name_group(found.best)
+    for prefix, found in reports.items():
+        if found.groups.best is not None:
+            tags[f"{prefix}.worst_group"] = name_group(found.groups.rows[0])
+            tags[f"{prefix}.best_group"] = name_group(found.groups.best)
     return tags
-
-
-def _join(rows: Sequence[AttributeRow], groups: Groups) -> Iterator[AttributeRow]:
-    """Yield the rows by attribute, then those of the intersections of two."""
-    yield from rows
-    if any(row.attribute not in {known.attribute for known in rows} for row in groups.rows):
-        yield from groups.rows

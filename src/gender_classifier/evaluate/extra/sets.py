@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from gender_classifier.data.labelled_files import LabelledSource, open_source
 from gender_classifier.data.labelled_pixels import Reading, check_reading, read_batches
 from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.errors import DataError
+from gender_classifier.evaluate.extra.attributes import ScoredImages
+from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
@@ -49,6 +52,7 @@ class ScoredSet:
         rows: places of the scored images in the set, int64 (N,).
         labels: of these, int64 (N,).
         report: scores of these.
+        unfamiliarity: of these, float32 (N,); None if the model cannot tell.
     """
 
     labelled: LabelledSource
@@ -56,6 +60,13 @@ class ScoredSet:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     report: Report
+    unfamiliarity: NDArray[np.float32] | None = None
+
+    @cached_property
+    def by_attribute(self) -> AttributeReport:
+        """The scores by attribute."""
+        values = [self.labelled.images[row].attributes for row in self.rows]
+        return report_attributes(ScoredImages(self.labels, self.report, self.labelled.attributes, values))
 
 
 def score_set(
@@ -67,6 +78,7 @@ def score_set(
     max_pixels: int,
     seen: Mapping[str, str],
     num_bins: int,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
     crop: Crop | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
@@ -80,6 +92,7 @@ def score_set(
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
+        score: uint8 (N, S, S, 3) to unfamiliarity (N,); None if the model cannot tell.
         crop: which images lose their sides, as in use.
         on_images: called with the number of images done since the last call.
 
@@ -87,10 +100,12 @@ def score_set(
         DataError: too many images are unreadable, or no image can be scored.
     """
     reading, done = Reading(), 0
-    rows, logits = [], []
+    rows, logits, unfamiliarity = [], [], []
     for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen, crop=crop):
         rows.append(places)
         logits.append(predict(pixels))
+        if score:
+            unfamiliarity.append(score(pixels))
         on_images(len(reading.status) - done)
         done = len(reading.status)
     check_reading(labelled, reading)
@@ -100,7 +115,9 @@ def score_set(
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins, complete=False)
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
-    return ScoredSet(labelled, reading, scored, labels, report)
+    return ScoredSet(
+        labelled, reading, scored, labels, report, np.concatenate(unfamiliarity) if unfamiliarity else None
+    )
 
 
 def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:
@@ -116,6 +133,7 @@ def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[s
         "columns_left_out": list(scored.labelled.left_out),
         "metrics": scored.report.metrics,
         "confusion": tabulate_confusion(scored.report.confusion, classes),
+        "groups": scored.by_attribute.groups.describe(),
     }
 
 

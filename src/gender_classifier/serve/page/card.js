@@ -8,15 +8,21 @@ const NAMES = {
   roc_auc: "area under the ROC curve",
   loss: "loss (cross entropy, nats)",
   ece: "expected calibration error",
+  worst_group_balanced_accuracy: "balanced accuracy of the worst group",
+  group_gap: "by which the best group is better",
 };
-const SHARES = new Set(["accuracy", "robust_accuracy", "framing_accuracy", "occlusion_accuracy", "ece"]);
+const SHARES = new Set(["accuracy", "robust_accuracy", "framing_accuracy", "occlusion_accuracy", "ece",
+  "worst_group_balanced_accuracy", "group_gap"]);
 
 function listFigures(metrics) {
-  const rows = Object.keys(metrics).filter((name) => !/_(low|high)$/.test(name)).map((name) => {
-    const show = (value) => (SHARES.has(name) ? percent(value) : String(Number(value.toPrecision(4))));
+  // Classes may be called low and high: their recalls are no ends of an interval.
+  const isEnd = (name) => /_(low|high)$/.test(name) && name.replace(/_(low|high)$/, "") in metrics;
+  const rows = Object.keys(metrics).filter((name) => !isEnd(name)).map((name) => {
+    const recall = name.startsWith("recall_");
+    const show = (value) => (recall || SHARES.has(name) ? percent(value) : String(Number(value.toPrecision(4))));
     const low = metrics[`${name}_low`], high = metrics[`${name}_high`];
     const span = low === undefined || high === undefined ? "" : `${show(low)} to ${show(high)}`;
-    return [NAMES[name] || name, show(metrics[name]), span];
+    return [NAMES[name] || (recall ? `recall of ${name.slice(7)}` : name), show(metrics[name]), span];
   });
   return [["figure", "value", "95 % interval"], ...rows];
 }

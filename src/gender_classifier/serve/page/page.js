@@ -125,14 +125,18 @@ async function predict({ file, item }) {
     if (model && file.size > model.accepts.max_bytes) throw { reason: "too_many_bytes" };
     const [found] = await post("predict", "images", file);
     answer.textContent = found.uncertain ? `uncertain, rather ${found.label}: ${percent(found.prob)}` : `${found.label}: ${percent(found.prob)}`;
-    item.classList.toggle("uncertain", found.uncertain);
+    item.classList.toggle("uncertain", found.uncertain || found.unfamiliar === true);
     const bar = item.querySelector(".bar");
     bar.hidden = false;
     bar.firstElementChild.getBoundingClientRect(); // so that its width is seen to grow
     bar.firstElementChild.style.width = `${100 * found.prob}%`;
     const note = item.querySelector(".note");
-    note.hidden = !found.uncertain;
-    note.textContent = found.uncertain ? `Below ${percent(model ? model.threshold : 0.8)}: take it as no answer.` : "";
+    const doubts = [
+      found.unfamiliar && "Unlike the training images: perhaps no face, so take it as no answer.",
+      found.uncertain && `Below ${percent(model ? model.threshold : 0.8)}: take it as no answer.`,
+    ].filter(Boolean);
+    note.hidden = doubts.length === 0;
+    note.textContent = doubts[0] || "";
     const button = item.querySelector(".explain");
     button.hidden = false;
     button.setAttribute("aria-label", `Show what it looked at in ${file.name}`);
@@ -229,6 +233,13 @@ function drawHeatMap(canvas, grid, label, share) {
   return `Orange: covered, “${label}” becomes less likely, by up to ${(100 * largest).toFixed(0)} points (${where}).${rises}`;
 }
 
+// “a” from “b”; of more than two: “a”, “b” and “c” apart.
+function quoteClasses(classes) {
+  const quoted = classes.map((name) => `“${name}”`);
+  if (quoted.length === 2) return quoted.join(" from ");
+  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)} apart`;
+}
+
 function showModel() {
   const { accepts, classes, metrics } = model;
   const origin = [
@@ -238,7 +249,7 @@ function showModel() {
     model.data_digest && `data ${model.data_digest.slice(0, 12)}`,
   ].filter(Boolean).join(", ");
   $("model").textContent =
-    `A small model that was trained to tell “${classes.join("” from “")}” on tight face crops` + (origin ? ` (${origin}).` : ".");
+    `A small model that was trained to tell ${quoteClasses(classes)} on tight face crops` + (origin ? ` (${origin}).` : ".");
   $("accepts").textContent = `Tight crops of one face each: ${listAccepted(accepts)}.`;
   if (model.limits) renderMarkdown(model.limits, $("limits"));
   const measured = tabulateMeasured(model);

@@ -1,0 +1,188 @@
+"""The review's requests, without a browser: what is proposed, what is written, who may ask."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import draw_pixels, encode, picture
+from fastapi.testclient import TestClient
+from PIL import Image
+from reviewed import write_data
+
+from gender_classifier.cli.main import main
+from gender_classifier.common.paths import Layout
+from gender_classifier.data.archive import Archive, write_archive
+from gender_classifier.data.corrections import edit_corrections, read_corrections
+from gender_classifier.serve.review.app import build_review_app
+from gender_classifier.serve.review.session import Review
+from gender_classifier.serve.review.suspects import load_suspects
+
+CLASSES = ("female", "male", "60+")
+NAMES = [f"Training/{n}.jpg" for n in range(5)]
+TOKEN = {"Authorization": "Bearer open-sesame"}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Layout, list[str]]:
+    return write_data(tmp_path, {name: picture(n) for n, name in enumerate(NAMES)}, CLASSES)
+
+
+@pytest.fixture
+def client(data: tuple[Layout, list[str]]) -> Iterator[TestClient]:
+    layout, _ = data
+    with Archive(layout.raw_archive_path) as archive:
+        found = load_suspects(layout, archive, CLASSES)
+        review = Review(found.open, CLASSES, archive, layout.corrections_path)
+        app = build_review_app(review, "open-sesame", 10**6)
+        with TestClient(app, base_url="http://127.0.0.1:8001", headers=TOKEN) as client:
+            yield client
+
+
+def listed(client: TestClient) -> list[str]:
+    return [suspect["path"] for suspect in client.get("/suspects").json()["open"]]
+
+
+def test_the_likeliest_come_first_and_a_decision_is_on_disk_before_its_answer(
+    client: TestClient, data: tuple[Layout, list[str]]
+) -> None:
+    layout, digests = data
+    assert listed(client) == NAMES
+    for place, label in enumerate(("female", "60+", "")):  # kept, another class, removed
+        answer = client.put(f"/decisions/{digests[place]}", params={"label": label})
+        assert answer.json() == {"left": 4 - place}
+        made = read_corrections(layout.corrections_path)[digests[place]]
+        assert (made.path, made.label_before, made.label_after) == (NAMES[place], CLASSES[place], label)
+    assert listed(client) == NAMES[3:]
+    decided = client.get("/suspects").json()["decided"]
+    assert [(found["path"], found["decision"]) for found in decided] == list(
+        zip(NAMES[:3], ("female", "60+", ""), strict=True)
+    )
+    assert client.delete(f"/decisions/{digests[1]}").json() == {"left": 3}
+    assert listed(client) == [NAMES[1], *NAMES[3:]]
+    assert digests[1] not in read_corrections(layout.corrections_path)
+
+
+def test_undo_brings_back_the_row_that_was_there_before(client: TestClient, data: tuple[Layout, list[str]]) -> None:
+    """Somebody else decided after the page was opened; two decisions in this review lead back to theirs."""
+    layout, (sha256, other, *_) = data
+    assert client.put(f"/decisions/{other}", params={"label": "male"}).status_code == 200
+    with edit_corrections(layout.corrections_path) as corrections:
+        theirs = corrections[other]
+        corrections[sha256] = theirs.__class__(sha256, "theirs.jpg", "female", "", theirs.decided_at)
+    for label in ("male", "60+"):
+        client.put(f"/decisions/{sha256}", params={"label": label})
+    assert read_corrections(layout.corrections_path)[sha256].label_after == "60+"
+    client.delete(f"/decisions/{sha256}")
+    assert read_corrections(layout.corrections_path)[sha256].path == "theirs.jpg"
+    with edit_corrections(layout.corrections_path) as corrections:
+        del corrections[other]
+    answer = client.delete(f"/decisions/{other}")
+    assert (answer.status_code, "was changed since" in answer.json()["error"]["message"]) == (409, True)
+
+
+def test_an_image_is_shown_as_the_model_sees_it(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright = encode(draw_pixels(1, 1500, 1000), "JPEG", exif=turned)
+    layout, digests = write_data(tmp_path, {"a.jpg": upright, "b.tif": encode(draw_pixels(2), "TIFF"), "c.jpg": b"no"})
+    with Archive(layout.raw_archive_path) as archive:
+        review = Review(load_suspects(layout, archive, ("female", "male")).open, ("female", "male"), archive, Path())
+        with TestClient(
+            build_review_app(review, "open-sesame", 10**7), base_url="http://localhost", headers=TOKEN
+        ) as client:
+            sizes = []
+            for digest in digests[:2]:
+                answer = client.get(f"/images/{digest}")
+                assert answer.headers["content-type"] == "image/png"
+                sizes.append(Image.open(io.BytesIO(answer.content)).size)
+            assert sizes == [(683, 1024), (80, 100)]
+            assert client.get(f"/images/{digests[2]}").status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "reason"),
+    [
+        ({"Host": "rebound.example"}, 421, "host"),
+        ({"Origin": "http://127.0.0.1:9999"}, 403, "origin"),
+        ({"Origin": "null"}, 403, "origin"),
+        ({"Sec-Fetch-Site": "same-site"}, 403, "origin"),
+        ({"Authorization": "Bearer open-sesam"}, 401, "no_key"),
+        ({"Authorization": ""}, 401, "no_key"),
+        ({"Authorization": "Basic open-sesame"}, 401, "no_key"),
+    ],
+)
+def test_strangers_and_other_pages_read_and_write_nothing(
+    client: TestClient, data: tuple[Layout, list[str]], headers: dict[str, str], status: int, reason: str
+) -> None:
+    layout, (sha256, *_) = data
+    for method in ("PUT", "DELETE"):
+        answer = client.request(method, f"/decisions/{sha256}?label=male", headers=headers)
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (status, reason)
+        assert "allowed-hosts" not in answer.text  # an option of the service alone
+    assert read_corrections(layout.corrections_path) == {}
+    if status != 403:  # another page cannot read an answer, nor send the token
+        for path in ("/suspects", f"/images/{sha256}"):
+            assert client.get(path, headers=headers).status_code == status
+    # The page's own files hold nothing of the data set.
+    plain = {"Authorization": ""} if status == 401 else headers
+    assert client.get("/", headers=plain).status_code == (421 if reason == "host" else 200)
+
+
+def test_what_cannot_be_done_says_why_and_changes_nothing(client: TestClient, data: tuple[Layout, list[str]]) -> None:
+    layout, (sha256, *_) = data
+    for request, status, part in (
+        (("PUT", f"/decisions/{sha256}?label=cat"), 409, "'cat' is no class"),
+        (("PUT", f"/decisions/{'0' * 64}?label=male"), 404, "is the SHA-256 of no suspect"),
+        (("GET", "/images/..%2F..%2Fparams.yaml"), 404, ""),
+        (("DELETE", f"/decisions/{sha256}"), 409, "this review has not decided about it"),
+        (("POST", f"/decisions/{sha256}"), 405, "Method Not Allowed"),
+    ):
+        answer = client.request(*request)
+        assert (answer.status_code, part in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert read_corrections(layout.corrections_path) == {}
+    layout.corrections_path.write_text("spoilt\n")
+    answer = client.put(f"/decisions/{sha256}", params={"label": "male"})
+    assert (answer.status_code, "line 1 is not the header" in answer.text) == (409, True)
+    assert layout.corrections_path.read_text() == "spoilt\n"
+
+
+def test_outdated_and_decided_suspects_and_copies_are_not_proposed(tmp_path: Path) -> None:
+    images = {f"{n}.jpg": picture(n // 2) for n in range(6)}  # each twice
+    layout, digests = write_data(tmp_path, images, ("a", "b"))
+    with Archive(layout.raw_archive_path) as archive:
+        assert [found.path for found in load_suspects(layout, archive, ("a", "b")).open] == ["0.jpg", "2.jpg", "4.jpg"]
+        found = load_suspects(layout, archive, ("a", "b"), {digests[0]})
+        assert ([suspect.path for suspect in found.open], found.outdated) == (["2.jpg", "4.jpg"], 0)
+        assert load_suspects(layout, archive, ("a", "c")).outdated == 6 // 2
+    table = layout.suspects_path.read_text()
+    layout.suspects_path.write_text(table.replace("2.jpg,a", "2.jpg,b").replace("4.jpg", "gone.jpg"))
+    with Archive(layout.raw_archive_path) as archive:
+        found = load_suspects(layout, archive, ("a", "b"))
+    assert ([suspect.path for suspect in found.open], found.outdated) == (["0.jpg", "3.jpg", "5.jpg"], 2)
+
+
+def test_the_command_says_when_nothing_is_left_or_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["review"]) == 1
+    assert "no dvc.yaml here or above; run it in a checkout" in capsys.readouterr().err
+    layout, _ = write_data(tmp_path, {"a.jpg": picture(1)})
+    shutil.copy(layout.suspects_path, tmp_path / "kept.csv")
+    for text, message in (("", "not a table of suspects"), ("split,member\n1", "not a table of suspects")):
+        layout.suspects_path.write_text(text or "\n1\n")
+        assert main(["review"]) == 1
+        assert message in capsys.readouterr().err
+    layout.suspects_path.unlink()
+    assert main(["review"]) == 1
+    assert "label_issues.csv: no such file; run `dvc repro`" in capsys.readouterr().err
+    layout.suspects_path.write_text("split,member,label,suggested,prob_label\n")
+    assert main(["review"]) == 0
+    assert capsys.readouterr().out == f"{layout.suspects_path}: no suspects are left to review\n"
+    write_archive(layout.raw_archive_path, [("b.jpg", picture(2))])
+    shutil.copy(tmp_path / "kept.csv", layout.suspects_path)
+    layout.raw_table_path.write_text("member,label,split,group\nb.jpg,male,train,\n")
+    assert main(["review"]) == 0
+    assert "left out, as the data have changed since: 1; run `dvc repro`" in capsys.readouterr().out

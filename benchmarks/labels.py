@@ -2,7 +2,7 @@
 
     dvc repro preprocess                                   (set `source` to the data to measure on)
     python benchmarks/labels.py --flip 0.04 --epochs 6                  9 minutes on 2 busy cores with 10,000 images
-    python benchmarks/labels.py --flip 0.08 --epochs 10 --seeds 3 --correct     for each seed also what corrections regain
+    python benchmarks/labels.py --flip 0.08 --epochs 10 --seeds 3 --correct     also what corrections regain
 
 Gives a share of the images of train and val, drawn by chance, another label; test stays as it is. The model and the
 folds of `train.label_folds` then train by `params.yaml`, and the suspects are ranked as `evaluate` ranks them, without

@@ -1,5 +1,6 @@
 """AlexNet: sizes as torchvision's, a file that is enough by itself, weights that come or complain."""
 
+import copy
 import json
 import re
 import struct
@@ -281,3 +282,12 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match=re.escape("has shape (3, 3), the model needs (64, 3, 11, 11)")):
         load_initial_weights(model, "w.safetensors", tmp_path)
+
+
+def test_mnasnet_is_loaded_from_plain_tensors() -> None:
+    """Torchvision's own method refuses a state without the metadata of a pickled one."""
+    torch.manual_seed(0)
+    state = dict(build_model("linear", 2, 64, "mnasnet0_5").state_dict())
+    loaded = copy.deepcopy(build_model("linear", 2, 64, "mnasnet0_5"))
+    loaded.load_state_dict({key: value.clone() for key, value in state.items()})
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())

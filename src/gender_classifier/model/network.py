@@ -10,7 +10,7 @@ from functools import partial
 import torch
 import torchvision.models as zoo
 from torch import nn
-from torchvision.models import WeightsEnum
+from torchvision.models import MNASNet, WeightsEnum
 from torchvision.models.resnet import ResNet
 
 from gender_classifier.errors import ModelError
@@ -175,4 +175,7 @@ def _build_torchvision(name: str, num_classes: int, image_size: int) -> nn.Modul
         raise ModelError(
             f"{name} cannot be built for images of {image_size} px ({reason}); change `image_size`"
         ) from None
+    if isinstance(model, MNASNet):
+        # Its own method wants a version, which only a pickled state has, and upgrades states of before 2019.
+        vars(model)["_load_from_state_dict"] = partial(nn.Module._load_from_state_dict, model)
     return model

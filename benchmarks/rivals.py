@@ -89,13 +89,13 @@ def main() -> None:
         default=Path(tempfile.gettempdir()) / "gender-classifier-rivals",
         help="for environments, images and models (default: in the temporary folder)",
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file after each contender")
+    parser.add_argument("--json", type=Path, help="write the figures here after each contender; those of others stay")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     pythons = {name: make_environment(folder / "environments", CONTENDERS[name]) for name in options.contenders}
     truth = unpack(options.source, options.foreign, folder / "images", options.images)
-    rows = []
+    rows = read_rows(options.json, options.minutes * 60, options.contenders)
     for name in options.contenders:
         out = folder / "models" / name
         shutil.rmtree(out, ignore_errors=True)
@@ -106,6 +106,12 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps(rows, indent=2) + "\n")
     print(tabulate(rows))
+
+
+def read_rows(path: Path | None, budget: float, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run with the same budget, but those of ``names``."""
+    rows = json.loads(path.read_text()) if path and path.exists() else []
+    return [row for row in rows if row["budget"] == budget and row["contender"] not in names]
 
 
 def make_environment(folder: Path, contender: Contender) -> Path:

@@ -39,4 +39,4 @@ def test_the_python_snippet_runs_without_torch(served_model: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.split()[:2] in (["one.jpg", "female"], ["one.jpg", "male"])
-    assert second.startswith("two.jpg  0.0 cannot be read")
+    assert second.startswith("two.jpg  0.0 None cannot be read")

@@ -13,6 +13,7 @@ from gender_classifier.errors import DataError
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.verify.corrections import Decisions, check_corrections
 from gender_classifier.verify.policies import check_fitness, judge
+from gender_classifier.verify.quality import QualityTable
 from gender_classifier.verify.report import summarize, tell
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
@@ -51,7 +52,7 @@ def test_labels_change_images_go_and_what_was_right_stays_as_it_was() -> None:
     summary = summarize(list(found.values()))
     assert summary["findings"] == {"relabelled": {"kept": 1}, "removed": {"rejected": 1}}
     assert summary["counts"]["train"]["male"] == {"ok": 3, "rejected": 0}
-    assert "relabelled kept 1, removed rejected 1" in tell(list(found.values()))
+    assert "relabelled kept 1, removed rejected 1" in tell(list(found.values()), QualityTable({}, {}))
 
 
 @pytest.mark.parametrize("right", ["female", "male"])

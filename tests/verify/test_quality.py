@@ -15,6 +15,7 @@ from gender_classifier.data.archive import Archive, write_archive
 from gender_classifier.data.images import shrink_grey
 from gender_classifier.data.manifest import Record
 from gender_classifier.pipeline.params import load_params
+from gender_classifier.verify.corrections import Decisions
 from gender_classifier.verify.inspection import Inspected, inspect
 from gender_classifier.verify.params import FLAGS, QualityParams
 from gender_classifier.verify.policies import judge
@@ -156,7 +157,7 @@ def test_the_report_holds_every_score_and_draws_the_flagged(tmp_path: Path) -> N
     records, quality = assess(inspected(images), LIMITS)
     records = judge(records, POLICY)
     with Archive(tmp_path / "raw.zip") as archive:
-        artifacts = {one.path: one for one in describe_records(records, archive, 10**6, quality)}
+        artifacts = {one.path: one for one in describe_records(records, archive, 10**6, quality, Decisions(0, 0, 0, 0))}
     table = artifacts["data/verified/quality.csv"].content
     assert isinstance(table, Table)
     rows = {row[0]: row[1:] for row in table.rows}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ from gender_classifier.model.threshold import fit_threshold
 _MAX_COMPONENTS = 64
 _MAX_NUMBERS = 15_000  # in the components of one Gaussian: 60 kB, or twice that if the exporter transposes a copy
 _MAX_IMAGES = 8192  # of train; more change the threshold by less than val's size does
+_WIDE = 1024  # features; above, Lanczos iterations find the components in a fraction of the time
 _LEAST_VARIANCE = 1e-6  # of the mean variance, for features that hardly vary
 
 
@@ -124,9 +126,13 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     width = values.shape[1]
     count = max(min(_MAX_COMPONENTS, width - 1, _MAX_NUMBERS // width), 1)
     centered = values - values.mean(0)
-    covariance = centered.T @ centered / len(values)
-    variances, components = eigh(covariance, subset_by_index=(width - count, width - 1))
-    total = float(np.trace(covariance))
+    if width > _WIDE:  # AlexNet's full head and VGG: 4,096 columns, of which few components are kept
+        covariance = LinearOperator((width, width), lambda v: centered.T @ (centered @ v) / len(values), dtype=float)
+        variances, components = eigsh(covariance, k=count, which="LA", v0=np.ones(width))
+    else:
+        covariance = centered.T @ centered / len(values)
+        variances, components = eigh(covariance, subset_by_index=(width - count, width - 1))
+    total = float(np.vdot(centered, centered)) / len(values)
     least = max(_LEAST_VARIANCE * total / width, 1e-12)
     rest = max((total - float(variances.sum())) / max(width - count, 1), least)
     gaussian = Gaussian(width, count)

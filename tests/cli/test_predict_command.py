@@ -113,10 +113,11 @@ def test_csv_has_a_header_and_as_many_fields_in_every_row(folder: Path) -> None:
     (folder / "photos" / 'a, "b"\nc.jpg').write_bytes(picture(5))
     out, _ = run(folder, "photos", "--format", "csv", status=1)
     rows = list(csv.reader(io.StringIO(out)))
-    assert rows[0] == ["name", "label", "prob", "prob_female", "prob_male", "error"]
-    assert {len(row) for row in rows} == {6}
+    assert rows[0] == ["name", "label", "prob", "prob_female", "prob_male", "unfamiliar", "error"]
+    assert {len(row) for row in rows} == {7}
+    assert [row[5] in ("true", "false") for row in rows[1:]] == [True, True, False, True, True]
     assert rows[-1][0] == 'photos/a, "b"\nc.jpg'
-    assert [bool(row[5]) for row in rows[1:]] == [False, False, True, False, False]
+    assert [bool(row[6]) for row in rows[1:]] == [False, False, True, False, False]
 
 
 def test_standard_input_and_archives_are_read(folder: Path) -> None:
@@ -309,7 +310,7 @@ def test_monitor_reads_any_name_that_predict_writes(
     for format in ("csv", "json"):
         path = tmp_path / f"log.{format}"
         path.write_bytes(write_log(monkeypatch, names, format))
-        assert list(_read_log(path, ("female", "male"))) == [(name, [0.25, 0.75], "") for name in names]
+        assert list(_read_log(path, ("female", "male"))) == [(name, [0.25, 0.75], None, "") for name in names]
 
 
 @pytest.mark.parametrize("format", ["table", "json", "csv"])
@@ -335,7 +336,7 @@ def test_a_log_of_earlier_versions_with_cut_names_is_read(tmp_path: Path) -> Non
         (tmp_path / "log.csv").write_bytes(
             "".join(f"{line}{ending}" for line in (header, "a" + rest, "b" + rest)).encode()
         )
-        assert [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))] == ["a", "b"]
+        assert [row.name for row in _read_log(tmp_path / "log.csv", ("female", "male"))] == ["a", "b"]
 
 
 def test_a_name_is_no_formula_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +356,7 @@ def test_a_name_is_no_formula_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [f"'{name}" for name in names[:7]] + names[7:]
-    assert [name for name, _, _ in _read_log(tmp_path / "log.csv", ("female", "male"))] == names
+    assert [row.name for row in _read_log(tmp_path / "log.csv", ("female", "male"))] == names
 
 
 def test_csv_on_a_terminal_does_not_control_it(monkeypatch: pytest.MonkeyPatch) -> None:

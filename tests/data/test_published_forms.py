@@ -101,7 +101,7 @@ def run(folder: Path, source: Path) -> tuple[dict[str, RawRow], dict[str, list[R
         Archive(layout.raw_archive_path) as archive,
         inspect_all(archive, layout.raw_table_path, 10**6) as inspected,
     ):
-        records = judge(list(inspected), PARAMS.verify)
+        records = judge([record for record, _ in inspected], PARAMS.verify)
         contents = {name: archive.read(name) for name in archive.members}
     check_fitness(records, PARAMS.verify)
     splits, _ = split_records(records, PARAMS.preprocess)

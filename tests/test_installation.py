@@ -28,6 +28,7 @@ before = set(sys.modules)  # of the environment's start
 import gender_classifier.predict.explain, gender_classifier.serve.batching, gender_classifier.serve.decoding_process
 from gender_classifier.cli.main import main
 model = sys.argv[1]
+sys.stderr.isatty = lambda: True  # progress bars are for terminals
 assert main(["predict", "images", "--model", model]) == 0
 assert main(["monitor", "images", "--model", model]) in (0, 3, 4)
 print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))

@@ -22,6 +22,7 @@ from PIL import Image
 from test_stages import STAGES, run
 
 from gender_classifier.data.archive import Archive
+from gender_classifier.data.corrections import write_corrections
 from gender_classifier.ingest.sample import draw_sample
 from gender_classifier.metrics.scores import as_key
 from gender_classifier.predict.predictor import Predictor
@@ -181,6 +182,7 @@ def test_a_form_goes_all_the_way(name: str, drawn: Faces, tmp_path: Path, empty_
     faces = real_faces() if form.real else drawn
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     write_params(tmp_path, write_source(tmp_path, form, faces))
+    write_corrections(tmp_path / "data/corrections.csv", [])
     for stage in STAGES:
         run(stage, tmp_path)
 

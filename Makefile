@@ -56,7 +56,7 @@ ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 test: setup  ## Run the tests (8 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-all: setup  ## Run every suite at once (needs chromium and postgresql)
+test-all: setup  ## Run every suite at once (25 minutes on 2 cores, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m ""
 
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)

@@ -24,7 +24,7 @@ PRETRAINED_DATA := An extract of the Kaggle data set cashutosh/gender-classifica
 # A worker a core, a file of tests at a time: its fixtures are made once.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup repro exps ui test test-all test-slow test-ui test-services test-lowest screenshots pretrained lint format deps lock clean
+.PHONY: help setup repro exps ui test test-rest test-slow test-ui test-services test-lowest screenshots pretrained lint format deps lock clean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +56,8 @@ ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 test: setup  ## Run the tests (8 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-all: setup  ## Run every suite at once (25 minutes on 2 cores, needs chromium and postgresql)
-	@python -m pytest $(SIDE_BY_SIDE) -m ""
+test-rest: setup  ## Run the other three suites side by side (20 minutes, needs chromium and postgresql)
+	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
 test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)
 	@python -m pytest -m slow

@@ -3,16 +3,16 @@
 import csv
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsing import open_browser
 from checkout import SMALL, Checkout, clone
 from mlflow.entities import Run
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from servers import answers, free_port, serving
 
 from gender_classifier.track.runs_view import CURVES
@@ -95,12 +95,6 @@ def test_every_model_is_a_version_and_one_is_champion(swept: Checkout) -> None:
     assert all("promotion" in version.tags for version in versions)
 
 
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def pictures(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = pytestconfig.getoption("--screenshots")
@@ -110,29 +104,20 @@ def pictures(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def page(swept: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser on the address that ``gender-classifier ui`` prints, as a newcomer follows it."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "chromium: no such program; install it (Debian: apt-get install chromium)"
     port = free_port()
     command = [str(Path(sys.executable).with_name("gender-classifier")), "ui", "--port", str(port)]
     with (
         serving(command, swept.folder, lambda: "MLflow UI: " in (swept.folder / "server.log").read_text()),
-        sync_playwright() as playwright,
+        open_browser(tmp_path_factory.mktemp("profile"), {"width": 1500, "height": 560}) as browser,
     ):
         assert answers(f"http://127.0.0.1:{port}/health")
         printed = re.findall(r"MLflow UI: (\S+)", (swept.folder / "server.log").read_text())
-        profile = tmp_path_factory.mktemp("profile")
-        browser = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=chromium, args=FLAGS, viewport={"width": 1500, "height": 560}
-        )
         page = browser.new_page()
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
         page.goto(printed[-1])
         page.wait_for_selector("text=Run Name")
         if page.get_by_role("button", name="Close").count():  # MLflow's assistant
             page.get_by_role("button", name="Close").first.click()
         yield page
-        browser.close()
 
 
 def two_runs(swept: Checkout) -> list[Run]:

@@ -1,7 +1,6 @@
 """The page in a real browser: by mouse, by keyboard, on a phone, with a key; and with no other host."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,11 +9,11 @@ from threading import Thread
 import httpx
 import numpy as np
 import pytest
+from browsing import Watch, open_browser
 from checkout import ROOT
 from conftest import encode, picture
-from playwright.sync_api import BrowserContext, ConsoleMessage, FilePayload, Page, Request, expect, sync_playwright
+from playwright.sync_api import BrowserContext, FilePayload, Page, expect
 from served import Served, grey, served, write_model
-from test_sweep import FLAGS
 
 from gender_classifier.ingest.sample import draw_sample
 
@@ -34,15 +33,8 @@ def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "chromium: no such program; install it (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        profile = str(tmp_path_factory.mktemp("profile"))
-        context = playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
-        context.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        yield context
-        context.close()
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -61,24 +53,6 @@ def elsewhere() -> Iterator[str]:
         Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-class Watch:
-    """What a page asks for, and what its console says."""
-
-    def __init__(self, page: Page) -> None:
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", self._note_request)
-        page.on("console", self._note_message)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    def _note_request(self, request: Request) -> None:
-        self.requests.append(request.url)
-
-    def _note_message(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """The page of `gender-classifier review` in a real browser: keyboard alone, a phone, 500 suspects, odd names."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import Watch, open_browser
 from conftest import encode, picture
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 from reviewed import Reviewed, reviewed, write_data
-from test_page import Watch
-from test_sweep import FLAGS
 
 from gender_classifier.ingest.sample import draw_sample
 
@@ -23,15 +21,8 @@ SETTLED = "() => new Promise(done => { const look = () => isReady ? done() : set
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "chromium: no such program; install it (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        profile = str(tmp_path_factory.mktemp("profile"))
-        context = playwright.chromium.launch_persistent_context(profile, executable_path=chromium, args=FLAGS)
-        context.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        yield context
-        context.close()
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture

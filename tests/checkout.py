@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from warm import warm_programs
 
 from gender_classifier.track.store import find_tracking_uri
 
@@ -31,6 +32,9 @@ class Checkout:
     ``repository`` is the folder that Git and DVC manage: the same one, or one above it.
     """
 
+    is_warm = True
+    """Whether stages that ``run`` starts are forked from a process with their libraries, or are real interpreters."""
+
     def __init__(self, folder: Path, repository: Path | None = None) -> None:
         self.folder, self.repository = folder, repository or folder
 
@@ -50,9 +54,12 @@ class Checkout:
         }
 
     def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(**variables), capture_output=True, text=True, check=False
-        )
+        environment = self.environment(**variables)
+        if (
+            command[0] == "dvc" and self.is_warm and all(key.startswith(("MLFLOW_", "DVC_")) for key in variables)
+        ):  # others may count at import
+            environment["PATH"] = f"{warm_programs()}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -37,6 +37,7 @@ def test_another_clone_pulls_and_has_nothing_to_do(repro: Checkout, tmp_path: Pa
 
 def test_equal_runs_give_equal_bytes(repro: Checkout, tmp_path: Path) -> None:
     again = clone(tmp_path / "again", SMALL)
+    again.is_warm = False  # hashes differ from those of the first
     again.run("dvc", "repro")
     lock = yaml.safe_load((again.folder / "dvc.lock").read_text())["stages"]
     first = yaml.safe_load(repro.run("git", "show", "HEAD:./dvc.lock").stdout)["stages"]

@@ -15,6 +15,7 @@ import os
 import runpy
 import selectors
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ _MODULES = (
 def warm_programs() -> Path:
     """Start the process, for as long as this one lives; return a folder to put first in PATH: its ``python`` asks it."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path is short
+    atexit.register(shutil.rmtree, folder)
     code = shlex.join([sys.executable, "-IS", str(Path(__file__).resolve())])
     program = folder / "python"
     program.write_text(

@@ -328,13 +328,15 @@ def evaluated(root: Path) -> str:
 
 
 def test_another_evaluation_of_a_finished_row_is_a_row_of_its_own(
-    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    root: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluated(root)
+    capfd.readouterr()
     monkeypatch.setenv("DVC_EXP_NAME", "more-bins")
     with track("evaluate", root, params={"lr": 1, "evaluate.ece_bins": 30}, resume=first) as run:
         run.log_metrics({"test/loss": 3.0})
     assert f"run {first} belongs to another experiment; opening a new one" in caplog.text
+    assert "artifacts" not in capfd.readouterr().err  # MLflow's bars belong on a terminal
     found = client(root).get_run(run.run_id)
     assert (found.info.run_name, found.data.tags["continues"]) == ("more-bins", first)
     assert found.data.params == {"lr": "1", "evaluate.ece_bins": "30"}

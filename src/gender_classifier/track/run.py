@@ -247,7 +247,8 @@ def _open_run(
     outbox = Outbox(Layout(root).outbox_dir / info.run_id, name_store(client.tracking_uri, root))
     run = TrackedRun(client, info, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and continued is None:
-        copy_record(client, before, run.run_id)
+        with patience(UPLOAD_TIMEOUT):
+            copy_record(client, before, run.run_id)
     run.set_tags(tags)
     # A run of an earlier version may have a path where now its last part is logged: the store takes no other value.
     logged = continued.data.params if continued is not None else {}

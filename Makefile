@@ -17,8 +17,8 @@ UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num
 
 # What the shipped model is trained with, besides params.yaml: a better network, and augmentation for images framed and lit
 # otherwise than those of the data set. PRETRAINED_DATA is for its card.
-PRETRAINED_PARAMS := network=resnet10 augment.scale=0.25 augment.translate=0.10 augment.rotate=15 \
-  augment.grey=0.2 augment.contrast=0.4 augment.brightness=0.3
+PRETRAINED_PARAMS := network=resnet10 augment.scale=0.25 augment.translate=0.10 augment.translate_height=0.10 \
+  augment.rotate=15 augment.grey=0.2 augment.contrast=0.4 augment.brightness=0.3
 PRETRAINED_DATA := An extract of the Kaggle data set cashutosh/gender-classification-dataset, drawn from its Training folder.
 
 # A worker a core, a file of tests at a time: its fixtures are made once.

@@ -36,7 +36,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "EMA": {"ema_epochs": 0.0},
     "mixup": {"mixup": 0.0},
     "flip": {"flip": 0.0},
-    "rotation, scale, shift": {"rotate": 0.0, "scale": 0.0, "translate": 0.0},
+    "rotation, scale, shift": {"rotate": 0.0, "scale": 0.0, "translate": 0.0, "translate_height": 0.0},
     "brightness, contrast": {"brightness": 0.0, "contrast": 0.0},
     "grey, blur, JPEG": {"grey": 0.0, "blur": 0.0, "jpeg": 0.0},
     "schedule": {"schedule": "constant"},

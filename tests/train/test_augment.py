@@ -18,7 +18,18 @@ from gender_classifier.train.params import AugmentParams
 
 DEFAULT = load_params(Path(__file__).parents[2] / "params.yaml").train.augment
 OFF = AugmentParams(
-    flip=0, rotate=0, scale=0, translate=0, brightness=0, contrast=0, grey=0, blur=0, jpeg=0, stretch=0, erase=0
+    flip=0,
+    rotate=0,
+    scale=0,
+    translate=0,
+    translate_height=0,
+    brightness=0,
+    contrast=0,
+    grey=0,
+    blur=0,
+    jpeg=0,
+    stretch=0,
+    erase=0,
 )
 IMAGES = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
@@ -94,8 +105,17 @@ def test_rotation_keeps_the_distance_from_the_centre_and_stays_within_its_angle(
 def test_scale_and_translation_stay_within_their_fractions(seed: int) -> None:
     x, _ = centre(augment(spot(52, 32), replace(OFF, scale=0.2), generator(seed)))
     assert 20 * 0.79 <= x - 32 <= 20 * 1.21
-    x, y = centre(augment(spot(32, 32), replace(OFF, translate=0.1), generator(seed)))
-    assert max(abs(x - 32), abs(y - 32)) <= 6.6
+    x, y = centre(augment(spot(32, 32), replace(OFF, translate=0.05, translate_height=0.1), generator(seed)))
+    assert abs(x - 32) <= 3.4
+    assert abs(y - 32) <= 6.6
+
+
+def test_width_and_height_are_shifted_each_by_its_own_fraction() -> None:
+    shift = draw_variations(1000, replace(OFF, translate=0.05, translate_height=0.1), generator()).shift.abs()
+    assert shift.amax(dim=0).tolist() == pytest.approx([0.05, 0.1], rel=0.02)
+    across, down = (replace(OFF, **{key: 0.2}) for key in ("translate", "translate_height"))
+    assert draw_variations(9, across, generator()).shift[:, 1].abs().max() == 0
+    assert draw_variations(9, down, generator()).shift[:, 0].abs().max() == 0
 
 
 def test_brightness_scales_and_contrast_keeps_the_mean() -> None:

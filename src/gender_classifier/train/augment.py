@@ -43,7 +43,7 @@ class Variations(NamedTuple):
     scale: Tensor
     """float (N,): size of the face against what it was."""
     shift: Tensor
-    """float (N, 2): across and down, fractions of a side."""
+    """float (N, 2): across and down, fractions of the width and of the height."""
     gain: Tensor
     """float (N,): factor about zero."""
     spread: Tensor
@@ -86,7 +86,7 @@ def draw_variations(count: int, params: AugmentParams, generator: torch.Generato
         flip=happens(params.flip),
         angle=within(params.rotate) * (math.pi / 180),
         scale=1 + within(params.scale),
-        shift=within(params.translate, 2),
+        shift=within(1.0, 2) * torch.tensor([params.translate, params.translate_height]),
         gain=1 + within(params.brightness),
         spread=1 + within(params.contrast),
         grey=happens(params.grey),

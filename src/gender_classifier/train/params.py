@@ -22,6 +22,7 @@ class AugmentParams:
     rotate: Annotated[Real, Interval(ge=0, le=180)]
     scale: Annotated[Real, Interval(ge=0, le=0.9)]
     translate: Annotated[Real, Interval(ge=0, le=0.5)]
+    translate_height: Annotated[Real, Interval(ge=0, le=0.5)]
     brightness: Fraction
     contrast: Fraction
     grey: Fraction

@@ -106,7 +106,7 @@ def fit_unfamiliarity(
     step = -(-len(train) // _MAX_IMAGES)
     fitted = compute_features(model, spec, train[::step], layers)
     gaussians = [fit_gaussian(features) for features in fitted]
-    unfamiliarity = Unfamiliarity(layers, [tuple(gaussian.components.shape) for gaussian in gaussians])
+    unfamiliarity = Unfamiliarity(layers, [(len(found.mean), len(found.deviations)) for found in gaussians])
     unfamiliarity.gaussians = nn.ModuleList(gaussians)
     held_out = compute_features(model, spec, val, layers)
     limits = [fit_threshold(gaussian(features).numpy()) for gaussian, features in zip(gaussians, held_out, strict=True)]

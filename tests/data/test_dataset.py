@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from gender_classifier.data.dataset import (
     DatasetInfo,
@@ -24,6 +25,7 @@ from gender_classifier.data.dataset import (
     write_info,
     write_integers,
 )
+from gender_classifier.data.images import Crop, crop_wide
 from gender_classifier.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -48,6 +50,13 @@ def test_the_shape_of_images_is_that_of_nearly_all() -> None:
     assert measure_aspect(widths, [1000] * 102) == (3.0, 0.751)
     assert measure_aspect(widths[:-1], [1000] * 101) == (0.8, 0.751)
     assert measure_aspect([2], [3]) == (0.6667, 0.6667)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (57, 100), (2, 3)])
+def test_images_of_the_widest_common_shape_are_not_cropped(width: int, height: int) -> None:
+    limit, aspect = measure_aspect([1] * 60 + [width] * 40, [height] * 100)
+    image = Image.new("RGB", (width, height))
+    assert crop_wide(image, Crop(limit, aspect)) is image
 
 
 @pytest.mark.parametrize("count", [4, 6])

@@ -68,6 +68,16 @@ def test_only_images_above_the_limit_are_cropped(size: tuple[int, int], expected
     assert crop_wide(image, None) is image
 
 
+def test_a_lack_of_memory_for_the_middle_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "crop", refuse)
+    with pytest.raises(ImageError, match="100 x 100 px need more memory than there is") as caught:
+        to_array(encode(draw_pixels(2, 100, 100), "PNG"), 64, max_pixels=LIMIT, crop=Crop(0.9, 0.5))
+    assert caught.value.reason == "too_large"
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured(orientation: int) -> None:
     exif = Image.Exif()

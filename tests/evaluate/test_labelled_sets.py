@@ -18,6 +18,7 @@ from test_folders import refuse_folder
 
 from gender_classifier.common.figures import save_figure
 from gender_classifier.common.files import write_csv
+from gender_classifier.data.images import Crop
 from gender_classifier.data.labelled_pixels import Reading, list_unreadable, read_batches
 from gender_classifier.errors import ArchiveError, DataError, SourceError
 from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
@@ -288,6 +289,26 @@ def score(path: Path, wrong: set[int] = frozenset(), seen: dict[str, str] | None
         return score_set(
             labelled, oracle(wrong), CLASSES, size=64, max_pixels=10**6, seen=seen or {}, num_bins=15
         )  # fmt: skip
+
+
+def test_wide_images_are_scored_as_they_are_used(tmp_path: Path) -> None:
+    shown: list[np.ndarray] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        shown.append(images)
+        return np.eye(2)
+
+    for border in (0, 20):
+        for label, seed in (("female", 1), ("male", 2)):
+            path = tmp_path / str(border) / label / "a.png"
+            path.parent.mkdir(parents=True)
+            sides = ((0, 0), (border, border), (0, 0))
+            path.write_bytes(encode(np.pad(draw_pixels(seed, 40, 40), sides), "PNG"))
+        with open_labelled_set("new", str(tmp_path / str(border)), CLASSES) as labelled:
+            score_set(
+                labelled, predict, CLASSES, size=32, max_pixels=10**6, seen={}, num_bins=15, crop=Crop(1.5, 1.0)
+            )  # fmt: skip
+    np.testing.assert_array_equal(shown[1], shown[0])
 
 
 def write_people(folder: Path, count: int = 40, **replaced: bytes) -> Path:

@@ -5,7 +5,12 @@ import pytest
 
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.evaluate.unfamiliar.nonfaces import KINDS, draw_nonfaces
-from gender_classifier.evaluate.unfamiliar.shares import count_unfamiliar, describe_unfamiliar, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import (
+    Scorer,
+    count_unfamiliar,
+    describe_unfamiliar,
+    measure_unfamiliar,
+)
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -27,7 +32,7 @@ def test_shares_are_counted_by_set() -> None:
     split = PackedSplit(
         np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8), np.zeros(8)
     )
-    found = measure_unfamiliar(score, 5.0, split, split)
+    found = measure_unfamiliar(Scorer(score, 5.0), split, split)
     assert (found.rows[0].set, found.rows[0].n, found.rows[0].share) == ("test", 8, 0.25)
     assert [row.set for row in found.rows[1:]] == [f"no faces: {name}" for name in KINDS]
     assert found.metrics["unfamiliar_share"] == 0.25

@@ -59,12 +59,23 @@ def test_with_all_components_it_is_the_mahalanobis_distance() -> None:
     np.testing.assert_allclose(gaussian(torch.tensor(others, dtype=torch.float32)), expected, rtol=1e-3)
 
 
-def test_features_that_never_vary_and_wide_ones() -> None:
-    constant = fit_gaussian(torch.ones(10, 4))
-    assert float(constant(torch.ones(1, 4))) == 0
-    assert float(constant(torch.zeros(1, 4))) > 100
-    wide = fit_gaussian(torch.randn(30, 4096, generator=torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("width", [4, 4096])
+def test_features_that_never_vary(width: int) -> None:
+    for value in (1.0, 0.1):  # the mean of tenths is not exact
+        constant = fit_gaussian(torch.full((10, width), value))
+        assert float(constant(torch.full((1, width), value))) < 1e-3
+        assert float(constant(torch.zeros(1, width))) > 100
+
+
+def test_wide_features() -> None:
+    features = torch.zeros(30, 4096)
+    features[:, 0] = torch.randn(30, generator=torch.Generator().manual_seed(0))
+    features[:, 1] = -features[:, 0]  # their sum is constant
+    wide = fit_gaussian(features)
     assert wide.components.numel() <= 15_000
+    first = features[:, 0]
+    expected = (first - first.mean()).abs() / first.std(correction=0) / 64  # 64 squared are 4,096
+    np.testing.assert_allclose(wide(features), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "layers"), [
@@ -148,5 +159,4 @@ def test_the_onnx_file_gives_the_same_distances_and_the_same_probabilities(
             check_export(wrong[0], IMAGES, probs, wrong[1])
     predictor, images = Predictor(path), np.concatenate([IMAGES[:2], PLAIN[:2]])
     assert [answer.unfamiliar for answer in predictor.compute(images)] == [False, False, True, True]
-    assert Predictor(old).compute_unfamiliar(images) is None
     assert [answer.unfamiliar for answer in Predictor(old).compute(images)] == [None] * 4

@@ -296,7 +296,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unfamiliarity = fit_unfamiliarity(network, spec, np.stack(pictures[:200]), np.stack(pictures[200:]))
     export_onnx(path, network, spec, {}, unfamiliarity)
     predictor, pixels = Predictor(path), np.stack(pictures)
-    values = measure_predictions(predictor.compute_probs(pixels), predictor.compute_unfamiliar(pixels))
+    flags = np.array([answer.unfamiliar for answer in predictor.compute(pixels)])
+    values = measure_predictions(predictor.compute_probs(pixels), flags)
     values |= measure_pixels(pixels)
     reference = {name: fill(name, one) for name, one in values.items()}
     reference |= {"width": fill("width", np.full(400, 80)), "height": fill("height", np.full(400, 100))}

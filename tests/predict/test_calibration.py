@@ -141,12 +141,30 @@ def test_int8_before_and_after(tmp_path: Path, served_model: Path) -> None:
     assert json.loads(later.metadata["calibration"])["images"] == 96
     assert np.abs(later.compute_probs(pixels) - expected).mean() < 0.05
     assert np.abs(fit(tmp_path / "later.onnx", again) - Predictor(both).compute_probs(pixels)).mean() < 0.02
-    flags = [Predictor(path).compute_unfamiliar(pixels) for path in (served_model, calibrated, int8, both)]
-    np.testing.assert_array_equal(flags[0], flags[1])  # calibration leaves it as it is
-    np.testing.assert_array_equal(flags[2], flags[3])
-    assert flags[0] is not None
+    flags = [
+        [answer.unfamiliar for answer in Predictor(path).compute(pixels)]
+        for path in (served_model, calibrated, int8, both)
+    ]
+    assert flags[0] == flags[1]  # calibration leaves it as it is
+    assert flags[2] == flags[3]
+    assert None not in flags[0]
     kinds = [node.op_type for node in onnx.load(again).graph.node]
     assert (kinds.count("Log"), kinds.count("Softmax")) == (1, 2)
+
+
+def test_wide_images_are_fitted_as_they_are_used(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx", {"crop": "[1.5, 1.0]"})
+
+    def fit(border: int) -> np.ndarray:
+        images = []
+        for n, value in enumerate(range(20, 236, 4)):
+            data = encode(np.pad(np.full((40, 40, 3), value, np.uint8), ((0, 0), (border, border), (0, 0))), "PNG")
+            label = int((value >= 128) ^ (n % 10 == 0))
+            images.append(LabelledImage(f"{n}.png", f"{n}.png", label, "", "", (), lambda data=data: data))  # type: ignore[misc]
+        with LabelledSource("calibrate", "csv", images, {}) as labelled:
+            return fit_calibration(path, Predictor(path), labelled, Reading()).probs
+
+    np.testing.assert_array_equal(fit(20), fit(0))  # the black sides are cut off
 
 
 def test_images_of_a_group_are_counted_as_one_source(

@@ -1,20 +1,25 @@
 """The one place that decides which images validate."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gender_classifier.data.corrections import Correction
 from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.errors import DataError
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.preprocess.splits import choose, split_records
+from gender_classifier.verify.policies import judge
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").preprocess
+ALL_PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = ALL_PARAMS.preprocess
 ROWS = st.lists(
     st.tuples(st.integers(0, 10**6), st.sampled_from(["female", "male"]), st.sampled_from(["", "", "", "1", "2", "3"])),
     min_size=1,
@@ -183,3 +188,47 @@ def test_corrected_images_stay_where_they_would_be_and_move_no_other(counts: dic
         member: name for member, name in sides.items() if member not in gone
     }
     assert counted == {"train": len(first["train"][0::7] + first["train"][1::7]), "val": 2, "test": 3}
+
+
+@settings(max_examples=50)
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.integers(0, 30), st.booleans(), st.sampled_from([False] * 9 + [True]),
+            st.sampled_from(["train"] * 9 + ["test"]), st.sampled_from(["", "", "p", "q"]),
+        ),
+        min_size=15, max_size=40,
+    ),
+    decided=st.dictionaries(st.integers(0, 30), st.booleans(), max_size=5),
+    near=st.sampled_from(["group", "drop", "keep"]),
+)  # fmt: skip
+def test_corrections_move_no_image_whatever_was_a_copy_of_what(
+    drawn: list[tuple[int, bool, bool, str, str]], decided: dict[int, bool], near: Literal["group", "drop", "keep"]
+) -> None:
+    """Conflicts of labels that a person settles do add images, and are left out here."""
+    policy = replace(ALL_PARAMS.verify, near_duplicates=near)
+    given_records = []
+    for number, (image, resaved, wrong, part, person) in enumerate(drawn):
+        sha256 = hashlib.sha256(f"{image} {resaved}".encode()).hexdigest()
+        phash = hashlib.sha256(f"{image}".encode()).hexdigest()[:-1] + "01"[resaved]
+        label = "ab"[(image + wrong) % 2]
+        given_records.append(Record(f"{number}", part, label, sha256, phash, 99, 99, "RGB", group=person))
+    plain = judge(given_records, policy)
+    conflicting = {record.sha256 for record in plain if record.reason == "conflicting_label"}
+    corrections = {}
+    for image, is_removal in decided.items():
+        sha256, before = hashlib.sha256(f"{image} False".encode()).hexdigest(), "ab"[image % 2]
+        if is_removal or sha256 not in conflicting:
+            after = "" if is_removal else "ba"[image % 2]
+            corrections[sha256] = Correction(sha256, "", before, after, "2026-01-31T09:30:00Z")
+    corrected = judge(given_records, policy, corrections)
+    try:
+        expected = split_records(plain, PARAMS)[0]
+    except DataError:
+        return
+    found, counts = split_records(corrected, PARAMS, {record.member: record.label for record in given_records})
+    labels = {sha256: correction.label_after for sha256, correction in corrections.items()}
+    for name, records in expected.items():
+        members = [record.member for record in records if labels.get(record.sha256) != ""]
+        assert [record.member for record in found[name]] == members
+        assert counts.get(name, 0) == sum(labels.get(record.sha256, record.label) != record.label for record in records)

@@ -19,7 +19,7 @@ from gender_classifier.verify.corrections import Decisions
 from gender_classifier.verify.inspection import Inspected, inspect
 from gender_classifier.verify.params import FLAGS, QualityParams
 from gender_classifier.verify.policies import judge
-from gender_classifier.verify.quality import Quality, QualityTable, assess, find_flags, measure_quality
+from gender_classifier.verify.quality import Flagged, Quality, QualityTable, assess, find_flags, measure_quality
 from gender_classifier.verify.report import count_findings, describe_records, tell
 
 POLICY = load_params(Path(__file__).parents[2] / "params.yaml").verify
@@ -178,6 +178,18 @@ def test_the_report_holds_every_score_and_draws_the_flagged(tmp_path: Path) -> N
     assert len(shapes) == len(BAD)
     assert (19, 96, 3) in shapes  # the odd shape is not squeezed into a square
     assert any(text.get_text().startswith("too_dark 0.2") for text in axes.texts)
+
+
+def test_an_image_without_anything_to_see_is_rejected_and_stops_no_sheet(tmp_path: Path) -> None:
+    (found,) = inspected({"clear": Image.new("RGBA", (80, 100))})
+    assert (found.record.reason, found.quality) == ("unreadable", None)
+    write_archive(tmp_path / "raw.zip", [("clear.png", encode(np.zeros((100, 80, 4), np.uint8), "PNG"))])
+    quality = QualityTable({}, {"clear.png": (Flagged("too_dark", 0.0, 0.4),)})
+    with Archive(tmp_path / "raw.zip") as archive:
+        artifacts = describe_records([found.record], archive, 10**6, quality, Decisions(0, 0, 0, 0))
+        sheet = {artifact.path: artifact.content for artifact in artifacts}["metrics/sheets/verify/flagged.png"]
+    assert isinstance(sheet, Figure)
+    assert "cannot be\ndecoded" in [text.get_text() for text in sheet.axes[0].texts]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -75,11 +75,12 @@ def measure_channels(sums: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[
 
 
 def measure_aspect(widths: Sequence[float], heights: Sequence[float]) -> tuple[float, float]:
-    """Return ``widest`` and ``aspect`` of :class:`DatasetInfo`, from the sizes of all images in px."""
+    """Return ``widest``, rounded up, and ``aspect`` of :class:`DatasetInfo`, from the sizes of all images in px."""
     ratios = np.asarray(widths, dtype=np.float64) / np.asarray(heights, dtype=np.float64)
     # Order statistics: what a percentile interpolates may differ in its last digit by version of NumPy.
     widest, median = np.quantile(ratios, [0.99, 0.5], method="inverted_cdf").tolist()
-    return round(widest, 4), round(median, 4)
+    limit = round(widest, 4)
+    return limit if limit >= widest else round(limit + 1e-4, 4), round(median, 4)
 
 
 def write_images(path: Path, images: Iterable[NDArray[np.uint8]], count: int, size: int) -> None:

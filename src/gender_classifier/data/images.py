@@ -110,16 +110,23 @@ def to_array(
     """
     image = decode(data, max_pixels=max_pixels)
     check_side(image, min_side)
-    return to_square(to_rgb(crop_wide(image, crop)), size)
+    image = crop_wide(image, crop)  # lets go of the sides before they cost memory
+    return to_square(to_rgb(image), size)
 
 
 def crop_wide(image: Image.Image, crop: Crop | None) -> Image.Image:
-    """Cut the same width off both sides of an image that is wider than ``crop`` says; None cuts nothing."""
-    if crop is None or image.width <= crop.above * image.height:
+    """Cut the same width off both sides of an image that is wider than ``crop`` says; None cuts nothing.
+
+    Raises:
+        ImageError: there is not enough memory for the copy.
+    """
+    # The quotient, as it is measured: a product may be less than the width that it was made of.
+    if crop is None or image.width / image.height <= crop.above:
         return image
     width = max(1, round(image.height * crop.aspect))
     left = (image.width - width) // 2
-    return image.crop((left, 0, left + width, image.height))
+    with _only_image_errors(image):
+        return image.crop((left, 0, left + width, image.height))
 
 
 def check_side(image: Image.Image, min_side: int) -> None:

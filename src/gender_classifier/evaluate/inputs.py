@@ -1,14 +1,13 @@
 """Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.files import read_json
@@ -21,6 +20,7 @@ from gender_classifier.data.images import Crop
 from gender_classifier.data.names import SPLITS
 from gender_classifier.data.raw_table import Attributes, read_attributes
 from gender_classifier.errors import DataError
+from gender_classifier.evaluate.unfamiliar.shares import Scorer
 from gender_classifier.metrics.arrays import Floats
 from gender_classifier.metrics.histograms import Histogram, parse_reference
 from gender_classifier.model.model_file import ModelSpec, load_model
@@ -72,11 +72,12 @@ class Inputs:
     unfamiliarity: Unfamiliarity | None = None
 
 
-def find_score(inputs: Inputs) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None:
-    """Return what maps uint8 (N, S, S, 3) to unfamiliarity, float32 (N,); None if the model cannot tell."""
+def find_scorer(inputs: Inputs) -> Scorer | None:
+    """Return what tells unfamiliar images; None if the model cannot."""
     if inputs.unfamiliarity is None:
         return None
-    return partial(compute_unfamiliarity, inputs.model, inputs.spec, inputs.unfamiliarity)
+    score = partial(compute_unfamiliarity, inputs.model, inputs.spec, inputs.unfamiliarity)
+    return Scorer(score, float(inputs.unfamiliarity.threshold))
 
 
 def find_crop(info: DatasetInfo) -> Crop | None:

@@ -9,7 +9,7 @@ from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import PackedSplit
 from gender_classifier.evaluate.extra.attributes import ScoredImages
 from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
-from gender_classifier.evaluate.inputs import Inputs, find_score
+from gender_classifier.evaluate.inputs import Inputs, find_scorer
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import (
@@ -73,23 +73,13 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     report.metrics.update(measure_tta(logits, once, test.labels))
     rows = _measure_robustness(inputs, logits, params.robustness_images)
     report.metrics.update(summarize(rows))
-    by_attribute = None
-    if inputs.attributes.names:
-        images = ScoredImages(test.labels, report, inputs.attributes.names, inputs.attributes.values)
-        by_attribute = report_attributes(images)
-        report.metrics.update(by_attribute.groups.metrics)
+    by_attribute = _measure_attributes(inputs, report)
+    report.metrics.update(by_attribute.groups.metrics if by_attribute else {})
     val_probs = softmax(compute_logits(model, spec, inputs.val.images) / spec.temperature)
-    judged = [("val", inputs.val, val_probs), ("test", test, report.probs)]
-    if inputs.train_probs is not None:  # the model has seen train's labels, and would defend them
-        judged.append(("train", inputs.train, inputs.train_probs))
-    suspects = [suspect for name, split, probs in judged for suspect in _find_suspects(name, inputs, split, probs)]
-    # A person has looked at these: proposing them again would ask the same question at every training.
-    suspects = [suspect for suspect in suspects if suspect.member not in inputs.decided]
-    suspects.sort(key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
-    unfamiliar = None
-    if (score := find_score(inputs)) and inputs.unfamiliarity is not None:
-        unfamiliar = measure_unfamiliar(score, float(inputs.unfamiliarity.threshold), test, inputs.val)
-        report.metrics.update(unfamiliar.metrics)
+    scorer = find_scorer(inputs)
+    unfamiliar = measure_unfamiliar(scorer, test, inputs.val) if scorer else None
+    report.metrics.update(unfamiliar.metrics if unfamiliar else {})
+    suspects = _rank_suspects(inputs, val_probs, report.probs)
     return Evaluation(report, val_probs, rows, suspects, by_attribute, unfamiliar)
 
 
@@ -125,6 +115,22 @@ def _measure_robustness(inputs: Inputs, logits: NDArray[np.float32], most: int) 
                 on_images=bar.update,
             )
         )
+
+
+def _measure_attributes(inputs: Inputs, report: Report) -> AttributeReport | None:
+    names, values = inputs.attributes.names, inputs.attributes.values
+    return report_attributes(ScoredImages(inputs.test.labels, report, names, values)) if names else None
+
+
+def _rank_suspects(inputs: Inputs, val_probs: Floats, test_probs: Floats) -> list[Suspect]:
+    """Return the suspects of all splits together, the likeliest first."""
+    judged = [("val", inputs.val, val_probs), ("test", inputs.test, test_probs)]
+    if inputs.train_probs is not None:  # the model has seen train's labels, and would defend them
+        judged.append(("train", inputs.train, inputs.train_probs))
+    suspects = [suspect for name, split, probs in judged for suspect in _find_suspects(name, inputs, split, probs)]
+    # A person has looked at the others: proposing them again would ask the same question at every training.
+    undecided = [suspect for suspect in suspects if suspect.member not in inputs.decided]
+    return sorted(undecided, key=lambda suspect: (suspect.prob, suspect.split, suspect.member))
 
 
 def _find_suspects(name: str, inputs: Inputs, split: PackedSplit, probs: Floats) -> list[Suspect]:

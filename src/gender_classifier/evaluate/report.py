@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import Figure, confusion_matrix, contact_sheet, format_share
 from gender_classifier.evaluate.extra.attributes import attribute_columns, flatten_row
-from gender_classifier.evaluate.extra.report import count_flags, draw_attributes, tag_groups
+from gender_classifier.evaluate.extra.report import draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
@@ -17,7 +17,7 @@ from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
 from gender_classifier.evaluate.params import EvaluateParams
 from gender_classifier.evaluate.robustness import RobustnessRow
-from gender_classifier.evaluate.unfamiliar.shares import UnfamiliarRow, list_rows, tabulate_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import UnfamiliarRow, count_unfamiliar, list_rows, tabulate_unfamiliar
 from gender_classifier.metrics.calibration import ReliabilityBin, reliability_points
 from gender_classifier.metrics.curves import (
     ThresholdRow,
@@ -58,7 +58,7 @@ def describe_evaluation(
     rows = evaluation.by_attribute.list_rows() if evaluation.by_attribute else []
     table = Table(attribute_columns(classes), map(flatten_row, rows))
     yield Artifact("metrics/test_attributes.csv", table, "metrics")
-    unfamiliar = _list_unfamiliar(inputs, evaluation, scored)
+    unfamiliar = _list_unfamiliar(evaluation, scored)
     yield Artifact("metrics/unfamiliar.csv", tabulate_unfamiliar(unfamiliar), "metrics")
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
@@ -124,9 +124,10 @@ def _describe_groups(inputs: Inputs, evaluation: Evaluation) -> dict[str, object
     return {"groups": groups, "columns_left_out": left_out}
 
 
-def _list_unfamiliar(inputs: Inputs, evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> list[UnfamiliarRow]:
-    rows = {name: count_flags(name, found, inputs) for name, found in scored.items()}
-    return list_rows(evaluation.unfamiliar, {name: row for name, row in rows.items() if row is not None})
+def _list_unfamiliar(evaluation: Evaluation, scored: Mapping[str, ScoredSet]) -> list[UnfamiliarRow]:
+    flags = {name: found.unfamiliar for name, found in scored.items()}
+    rows = {name: count_unfamiliar(name, found) for name, found in flags.items() if found is not None}
+    return list_rows(evaluation.unfamiliar, rows)
 
 
 def _build_card(

@@ -7,7 +7,7 @@ principal components, and one variance for the rest, so that wide features cost 
 alternatives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ _MAX_NUMBERS = 15_000  # in the components of one Gaussian: 60 kB, or twice that
 _MAX_IMAGES = 8192  # of train; more change the threshold by less than val's size does
 _WIDE = 1024  # features; above, Lanczos iterations find the components in a fraction of the time
 _LEAST_VARIANCE = 1e-6  # of the mean variance, for features that hardly vary
+_CONSTANT = 1e-12  # variance; below, features differ by rounding alone
 
 
 class Gaussian(nn.Module):
@@ -88,32 +89,26 @@ class Unfamiliarity(nn.Module):
 
 
 def fit_unfamiliarity(
-    model: nn.Module,
-    spec: ModelSpec,
-    train: NDArray[np.uint8],
-    val: NDArray[np.uint8],
-    *,
-    on_batch: Callable[[int], object] = lambda _: None,
+    model: nn.Module, spec: ModelSpec, train: NDArray[np.uint8], val: NDArray[np.uint8]
 ) -> Unfamiliarity:
     """Fit the Gaussians to images that the network was trained on, and limits and threshold to val.
 
     Args:
         model: a trained network of ``build_model``, on any device.
         spec: its image size and normalisation.
-        train: uint8 (N, S, S, 3); of many, about 8,000 are used, evenly spread.
+        train: uint8 (N, S, S, 3), at most 8,192 of which are used, evenly spread.
         val: uint8 (M, S, S, 3).
-        on_batch: told the number of images after each batch.
 
     Returns:
         On the CPU. Equal input gives equal numbers.
     """
     layers = find_feature_layers(model, spec.image_size)
     step = -(-len(train) // _MAX_IMAGES)
-    fitted = compute_features(model, spec, train[::step], layers, on_batch=on_batch)
+    fitted = compute_features(model, spec, train[::step], layers)
     gaussians = [fit_gaussian(features) for features in fitted]
-    unfamiliarity = Unfamiliarity(layers, [(len(one.mean), len(one.deviations)) for one in gaussians])
+    unfamiliarity = Unfamiliarity(layers, [(len(found.mean), len(found.deviations)) for found in gaussians])
     unfamiliarity.gaussians = nn.ModuleList(gaussians)
-    held_out = compute_features(model, spec, val, layers, on_batch=on_batch)
+    held_out = compute_features(model, spec, val, layers)
     limits = [fit_threshold(gaussian(features).numpy()) for gaussian, features in zip(gaussians, held_out, strict=True)]
     unfamiliarity.limits.copy_(torch.tensor(limits).clamp(min=torch.finfo(torch.float32).tiny))
     unfamiliarity.threshold.fill_(fit_threshold(unfamiliarity(held_out).numpy()))
@@ -126,14 +121,17 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     width = values.shape[1]
     count = max(min(_MAX_COMPONENTS, width - 1, _MAX_NUMBERS // width), 1)
     centered = values - values.mean(0)
-    if width > _WIDE:  # AlexNet's full head and VGG: 4,096 columns, of which few components are kept
-        covariance = LinearOperator((width, width), lambda v: centered.T @ (centered @ v) / len(values), dtype=float)
-        variances, components = eigsh(covariance, k=count, which="LA", v0=np.ones(width))
-    else:
+    total = float(np.vdot(centered, centered)) / len(values)
+    if width <= _WIDE:
         covariance = centered.T @ centered / len(values)
         variances, components = eigh(covariance, subset_by_index=(width - count, width - 1))
-    total = float(np.vdot(centered, centered)) / len(values)
-    least = max(_LEAST_VARIANCE * total / width, 1e-12)
+    elif total > _CONSTANT * width:  # AlexNet's full head and VGG: 4,096 columns, of which few components are kept
+        covariance = LinearOperator((width, width), lambda v: centered.T @ (centered @ v) / len(values), dtype=float)
+        # From a random start: a vector of ones has no part in what varies if the features sum to a constant.
+        variances, components = eigsh(covariance, k=count, which="LA", rng=0)
+    else:  # Lanczos iterations would end in an error
+        variances, components = np.zeros(count), np.eye(width, count)
+    least = max(_LEAST_VARIANCE * total / width, _CONSTANT)
     rest = max((total - float(variances.sum())) / max(width - count, 1), least)
     gaussian = Gaussian(width, count)
     parts = {

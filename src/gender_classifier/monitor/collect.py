@@ -83,7 +83,8 @@ def _measure(predictor: Predictor, sources: Sequence[Source]) -> Batch:
     def load(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         image = decode(data, max_pixels=predictor.max_pixels)
         check_side(image, predictor.min_side)
-        return to_square(to_rgb(crop_wide(image, predictor.crop)), predictor.image_size), image.size
+        size, image = image.size, crop_wide(image, predictor.crop)
+        return to_square(to_rgb(image), predictor.image_size), size
 
     outcomes = [(name, try_load(content, load)) for name, content in sources]
     unreadable = [(name, outcome) for name, outcome in outcomes if isinstance(outcome, str)]

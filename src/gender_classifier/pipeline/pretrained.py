@@ -33,7 +33,7 @@ from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
 from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
-from gender_classifier.evaluate.unfamiliar.shares import describe_unfamiliar, list_rows, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import Scorer, describe_unfamiliar, list_rows, measure_unfamiliar
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.metadata import THRESHOLD_KEY
 from gender_classifier.model.model_file import describe_network, pack_model
@@ -109,9 +109,8 @@ def measure_shipped(path: Path, original: Path, inputs: Inputs, params: Params) 
     report.metrics.update(summarize(rows))
     unfamiliar = None
     if THRESHOLD_KEY in entries:
-        unfamiliar = measure_unfamiliar(
-            lambda pixels: compute_outputs(path, pixels)[1], float(entries[THRESHOLD_KEY]), test, inputs.val
-        )
+        scorer = Scorer(lambda pixels: compute_outputs(path, pixels)[1], float(entries[THRESHOLD_KEY]))
+        unfamiliar = measure_unfamiliar(scorer, test, inputs.val)
         report.metrics.update(unfamiliar.metrics)
     evaluation = Evaluation(report, val_probs.astype(np.float64), rows, suspects=[], unfamiliar=unfamiliar)
     agreement = float((probs.argmax(axis=1) == expected.argmax(axis=1)).mean())

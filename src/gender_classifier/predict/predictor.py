@@ -150,23 +150,15 @@ class Predictor:
         """Map uint8 (N, S, S, 3), N at least 1, to calibrated probabilities float32 (N, C)."""
         return self._run(images)[0]
 
-    def compute_unfamiliar(self, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        """Return for uint8 (N, S, S, 3) which images are unfamiliar, bool (N,); None if the model cannot tell."""
-        return self._judge(self._run(images))
-
     def compute(self, images: NDArray[np.uint8]) -> list[Answer]:
         """Return the outputs for each of uint8 (N, S, S, 3), N at least 1."""
-        outputs = self._run(images)
-        unfamiliar = self._judge(outputs)
-        flags = [None] * len(images) if unfamiliar is None else unfamiliar.tolist()
+        outputs, threshold = self._run(images), self.unfamiliarity_threshold
+        flags = [None] * len(images) if threshold is None else (outputs[1] > threshold).tolist()
         return list(map(Answer, outputs[0], flags))
 
     def _run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         outputs: list[NDArray[np.float32]] = self._session.run(self._outputs, {"images": images})
         return outputs
-
-    def _judge(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.bool_] | None:
-        return None if self.unfamiliarity_threshold is None else outputs[1] > self.unfamiliarity_threshold
 
     def predict(
         self,

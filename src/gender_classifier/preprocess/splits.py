@@ -88,6 +88,7 @@ def split_records(
     A split that the source has stays as it is. Otherwise ``test``, then ``val``, is chosen among the training images;
     then no group (:func:`~gender_classifier.data.groups.name_groups`) is on two sides. Images are chosen as if nobody
     had corrected them, so a correction in ``train`` leaves ``val`` and ``test`` as they are, and models comparable.
+    Only a label that settles a conflict adds an image to choose from.
 
     Args:
         records: the manifest.
@@ -96,6 +97,7 @@ def split_records(
     """
     source_labels = source_labels or {}
     groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
+    # ``verify`` removes images last: without a person's decision, these would be fit.
     usable = [record for record in records if record.status == "ok" or record.reason == REMOVED]
     splits = {"train": [record for record in usable if record.split == "train"]}
     # The seed of val is a plain number, as it was when val alone was chosen: the same images stay in it.

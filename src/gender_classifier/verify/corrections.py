@@ -53,18 +53,21 @@ def check_corrections(records: Sequence[Record], corrections: Corrections, path:
     return Decisions(len(held) - removed - kept, removed, kept, len(corrections) - len(held))
 
 
-def correct(judged: dict[str, Record], corrections: Corrections) -> None:
-    """Relabel and reject the images that decisions are about; all copies of a file get the same label."""
+def relabel(judged: dict[str, Record], corrections: Corrections) -> None:
+    """Give the images that decisions are about the right label; all copies of a file get the same."""
     for member, record in judged.items():
         correction = corrections.get(record.sha256)
-        if correction is None:
-            continue
-        if correction.is_removal:
-            if record.status == "ok":
-                judged[member] = replace(record, status="rejected", reason=REMOVED)
-        elif record.label != correction.label_after:
+        if correction and not correction.is_removal and record.label != correction.label_after:
             reason = RELABELLED if record.status == "ok" else record.reason
             judged[member] = replace(record, label=correction.label_after, reason=reason)
+
+
+def remove(judged: dict[str, Record], corrections: Corrections) -> None:
+    """Reject the images that decisions remove; those rejected already keep their reason."""
+    for member, record in judged.items():
+        correction = corrections.get(record.sha256)
+        if correction and correction.is_removal and record.status == "ok":
+            judged[member] = replace(record, status="rejected", reason=REMOVED)
 
 
 def _check(correction: Correction, found: set[str], classes: set[str], path: Path) -> None:

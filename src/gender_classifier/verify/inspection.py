@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gender_classifier.common.progress import show_progress
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.file_names import find_other_format
-from gender_classifier.data.images import decode, perceptual_hash, shrink_grey
+from gender_classifier.data.images import decode, perceptual_hash, shrink_grey, to_rgb
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members
 from gender_classifier.data.raw_table import open_raw_table
@@ -36,6 +36,7 @@ def inspect(member: str, data: bytes, *, max_pixels: int) -> Inspected:
         return Inspected(replace(record, status="rejected", reason="not_an_image"), None)
     try:
         image = decode(data, max_pixels=max_pixels)
+        to_rgb(image)  # as preprocess will: some transparent images have nothing to see
     except ImageError as error:
         return Inspected(replace(record, status="rejected", reason=error.reason), None)
     grey = image.convert("L")

@@ -10,7 +10,7 @@ from gender_classifier.data.corrections import Corrections
 from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
-from gender_classifier.verify.corrections import correct
+from gender_classifier.verify.corrections import relabel, remove
 from gender_classifier.verify.duplicates import Groups, group_exact, group_people, merge_near
 from gender_classifier.verify.params import VerifyParams
 
@@ -18,9 +18,10 @@ from gender_classifier.verify.params import VerifyParams
 def judge(records: Sequence[Record], policy: VerifyParams, corrections: Corrections | None = None) -> list[Record]:
     """Apply the policies to the results of :func:`~gender_classifier.verify.quality.assess`.
 
-    The first step that rejects an image gives the reason: not decodable; image quality; too small; wrong mode; removed
-    by a person; same image with two labels; same image in two splits; same person in two splits; exact duplicates;
-    near duplicates. A rejected image is not compared in later steps. All steps but the first four see corrected labels.
+    The first step that rejects an image gives the reason: not decodable; image quality; too small; wrong mode; same
+    image with two labels; same image in two splits; same person in two splits; exact duplicates; near duplicates;
+    removed by a person. A rejected image is not compared in later steps. All steps but the first four see corrected
+    labels. Removals come last, so they change nothing about other images, and a removed image is one that would be fit.
 
     Returns:
         Records sorted by member, with ``status``, ``reason`` and ``duplicate_group``.
@@ -31,7 +32,8 @@ def judge(records: Sequence[Record], policy: VerifyParams, corrections: Correcti
     near = merge_near(exact, judged, policy)
     _number_groups(judged, near)
     # Groups come first: their numbers, by which preprocess splits them, do not depend on corrections.
-    correct(judged, corrections or {})
+    corrections = corrections or {}
+    relabel(judged, corrections)
     if policy.conflicting_labels == "drop":
         _apply(judged, exact, "conflicting_label", _find_conflicts)
     if kept := _KEPT_FIRST.get(policy.leakage):
@@ -41,6 +43,7 @@ def judge(records: Sequence[Record], policy: VerifyParams, corrections: Correcti
         _apply(judged, exact, "exact_duplicate", _find_copies)
     if policy.near_duplicates == "drop":
         _apply(judged, near, "near_duplicate", _find_copies)
+    remove(judged, corrections)
     if policy.near_duplicates == "keep":
         # Groups are then of exact copies only: near ones may be split between train and val.
         _number_groups(judged, exact)

@@ -126,10 +126,10 @@ class QualityTable:
         ranked = [
             (rank, number, found)
             for number, group in enumerate(groups.values())
-            for rank, found in enumerate(sorted(group, key=lambda one: (-one[1].excess, one[0])))
+            for rank, found in enumerate(sorted(group, key=lambda flagged: (-flagged[1].excess, flagged[0])))
         ]
-        chosen = sorted(ranked, key=lambda one: one[:2])[:most]
-        return [found for _, _, found in sorted(chosen, key=lambda one: (one[1], one[0]))]
+        chosen = sorted(ranked, key=lambda place: place[:2])[:most]
+        return [found for _, _, found in sorted(chosen, key=lambda place: (place[1], place[0]))]
 
 
 def assess(

@@ -1,7 +1,7 @@
 """Findings of verification as files, metrics and a line of text."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -152,27 +152,43 @@ def pair_twins(rejects: Sequence[Record], records: Sequence[Record]) -> list[Rec
 
 
 def _draw_sheet(archive: Archive, max_pixels: int, shown: Sequence[Record], title: str) -> Figure:
-    images: list[NDArray[np.uint8] | None] = []
+    def prepare(data: bytes) -> NDArray[np.uint8]:
+        return to_array(data, _THUMBNAIL, max_pixels=max_pixels)
+
     captions = []
     for record in shown:
-        try:
-            images.append(to_array(archive.read(record.member), _THUMBNAIL, max_pixels=max_pixels))
-        except ImageError:
-            images.append(None)
         about = record.reason if record.status == "rejected" else f"kept, {record.width} × {record.height} px"
-        captions.append(f"{about}\n{record.split}/{record.label}\n{PurePosixPath(record.member).name}")
-    return contact_sheet(images, captions, title)
+        captions.append(_caption(about, record))
+    return contact_sheet(_read_images(archive, [record.member for record in shown], prepare), captions, title)
 
 
 def _draw_flagged(archive: Archive, max_pixels: int, records: Sequence[Record], quality: QualityTable) -> Figure:
     """Draw the worst flagged images in their own shapes, with flag and score."""
+
+    def prepare(data: bytes) -> NDArray[np.uint8]:
+        image = to_rgb(decode(data, max_pixels=max_pixels))
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        return np.asarray(image)
+
     by_member = {record.member: record for record in records}
     shown = quality.pick_worst(_FLAGGED_SHEET)
-    images, captions = [], []
-    for member, found in shown:
-        image = to_rgb(decode(archive.read(member), max_pixels=max_pixels))
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        images.append(np.asarray(image))
-        record = by_member[member]
-        captions.append(f"{found.flag} {found.score:.2f}\n{record.split}/{record.label}\n{PurePosixPath(member).name}")
+    captions = [_caption(f"{found.flag} {found.score:.2f}", by_member[member]) for member, found in shown]
+    images = _read_images(archive, [member for member, _ in shown], prepare)
     return contact_sheet(images, captions, f"{len(shown)} of {len(quality.flags):,} flagged images, worst first")
+
+
+def _read_images(
+    archive: Archive, members: Sequence[str], prepare: Callable[[bytes], NDArray[np.uint8]]
+) -> list[NDArray[np.uint8] | None]:
+    """Return the images, None for one that has no pixels to show."""
+    images: list[NDArray[np.uint8] | None] = []
+    for member in members:
+        try:
+            images.append(prepare(archive.read(member)))
+        except ImageError:
+            images.append(None)
+    return images
+
+
+def _caption(about: str, record: Record) -> str:
+    return f"{about}\n{record.split}/{record.label}\n{PurePosixPath(record.member).name}"

@@ -22,8 +22,8 @@ from gender_classifier.evaluate.extra.sets import (
     score_set,
 )
 from gender_classifier.evaluate.figures import attribute_table, group_table
-from gender_classifier.evaluate.inputs import Inputs, find_crop, find_score
-from gender_classifier.evaluate.unfamiliar.shares import SHARE, UnfamiliarRow, count_unfamiliar
+from gender_classifier.evaluate.inputs import Inputs, find_crop, find_scorer
+from gender_classifier.evaluate.unfamiliar.shares import SHARE
 from gender_classifier.model.inference import compute_logits
 
 _logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
         max_pixels: larger images count as unreadable.
     """
     found = {}
-    score = find_score(inputs)
+    scorer = find_scorer(inputs)
     for name, path in sets.items():
         with (
             open_labelled_set(name, path, inputs.spec.classes) as labelled,
@@ -72,7 +72,7 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
                 max_pixels=max_pixels,
                 seen=inputs.seen,
                 num_bins=num_bins,
-                score=score,
+                scorer=scorer,
                 crop=find_crop(inputs.info),
                 on_images=bar.update,
             )
@@ -81,19 +81,12 @@ def measure_sets(inputs: Inputs, sets: Mapping[str, str], num_bins: int, max_pix
             f"{len(labelled.images):,} images"
         )
         scored.report.metrics.update(scored.by_attribute.groups.metrics)
-        if (row := count_flags(name, scored, inputs)) is not None:
-            scored.report.metrics[SHARE] = row.share
+        if scored.unfamiliar is not None:
+            scored.report.metrics[SHARE] = float(scored.unfamiliar.mean())
         if unreadable := list_unreadable(labelled, scored.reading):
             _logger.warning("%s: cannot be read: %s", name, unreadable)
         found[name] = scored
     return found
-
-
-def count_flags(name: str, scored: ScoredSet, inputs: Inputs) -> UnfamiliarRow | None:
-    """Return how many images of a set are unfamiliar; None if the model cannot tell."""
-    if scored.unfamiliarity is None or inputs.unfamiliarity is None:
-        return None
-    return count_unfamiliar(name, scored.unfamiliarity > float(inputs.unfamiliarity.threshold))
 
 
 def describe_extra(
@@ -101,16 +94,18 @@ def describe_extra(
 ) -> Iterator[Artifact]:
     """Yield the report, the tables and the figures of the sets; without sets, an empty report and empty tables."""
     yield Artifact(
-        "metrics/extra.json", {name: describe_set(one, paths[name], classes) for name, one in scored.items()}, "metrics"
+        "metrics/extra.json",
+        {name: describe_set(found, paths[name], classes) for name, found in scored.items()},
+        "metrics",
     )
-    table = [[name, *flatten_row(row)] for name, one in scored.items() for row in one.by_attribute.list_rows()]
+    table = [[name, *flatten_row(row)] for name, found in scored.items() for row in found.by_attribute.list_rows()]
     yield Artifact("metrics/extra_attributes.csv", Table(["set", *attribute_columns(classes)], table), "metrics")
-    predictions = [[name, *row] for name, one in scored.items() for row in list_predictions(one, classes)]
+    predictions = [[name, *row] for name, found in scored.items() for row in list_predictions(found, classes)]
     yield Artifact("data/predictions/extra.csv", Table(["set", *extra_columns(classes)], predictions), "predictions")
-    for name, one in scored.items():
-        matrix = confusion_matrix(one.report.confusion, classes, f"Further set {name}", one.report.interval)
+    for name, found in scored.items():
+        matrix = confusion_matrix(found.report.confusion, classes, f"Further set {name}", found.report.interval)
         yield Artifact(f"metrics/figures/evaluate/extra_{name}_confusion.png", matrix, "")
-        yield from draw_attributes(f"extra_{name}", one.by_attribute, classes, f"Further set {name}")
+        yield from draw_attributes(f"extra_{name}", found.by_attribute, classes, f"Further set {name}")
 
 
 def draw_attributes(prefix: str, found: AttributeReport, classes: Sequence[str], title: str) -> Iterator[Artifact]:

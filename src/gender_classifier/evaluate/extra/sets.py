@@ -16,6 +16,7 @@ from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.errors import DataError
 from gender_classifier.evaluate.extra.attributes import ScoredImages
 from gender_classifier.evaluate.extra.groups import AttributeReport, report_attributes
+from gender_classifier.evaluate.unfamiliar.shares import Scorer
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.metrics.tables import format_prediction, prediction_columns, tabulate_confusion
 
@@ -52,7 +53,7 @@ class ScoredSet:
         rows: places of the scored images in the set, int64 (N,).
         labels: of these, int64 (N,).
         report: scores of these.
-        unfamiliarity: of these, float32 (N,); None if the model cannot tell.
+        unfamiliar: which of these are, bool (N,); None if the model cannot tell.
     """
 
     labelled: LabelledSource
@@ -60,7 +61,7 @@ class ScoredSet:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     report: Report
-    unfamiliarity: NDArray[np.float32] | None = None
+    unfamiliar: NDArray[np.bool_] | None = None
 
     @cached_property
     def by_attribute(self) -> AttributeReport:
@@ -78,7 +79,7 @@ def score_set(
     max_pixels: int,
     seen: Mapping[str, str],
     num_bins: int,
-    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]] | None = None,
+    scorer: Scorer | None = None,
     crop: Crop | None = None,
     on_images: Callable[[int], object] = lambda _: None,
 ) -> ScoredSet:
@@ -92,7 +93,7 @@ def score_set(
         max_pixels: larger images are unreadable.
         seen: as in :func:`read_batches`.
         num_bins: of the calibration error.
-        score: uint8 (N, S, S, 3) to unfamiliarity (N,); None if the model cannot tell.
+        scorer: tells unfamiliar images; None if the model cannot.
         crop: which images lose their sides, as in use.
         on_images: called with the number of images done since the last call.
 
@@ -100,12 +101,12 @@ def score_set(
         DataError: too many images are unreadable, or no image can be scored.
     """
     reading, done = Reading(), 0
-    rows, logits, unfamiliarity = [], [], []
+    rows, logits, flags = [], [], []
     for places, pixels in read_batches(labelled, reading, size=size, max_pixels=max_pixels, seen=seen, crop=crop):
         rows.append(places)
         logits.append(predict(pixels))
-        if score:
-            unfamiliarity.append(score(pixels))
+        if scorer:
+            flags.append(scorer.flag(pixels))
         on_images(len(reading.status) - done)
         done = len(reading.status)
     check_reading(labelled, reading)
@@ -115,9 +116,7 @@ def score_set(
         report = evaluate(np.concatenate(logits), labels, classes=classes, num_bins=num_bins, complete=False)
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
-    return ScoredSet(
-        labelled, reading, scored, labels, report, np.concatenate(unfamiliarity) if unfamiliarity else None
-    )
+    return ScoredSet(labelled, reading, scored, labels, report, np.concatenate(flags) if flags else None)
 
 
 def describe_set(scored: ScoredSet, path: str, classes: Sequence[str]) -> dict[str, Any]:

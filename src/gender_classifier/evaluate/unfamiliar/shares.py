@@ -12,11 +12,20 @@ from gender_classifier.evaluate.markdown import build_table
 from gender_classifier.evaluate.unfamiliar.nonfaces import draw_nonfaces
 from gender_classifier.metrics.scores import wilson_interval
 
-Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Maps uint8 (N, S, S, 3) to the unfamiliarity float32 (N,)."""
-
 SHARE, NONFACES_SHARE = "unfamiliar_share", "nonfaces_unfamiliar_share"
 """Metrics of a set of images, and of all those without a face."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Maps uint8 (N, S, S, 3) by ``score`` to the unfamiliarity float32 (N,); above ``threshold``, unfamiliar."""
+
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    threshold: float
+
+    def flag(self, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which of uint8 (N, S, S, 3) are unfamiliar, bool (N,)."""
+        return self.score(images) > self.threshold
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,13 @@ class Unfamiliar:
         return {SHARE: test.share, NONFACES_SHARE: sum(row.share * row.n for row in others) / total}
 
 
-def measure_unfamiliar(score: Score, threshold: float, test: PackedSplit, val: PackedSplit) -> Unfamiliar:
+def measure_unfamiliar(scorer: Scorer, test: PackedSplit, val: PackedSplit) -> Unfamiliar:
     """Score test, val and images without a face."""
-    scores = {"test": score(test.images), "val": score(val.images)}
+    scores = {"test": scorer.score(test.images), "val": scorer.score(val.images)}
     nonfaces = draw_nonfaces(test.images.shape[1])
-    rows = [count_unfamiliar("test", scores["test"] > threshold)]
-    rows += [count_unfamiliar(f"no faces: {name}", score(images) > threshold) for name, images in nonfaces.items()]
-    return Unfamiliar(scores["test"], scores["val"], threshold, rows)
+    rows = [count_unfamiliar("test", scores["test"] > scorer.threshold)]
+    rows += [count_unfamiliar(f"no faces: {name}", scorer.flag(images)) for name, images in nonfaces.items()]
+    return Unfamiliar(scores["test"], scores["val"], scorer.threshold, rows)
 
 
 def count_unfamiliar(name: str, flags: NDArray[np.bool_]) -> UnfamiliarRow:

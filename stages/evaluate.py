@@ -8,7 +8,7 @@ data/predictions/train_folds.csv, data/corrections.csv and the labelled sets in 
 metrics/evaluate.json, metrics/test_report.json, metrics/test_attributes.csv, metrics/test_confusion.json,
 metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv, metrics/unfamiliar.csv,
 data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/,
-models/model.onnx and models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv and
+models/model.onnx and models/model_card.md; for the labelled sets, metrics/extra.json, metrics/extra_attributes.csv and
 data/predictions/extra.csv.
 """
 

@@ -170,7 +170,7 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(client: TestClient, da
     assert read_corrections(layout.corrections_path) == {}
     layout.corrections_path.write_text("spoilt\n")
     answer = client.put(f"/decisions/{sha256}", params={"label": "male"})
-    assert (answer.status_code, "line 1 is not the header" in answer.text) == (409, True)
+    assert (answer.status_code, "line 1 lacks the column" in answer.text) == (409, True)
     assert layout.corrections_path.read_text() == "spoilt\n"
 
 
@@ -208,7 +208,7 @@ def test_the_command_says_when_nothing_is_left_or_something_is_missing(
     assert "no dvc.yaml here or above; run it in a checkout" in capsys.readouterr().err
     layout, _ = write_data(tmp_path, {"a.jpg": picture(1)})
     shutil.copy(layout.suspects_path, tmp_path / "kept.csv")
-    for text, message in (("", "not a table of suspects"), ("split,member\n1", "not a table of suspects")):
+    for text, message in (("", "lacks the column split"), ("split,member\n1", "lacks the column label")):
         layout.suspects_path.write_text(text or "\n1\n")
         assert main(["review"]) == 1
         assert message in capsys.readouterr().err

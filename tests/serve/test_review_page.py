@@ -211,7 +211,7 @@ def test_a_disk_that_refuses_and_a_command_that_ended_are_told(browser: BrowserC
         layout.corrections_path.write_text("spoilt\n")
         settle(page)
         page.keyboard.press("k")
-        expect(page.locator("#problem")).to_contain_text("line 1 is not the header")
+        expect(page.locator("#problem")).to_contain_text("line 1 lacks the column")
         expect_left(page, 3, "0.jpg")
         layout.corrections_path.write_text(text)
         press(page, "k", "Kept “female”.")

@@ -3,11 +3,12 @@
     dvc repro evaluate                                 seconds
     dvc metrics show; dvc plots show
 
-Reads the model, its curves, the test arrays and the attributes of their images. Writes metrics/evaluate.json,
-metrics/test_report.json, metrics/test_attributes.csv, metrics/test_confusion.json, metrics/roc.csv,
-metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv, data/predictions/test.csv,
-data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/, models/model.onnx and
-models/model_card.md; for the labelled sets in `evaluate.extra`, metrics/extra.json, metrics/extra_attributes.csv and
+Reads the model and its MLflow run, metrics/train.json, metrics/curves.csv, data/processed/ (all but the groups),
+data/predictions/train_folds.csv, data/corrections.csv and the labelled sets in `evaluate.extra`. Writes
+metrics/evaluate.json, metrics/test_report.json, metrics/test_attributes.csv, metrics/test_confusion.json,
+metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv, metrics/unfamiliar.csv,
+data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/,
+models/model.onnx and models/model_card.md; for the labelled sets, metrics/extra.json, metrics/extra_attributes.csv and
 data/predictions/extra.csv.
 """
 

@@ -3,9 +3,9 @@
     dvc repro preprocess                               seconds; 24,000 images take 9 s on 2 cores
 
 Reads data/raw.zip, data/raw.csv, the manifest, `preprocess`, `ingest.classes` (their order) and `verify.max_pixels`;
-writes data/processed/ (uint8 images, labels and an index per split, a table of all images, statistics and histograms
-of train), metrics/preprocess.json and metrics/figures/preprocess/. Images are written as they are decoded, so memory
-does not grow with their number.
+writes data/processed/ (uint8 images, labels and an index per split, the groups of train, a table of all images,
+statistics and histograms of train), metrics/preprocess.json and metrics/figures/preprocess/. Images are written as they
+are decoded, so memory does not grow with their number.
 """
 
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.data.groups import name_groups
 from gender_classifier.data.layouts.naming import order_classes
 from gender_classifier.data.manifest import read_manifest
-from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.data.raw_table import read_raw_table
 from gender_classifier.pipeline.params import Params
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.preprocess.packing import pack_all, write_splits
@@ -42,10 +42,8 @@ def main(layout: Layout, params: Params) -> None:
         from gender_classifier.preprocess.report import describe_splits
         from gender_classifier.track.run import track
 
-        with (
-            track("preprocess", layout.root, params=asdict(settings), data=True) as run,
-            open_raw_table(layout.raw_table_path) as table,
-        ):
+        with track("preprocess", layout.root, params=asdict(settings), data=True) as run:
+            table = read_raw_table(layout.raw_table_path)
             digest = hash_file(layout.manifest_path)
             statistics = write_splits(layout, splits, packed, settings.image_size, classes, groups, digest, corrections)
             publish(layout.root, describe_splits(splits, statistics, classes, table, groups), run)

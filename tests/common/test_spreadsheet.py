@@ -1,13 +1,13 @@
 """No cell is a formula, numbers stay numbers, and any text comes back."""
 
-import csv
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gender_classifier.common.spreadsheet import escape_cell, escape_row, restore_cell, write_table
+from gender_classifier.common.spreadsheet import escape_cell, escape_row, read_table, restore_cell, write_table
+from gender_classifier.errors import DataError
 
 FORMULAS = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\u200b=1", "\ufeff=1", "\u00a0@x",
@@ -54,7 +54,28 @@ def test_any_text_comes_back_and_is_no_formula(text: str) -> None:
 def test_a_table_is_read_back(tmp_path: Path) -> None:
     rows = [[text, -0.5] for text in (*FORMULAS, *PLAIN)]
     write_table(tmp_path / "a.csv", ["name", "=x"], rows)
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        header, *found = csv.reader(file)
-    assert header == ["name", "'=x"]
-    assert [[restore_cell(name), float(value)] for name, value in found] == rows
+    path = tmp_path / "a.csv"
+    assert path.read_text().startswith("name,'=x\n")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as a spreadsheet saves it
+    names, found = read_table(path, ["=x"], "check it")
+    assert names == ("name",)
+    assert [[name, float(value)] for _, (value, name) in found] == rows
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "line 1 lacks the column a, b; check it"),
+        (b"a,c\n", "line 1 lacks the column b; check it"),
+        (b'a,b\n"1\n2",3\n1\n', "line 4 has 1 cells, not 2; check it"),
+        (b"a,b\n1,2,3\n", "line 2 has 3 cells, not 2; check it"),
+        (b"a,b\n\xff,2\n", "not a readable table .*; check it"),
+        (b'a,b\n"1,2\n', "not a readable table .*; check it"),
+        (None, "no such file; check it"),
+    ],
+)
+def test_a_table_that_is_damaged_or_missing_is_refused(tmp_path: Path, data: bytes | None, message: str) -> None:
+    if data is not None:
+        (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(DataError, match=f"a.csv: {message}"):
+        list(read_table(tmp_path / "a.csv", ["a", "b"], "check it")[1])

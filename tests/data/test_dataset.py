@@ -123,7 +123,7 @@ def test_damaged_index_and_info_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_index(tmp_path / "i.csv")
     (tmp_path / "i.csv").write_text("x,y\n1,2\n")
-    with pytest.raises(DataError, match="not an index"):
+    with pytest.raises(DataError, match="lacks the column member"):
         read_index(tmp_path / "i.csv")
     (tmp_path / "d.json").write_text('{"classes": []}')
     with pytest.raises(DataError, match="not a description"):

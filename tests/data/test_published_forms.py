@@ -17,7 +17,7 @@ from gender_classifier.data.labelled_files import open_source
 from gender_classifier.data.layouts import utkface
 from gender_classifier.data.layouts.class_folders import Rules
 from gender_classifier.data.manifest import Record
-from gender_classifier.data.raw_table import RawRow, open_raw_table
+from gender_classifier.data.raw_table import RawRow, read_raw_table
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import load_params
@@ -106,11 +106,11 @@ def run(folder: Path, source: Path) -> tuple[dict[str, RawRow], dict[str, list[R
     check_fitness(records, PARAMS.verify)
     splits, _ = split_records(records, PARAMS.preprocess)
     groups = {record.member: name for record, name in zip(records, name_groups(records), strict=True)}
-    with open_raw_table(layout.raw_table_path) as table:
-        rows = {row.member: row for row in table.rows}
-    with open_raw_table(layout.raw_table_path) as table:
-        listed = list_images(splits, table, groups)
-        images = [dict(zip(listed.header, row, strict=True)) for row in listed.rows]
+    table = read_raw_table(layout.raw_table_path)
+    rows = {row.member: row for row in table.rows}
+    table = read_raw_table(layout.raw_table_path)
+    listed = list_images(splits, table, groups)
+    images = [dict(zip(listed.header, row, strict=True)) for row in listed.rows]
     for member, row in rows.items():
         assert row.label == label_of(1 + PICTURES.index(contents[member]))
     assert len(rows) == len(contents) == 60

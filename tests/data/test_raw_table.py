@@ -12,8 +12,8 @@ from gender_classifier.data.raw_table import (
     MOST_VALUES,
     Attributes,
     RawRow,
-    open_raw_table,
     read_attributes,
+    read_raw_table,
     write_raw_table,
 )
 from gender_classifier.errors import DataError
@@ -32,29 +32,30 @@ def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, table: tu
     attributes, rows = table
     path = tmp_path_factory.mktemp("raw") / "raw.csv"
     write_raw_table(path, attributes, rows)
-    with open_raw_table(path) as found:
-        assert (list(found.attributes), list(found.rows)) == (attributes, rows)
+    found = read_raw_table(path)
+    assert (list(found.attributes), list(found.rows)) == (attributes, rows)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "line 1 does not name the columns"),
-        (b"path,label,split,group\n", "line 1 does not name the columns"),
-        (b"member,label,split,group\na,b,c\n", "row 1 has 3 cells of 4"),
+        (b"", "line 1 lacks the column member, label, split, group"),
+        (b"path,label,split,group\n", "line 1 lacks the column member"),
+        (b"member,label,split,group\na,b,c\n", "line 2 has 3 cells, not 4"),
+        (b"member,label,split,group\na,b,c,d,e\n", "line 2 has 5 cells, not 4"),
         (b"member,label,split,group\n\xff,b,c,d\n", "not a readable table"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "raw.csv"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=f"{message}.*dvc repro -f ingest"), open_raw_table(path) as table:
-        list(table.rows)
+    with pytest.raises(DataError, match=f"{message}.*dvc repro ingest"):
+        list(read_raw_table(path).rows)
 
 
 def test_a_missing_table_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="dvc repro ingest"), open_raw_table(tmp_path / "raw.csv"):
-        pass
+    with pytest.raises(DataError, match="dvc repro ingest"):
+        read_raw_table(tmp_path / "raw.csv")
 
 
 def write_images(path: Path, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Path:

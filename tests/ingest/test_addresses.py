@@ -11,7 +11,7 @@ from checkout import ROOT, SMALL, clone
 from conftest import picture
 from servers import answers, free_port, serving
 
-from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.data.raw_table import read_raw_table
 from gender_classifier.errors import SourceError
 from gender_classifier.ingest.sources import ingest
 from gender_classifier.pipeline.params import load_params
@@ -45,8 +45,8 @@ def test_the_documented_commands_fetch_a_zip_and_update_it(tmp_path: Path) -> No
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
 
     def list_labels() -> set[str]:
-        with open_raw_table(checkout.folder / "data/raw.csv") as table:
-            return {row.label for row in table.rows}
+        table = read_raw_table(checkout.folder / "data/raw.csv")
+        return {row.label for row in table.rows}
 
     with serving(command, tmp_path / "served", lambda: answers(address)):
         checkout.run("sh", "-c", fetch.replace("https://example.org", address))

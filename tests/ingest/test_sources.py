@@ -21,7 +21,7 @@ from test_folders import refuse_folder
 
 from gender_classifier.data.archive import Archive
 from gender_classifier.data.layouts.naming import order_classes
-from gender_classifier.data.raw_table import RawRow, open_raw_table
+from gender_classifier.data.raw_table import RawRow, read_raw_table
 from gender_classifier.errors import ArchiveError, GenderClassifierError, SourceError
 from gender_classifier.ingest.report import describe_classes
 from gender_classifier.ingest.sources import KAGGLE_HANDLE, Snapshot, ingest
@@ -55,8 +55,8 @@ def take(source: str | Path, base: Path) -> tuple[Snapshot, dict[str, bytes]]:
 
 
 def read_rows(base: Path) -> list[RawRow]:
-    with open_raw_table(base / "out" / "raw.csv") as table:
-        return list(table.rows)
+    table = read_raw_table(base / "out" / "raw.csv")
+    return list(table.rows)
 
 
 def test_a_folder_a_zip_and_a_deeper_zip_give_one_archive(tmp_path: Path) -> None:

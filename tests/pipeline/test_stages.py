@@ -344,11 +344,11 @@ def test_a_store_that_lost_the_run_gets_a_new_one_and_the_same_model(
     ("stage", "path", "error", "message"),
     [
         ("verify", "data/raw.zip", Exception, "not a whole zip file"),
-        ("preprocess", "data/verified/manifest.csv", DataError, "line 1 does not name the columns"),
+        ("preprocess", "data/verified/manifest.csv", DataError, "line 1 lacks the column"),
         ("train", "data/processed/train_images.npy", DataError, "not a whole .npy file"),
         ("evaluate", "models/model.safetensors", ModelError, "not a whole safetensors file"),
         ("evaluate", "data/processed/test_labels.npy", DataError, "not a whole .npy file"),
-        ("evaluate", "data/predictions/train_folds.csv", DataError, r"not a table of predictions \(no column member\)"),
+        ("evaluate", "data/predictions/train_folds.csv", DataError, r"line 1 lacks the column member"),
     ],
 )
 def test_torn_inputs_are_refused(copy: Path, stage: str, path: str, error: type[Exception], message: str) -> None:

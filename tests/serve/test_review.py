@@ -2,7 +2,9 @@
 
 import io
 import shutil
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,22 +66,46 @@ def test_the_likeliest_come_first_and_a_decision_is_on_disk_before_its_answer(
     assert digests[1] not in read_corrections(layout.corrections_path)
 
 
-def test_undo_brings_back_the_row_that_was_there_before(client: TestClient, data: tuple[Layout, list[str]]) -> None:
-    """Somebody else decided after the page was opened; two decisions in this review lead back to theirs."""
-    layout, (sha256, other, *_) = data
-    assert client.put(f"/decisions/{other}", params={"label": "male"}).status_code == 200
+def test_a_decision_replaces_none_that_somebody_else_made(client: TestClient, data: tuple[Layout, list[str]]) -> None:
+    """A colleague's file is merged while the page is open and shows the same images."""
+    layout, (first, second, third, *_) = data
+    assert client.put(f"/decisions/{second}", params={"label": "male"}).json() == {"left": 4}
+    assert client.put(f"/decisions/{second}", params={"label": "male"}).json() == {"left": 4}  # the answer was lost
     with edit_corrections(layout.corrections_path) as corrections:
-        theirs = corrections[other]
-        corrections[sha256] = theirs.__class__(sha256, "theirs.jpg", "female", "", theirs.decided_at)
-    for label in ("male", "60+"):
-        client.put(f"/decisions/{sha256}", params={"label": label})
+        theirs = [
+            replace(corrections[second], sha256=first, label_after=""),
+            replace(corrections[second], label_after="60+"),
+        ]
+        corrections.update({row.sha256: row for row in theirs})
+    before = layout.corrections_path.read_bytes()
+    for method, sha256, message in (
+        ("PUT", first, f"{NAMES[0]}: was decided elsewhere meanwhile (removal); edit {layout.corrections_path}"),
+        ("PUT", second, f"{NAMES[1]}: was decided elsewhere meanwhile ('60+')"),
+        ("DELETE", second, f"{NAMES[1]}: its line was changed since; edit {layout.corrections_path} instead"),
+    ):
+        answer = client.request(method, f"/decisions/{sha256}?label=male")
+        assert (answer.status_code, message in answer.json()["error"]["message"]) == (409, True), answer.text
+    assert layout.corrections_path.read_bytes() == before
+    found = client.get("/suspects").json()
+    assert [suspect["path"] for suspect in found["open"]] == NAMES[2:]
+    assert found["decided"] == []  # no decision of this review stands
+    assert client.put(f"/decisions/{third}", params={"label": "60+"}).json() == {"left": 2}
+    assert client.delete(f"/decisions/{third}").json() == {"left": 3}
+    assert layout.corrections_path.read_bytes() == before
+
+
+def test_what_one_window_decided_another_neither_replaces_nor_undoes_twice(
+    client: TestClient, data: tuple[Layout, list[str]]
+) -> None:
+    layout, (sha256, *_) = data
+    client.put(f"/decisions/{sha256}", params={"label": "male"})
+    answer = client.put(f"/decisions/{sha256}", params={"label": "60+"})
+    assert (answer.status_code, "decided elsewhere meanwhile ('male')" in answer.text) == (409, True)
+    assert client.delete(f"/decisions/{sha256}").json() == {"left": 5}
+    answer = client.delete(f"/decisions/{sha256}")
+    assert (answer.status_code, "there is no decision of this review to undo" in answer.text) == (409, True)
+    assert client.put(f"/decisions/{sha256}", params={"label": "60+"}).json() == {"left": 4}
     assert read_corrections(layout.corrections_path)[sha256].label_after == "60+"
-    client.delete(f"/decisions/{sha256}")
-    assert read_corrections(layout.corrections_path)[sha256].path == "theirs.jpg"
-    with edit_corrections(layout.corrections_path) as corrections:
-        del corrections[other]
-    answer = client.delete(f"/decisions/{other}")
-    assert (answer.status_code, "was changed since" in answer.json()["error"]["message"]) == (409, True)
 
 
 def test_an_image_is_shown_as_the_model_sees_it(tmp_path: Path) -> None:
@@ -136,7 +162,7 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(client: TestClient, da
         (("PUT", f"/decisions/{sha256}?label=cat"), 409, "'cat' is no class"),
         (("PUT", f"/decisions/{'0' * 64}?label=male"), 404, "is the SHA-256 of no suspect"),
         (("GET", "/images/..%2F..%2Fparams.yaml"), 404, ""),
-        (("DELETE", f"/decisions/{sha256}"), 409, "this review has not decided about it"),
+        (("DELETE", f"/decisions/{sha256}"), 409, "there is no decision of this review to undo"),
         (("POST", f"/decisions/{sha256}"), 405, "Method Not Allowed"),
     ):
         answer = client.request(*request)
@@ -144,7 +170,7 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(client: TestClient, da
     assert read_corrections(layout.corrections_path) == {}
     layout.corrections_path.write_text("spoilt\n")
     answer = client.put(f"/decisions/{sha256}", params={"label": "male"})
-    assert (answer.status_code, "line 1 is not the header" in answer.text) == (409, True)
+    assert (answer.status_code, "line 1 lacks the column" in answer.text) == (409, True)
     assert layout.corrections_path.read_text() == "spoilt\n"
 
 
@@ -163,6 +189,17 @@ def test_outdated_and_decided_suspects_and_copies_are_not_proposed(tmp_path: Pat
     assert ([suspect.path for suspect in found.open], found.outdated) == (["0.jpg", "3.jpg", "5.jpg"], 2)
 
 
+def test_a_taken_port_is_named_with_the_option_that_the_command_has(
+    data: tuple[Layout, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(data[0].root)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        assert main(["review", "--port", taken]) == 1
+    message = f"127.0.0.1:{taken}: cannot listen there (Address already in use); change --port\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
 def test_the_command_says_when_nothing_is_left_or_something_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,7 +208,7 @@ def test_the_command_says_when_nothing_is_left_or_something_is_missing(
     assert "no dvc.yaml here or above; run it in a checkout" in capsys.readouterr().err
     layout, _ = write_data(tmp_path, {"a.jpg": picture(1)})
     shutil.copy(layout.suspects_path, tmp_path / "kept.csv")
-    for text, message in (("", "not a table of suspects"), ("split,member\n1", "not a table of suspects")):
+    for text, message in (("", "lacks the column split"), ("split,member\n1", "lacks the column label")):
         layout.suspects_path.write_text(text or "\n1\n")
         assert main(["review"]) == 1
         assert message in capsys.readouterr().err

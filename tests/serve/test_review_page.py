@@ -1,5 +1,6 @@
 """The page of `gender-classifier review` in a real browser: keyboard alone, a phone, 500 suspects, odd names."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from conftest import encode, picture
 from playwright.sync_api import BrowserContext, Page, expect
 from reviewed import Reviewed, reviewed, write_data
 
+from gender_classifier.data.corrections import Correction, edit_corrections, now
 from gender_classifier.ingest.sample import draw_sample
 
 pytestmark = pytest.mark.ui
@@ -200,7 +202,7 @@ def test_a_disk_that_refuses_and_a_command_that_ended_are_told(browser: BrowserC
         layout.corrections_path.write_text("spoilt\n")
         settle(page)
         page.keyboard.press("k")
-        expect(page.locator("#problem")).to_contain_text("line 1 is not the header")
+        expect(page.locator("#problem")).to_contain_text("line 1 lacks the column")
         expect_left(page, 3, "0.jpg")
         layout.corrections_path.write_text(text)
         press(page, "k", "Kept “female”.")
@@ -210,6 +212,48 @@ def test_a_disk_that_refuses_and_a_command_that_ended_are_told(browser: BrowserC
     expect(page.locator("#problem")).to_contain_text("The command has ended. What you decided is saved")
     expect_left(page, 2, "1.jpg")
     page.close()
+
+
+def test_windows_and_people_that_decide_at_once(browser: BrowserContext, review: Reviewed) -> None:
+    """No decision is replaced unseen, and undo goes past one that is undone or replaced already."""
+    first, second = browser.new_page(), browser.new_page()  # Chromium itself notes the refusals
+    open_review(first, review)
+    press(first, "k", "Kept “female”.")
+    press(first, "o", "Changed to “female”.")
+    press(first, "s", "Skipped.")
+    open_review(second, review)
+    press(second, "u", "Undone: Changed to “female”.")
+    settle(first)
+    press(first, "u", "Undone: Skipped.")
+    settle(first)
+    first.keyboard.press("u")
+    expect(first.locator("#problem")).to_contain_text("1.jpg: there is no decision of this review to undo")
+    expect_left(first, 4, "Training/1.jpg")
+    press(first, "u", "Undone: Kept “female”.")
+    assert review.labels == {}
+    expect_left(first, 5, "Training/0.jpg")
+    # Somebody else's decision about the image that the first window shows.
+    with edit_corrections(review.layout.corrections_path) as corrections:
+        sha256 = hashlib.sha256(picture(0)).hexdigest()
+        corrections[sha256] = Correction(sha256, "Training/0.jpg", "female", "", now())
+    settle(first)
+    first.keyboard.press("k")
+    expect(first.locator("#problem")).to_contain_text("0.jpg: was decided elsewhere meanwhile (removal)")
+    expect_left(first, 4, "Training/1.jpg")
+    expect(first.locator("#undo")).to_be_hidden()
+    for key in "kkkk":
+        settle(first)
+        first.keyboard.press(key)
+    expect(first.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+    # The second window still shows one of these, and is told at its last image too.
+    settle(second)
+    second.keyboard.press("o")
+    expect(second.locator("#problem")).to_contain_text("1.jpg: was decided elsewhere meanwhile ('male' kept)")
+    expect(second.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+    expect_left(second, 0)
+    assert review.labels["Training/0.jpg"] == ""
+    first.close()
+    second.close()
 
 
 def test_five_hundred_suspects_are_decided_by_key(

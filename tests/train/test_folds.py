@@ -1,14 +1,17 @@
 """Folds of train: groups whole, the same recipe on the others, and nothing trained twice after a stop."""
 
+import io
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_distributed import write_arrays
 from test_training import PARAMS, SPEC
+from tqdm import tqdm
 
 from gender_classifier.common.paths import Layout
 from gender_classifier.data.dataset import PackedSplit, open_split, read_index, write_integers
@@ -118,7 +121,16 @@ def test_a_fold_is_predicted_by_the_recipe_trained_on_copies_of_the_others(
     np.testing.assert_array_equal(found.logits[left_out], logits / fit_temperature(trainer.best.val_logits, val.labels))
 
 
-def test_a_stopped_fold_goes_on_and_finished_ones_are_kept(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_fold_goes_on_and_finished_ones_are_kept(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bars: list[Any] = []
+
+    def show_silent(**options: Any) -> Any:
+        bars.append(tqdm(file=io.StringIO(), **options))
+        return bars[-1]
+
+    monkeypatch.setattr(folds_module, "show_progress", lambda name, **options: show_silent(desc=name, **options))
     undisturbed = hold_out(layout)
     for path in layout.checkpoints_dir.glob("*.safetensors"):
         path.unlink()
@@ -140,10 +152,27 @@ def test_a_stopped_fold_goes_on_and_finished_ones_are_kept(layout: Layout, monke
     assert list(kept.tensors) == ["held_out"]  # a network has megabytes
     assert kept.facts["run_id"] == stopped.facts["run_id"] == "run"  # evaluate removes them with the run's
     assert len(stopped.facts["records"]) == 1
-    again = hold_out(layout)
+    with caplog.at_level(logging.INFO):
+        again = hold_out(layout)
+    assert "label folds: 1 of 2 trainings left" in caplog.text
+    passes = 2 * (20 + 12) + 20  # images of a fold: two epochs of half of train and of val, and the fold itself
+    assert [(bar.initial, bar.n, bar.total) for bar in bars[::2]] == [
+        (0, 2 * passes, 2 * passes),
+        (passes + 20 + 12, 2 * passes, 2 * passes),
+    ]
     np.testing.assert_array_equal(again.logits, undisturbed.logits)
     assert first not in saved[4:]
     assert saved.count(second) == 3  # its second epoch and its predictions
+
+
+def test_the_bar_counts_what_other_processes_predict(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_small(layout, replace(FOLDED, epochs=1))
+    list(session.trainer.epochs())
+    session.world = World(rank=0, size=2)
+    monkeypatch.setattr(folds_module, "gather_rows", lambda rows, count, *_: np.resize(rows, (count, rows.shape[1])))
+    counted: list[int] = []
+    folds_module._predict(session.trainer, session, np.arange(9), counted.append)
+    assert sum(counted) == 9
 
 
 def test_other_groups_use_no_fold_of_before(layout: Layout) -> None:

@@ -17,7 +17,7 @@ from gender_classifier.serve.connections import GRACE_SECONDS, Connection, Serve
 _MAX_CONNECTIONS, _OTHER_FILES = 512, 128  # idle connections included; other open files, with a reserve
 
 
-def run_app(app: Any, host: str, port: int, announce: Callable[[str, str], None]) -> None:
+def run_app(app: Any, host: str, port: int, announce: Callable[[str, str], None], options: str) -> None:
     """Run ``app`` until a signal stops it.
 
     Args:
@@ -25,12 +25,13 @@ def run_app(app: Any, host: str, port: int, announce: Callable[[str, str], None]
         host: address or name to listen on.
         port: 0 for any free one.
         announce: called with the IP address and the URL as soon as connections are accepted.
+        options: of the command that change the address, for the message.
 
     Raises:
         ServiceError: the address cannot be listened on.
     """
     # python_multipart logs every odd header of a multipart body, with which attackers could fill the log.
-    with _bind(host, port) as listener, quiet_loggers("python_multipart"):
+    with _bind(host, port, options) as listener, quiet_loggers("python_multipart"):
         host, port = listener.getsockname()[:2]
         announce(host, f"http://{f'[{host}]' if ':' in host else host}:{port}")
         # uvicorn shuts down gracefully and then raises the signal again, which is no failure.
@@ -59,11 +60,11 @@ def _count_connections() -> int:
     return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_MAX_CONNECTIONS, soft - _OTHER_FILES))
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, options: str) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         # Python's text of a failed bind repeats the address; that of a host not found has the only reason.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise ServiceError(f"{host}:{port}: cannot listen there ({reason}); change --host or --port") from None
+        raise ServiceError(f"{host}:{port}: cannot listen there ({reason}); change {options}") from None

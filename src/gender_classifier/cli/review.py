@@ -92,4 +92,4 @@ def _review(layout: Layout, port: int, max_pixels: int) -> None:
             print(f"{len(suspects.open):,} images to review: {address}/#{token}  (Ctrl-C stops it)", flush=True)
 
         review = Review(suspects.open, classes, archive, layout.corrections_path)
-        run_app(build_review_app(review, token, max_pixels), _HOST, port, announce)
+        run_app(build_review_app(review, token, max_pixels), _HOST, port, announce, "--port")

@@ -85,7 +85,7 @@ def _serve(options: argparse.Namespace) -> None:
         if key is None and not ipaddress.ip_address(host).is_loopback:
             print(f"{host}: anyone who reaches this address can use it; set a key with --api-key-file", file=sys.stderr)
 
-    run_app(app, options.host, options.port, announce)
+    run_app(app, options.host, options.port, announce, "--host or --port")
 
 
 def read_key(path: Path | None) -> str | None:

@@ -4,7 +4,6 @@ Git keeps the file, so a row stays when the pipeline's outputs are made again. R
 decisions give equal bytes, and Git merges two people's files line by line.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gender_classifier.common.locks import hold_lock
-from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.common.spreadsheet import read_table, write_table
 from gender_classifier.errors import DataError
 
 CORRECTION_COLUMNS = ("sha256", "path", "label_before", "label_after", "decided_at")
@@ -85,25 +84,19 @@ def read_corrections(path: Path) -> dict[str, Correction]:
     Raises:
         DataError: the file is missing, or a line is not a decision or repeats an image.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a BOM
-            reader = csv.reader(file, strict=True)
-            if tuple(next(reader, ())) != CORRECTION_COLUMNS:
-                raise DataError(f"{path}: line 1 is not the header {','.join(CORRECTION_COLUMNS)}; restore it")
-            found: dict[str, Correction] = {}
-            for row in reader:
-                correction = _parse_row(path, reader.line_num, row)
-                if first := found.get(correction.sha256):
-                    raise DataError(
-                        f"{path}: line {correction.line} repeats the image of line {first.line} ({first.path!r}); keep "
-                        "one of them"
-                    )
-                found[correction.sha256] = correction
-            return found
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path, or restore it: git checkout {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error}); correct it, or git checkout {path}") from None
+    advice = f"check the path and the file, or restore it: git checkout {path}"
+    names, rows = read_table(path, CORRECTION_COLUMNS, advice)
+    if names:
+        raise DataError(f"{path}: line 1 has the column {names[0]!r} besides {','.join(CORRECTION_COLUMNS)}; {advice}")
+    found: dict[str, Correction] = {}
+    for line, cells in rows:
+        correction = _parse_row(path, line, cells)
+        if first := found.get(correction.sha256):
+            raise DataError(
+                f"{path}: line {line} repeats the image of line {first.line} ({first.path!r}); keep one of them"
+            )
+        found[correction.sha256] = correction
+    return found
 
 
 def write_corrections(path: Path, corrections: Iterable[Correction]) -> None:
@@ -150,11 +143,9 @@ def _rank(correction: Correction) -> tuple[object, ...]:
     return correction.time, *(getattr(correction, name) for name in CORRECTION_COLUMNS)
 
 
-def _parse_row(path: Path, line: int, row: list[str]) -> Correction:
+def _parse_row(path: Path, line: int, cells: list[str]) -> Correction:
     where = f"{path}: line {line}"
-    if len(row) != len(CORRECTION_COLUMNS):
-        raise DataError(f"{where} has {len(row)} cells, not {len(CORRECTION_COLUMNS)}; correct or remove it")
-    sha256, member, before, after, decided_at = map(restore_cell, row)
+    sha256, member, before, after, decided_at = cells
     correction = Correction(sha256, member, before, after, decided_at, line)
     if not _SHA256.fullmatch(correction.sha256):
         raise DataError(f"{where}: sha256 is {correction.sha256[:80]!r}, not 64 hex digits; correct or remove it")

@@ -1,6 +1,5 @@
 """Packed arrays of each split: images, labels, and an index that names each row's file."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gender_classifier.common.files import read_json, replacing, write_json
-from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.common.spreadsheet import read_table, write_table
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 
@@ -129,13 +128,8 @@ def read_digests(path: Path) -> list[str]:
 
 
 def _read_column(path: Path, column: str) -> list[str]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [restore_cell(row[column]) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro preprocess`") from None
-    except (KeyError, OSError, csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not an index of images ({error}); run `dvc repro -f preprocess`") from None
+    _, rows = read_table(path, [column], "run `dvc repro preprocess`")
+    return [cells[0] for _, cells in rows]
 
 
 def open_split(images_path: Path, labels_path: Path) -> PackedSplit:

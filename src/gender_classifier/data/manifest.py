@@ -1,13 +1,12 @@
 """The manifest: findings and verdict of verification, one row per image."""
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.common.spreadsheet import read_table, write_table
 from gender_classifier.errors import DataError
 
 RELABELLED, REMOVED = "relabelled", "removed"
@@ -58,27 +57,20 @@ def read_manifest(path: Path) -> list[Record]:
     Raises:
         DataError: the file is missing, or a line is not a record.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
-            if tuple(next(reader, ())) != MANIFEST_COLUMNS:
-                raise DataError(f"{path}: line 1 does not name the columns of a manifest; run `dvc repro -f verify`")
-            return [_parse_row(path, reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro verify`") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable manifest ({error}); run `dvc repro -f verify`") from None
+    _, rows = read_table(path, MANIFEST_COLUMNS, _ADVICE)
+    return [_parse_row(path, line, cells) for line, cells in rows]
 
 
 MANIFEST_COLUMNS = tuple(field.name for field in fields(Record))
 
+_ADVICE = "run `dvc repro verify`"
 
-def _parse_row(path: Path, line: int, row: list[str]) -> Record:
-    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, map(restore_cell, row), strict=False))
+
+def _parse_row(path: Path, line: int, cells: list[str]) -> Record:
+    values: dict[str, Any] = dict(zip(MANIFEST_COLUMNS, cells, strict=False))
     try:
-        if len(row) != len(MANIFEST_COLUMNS) or values["status"] not in ("ok", "rejected"):
+        if values["status"] not in ("ok", "rejected"):
             raise ValueError
         return Record(**{**values, "width": int(values["width"]), "height": int(values["height"])})
     except ValueError:
-        shown = ",".join(row)[:80]
-        raise DataError(f"{path}: line {line} is not a record ({shown!r}); run `dvc repro -f verify`") from None
+        raise DataError(f"{path}: line {line} is not a record ({','.join(cells)[:80]!r}); {_ADVICE}") from None

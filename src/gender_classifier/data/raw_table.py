@@ -1,13 +1,10 @@
 """Tables of images: ``data/raw.csv``, what the source says, and the attributes in ``data/processed/images.csv``."""
 
-import csv
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gender_classifier.common.spreadsheet import restore_cell, write_table
+from gender_classifier.common.spreadsheet import read_table, write_table
 from gender_classifier.errors import DataError
 
 RAW_COLUMNS = ("member", "label", "split", "group")
@@ -68,14 +65,14 @@ def read_attributes(path: Path, members: Sequence[str]) -> Attributes:
     Raises:
         DataError: the file is missing, is no such table, or lacks one of the images.
     """
-    with _open_table(path, IMAGE_COLUMNS, "preprocess") as (names, lines):
-        if not names:
-            return Attributes()
-        places = {member: place for place, member in enumerate(members)}
-        found = dict[int, list[str]]()
-        for member, *cells in lines:
-            if member in places:
-                found[places[member]] = cells[len(IMAGE_COLUMNS) - 1 :]
+    names, lines = read_table(path, IMAGE_COLUMNS, "run `dvc repro preprocess`")
+    if not names:
+        return Attributes()
+    places = {member: place for place, member in enumerate(members)}
+    found = dict[int, list[str]]()
+    for _, (member, *cells) in lines:
+        if member in places:
+            found[places[member]] = cells[len(IMAGE_COLUMNS) - 1 :]
     if len(found) < len(members):
         missing = next(member for member, place in places.items() if place not in found)
         raise DataError(
@@ -98,43 +95,15 @@ def write_raw_table(path: Path, attributes: Sequence[str], rows: Iterable[RawRow
     write_table(path, (*RAW_COLUMNS, *attributes), cells)
 
 
-@contextmanager
-def open_raw_table(path: Path) -> Iterator[RawTable]:
+def read_raw_table(path: Path) -> RawTable:
     """Open the file that :func:`write_raw_table` writes.
 
     Raises:
         DataError: it is missing or no such table; for a bad line, when that row is taken.
     """
-    with _open_table(path, RAW_COLUMNS, "ingest") as (names, lines):
-        rows = (
-            RawRow(member, label, split, group, tuple(attributes)) for member, label, split, group, *attributes in lines
-        )
-        yield RawTable(names, rows)
-
-
-@contextmanager
-def _open_table(
-    path: Path, columns: Sequence[str], stage: str
-) -> Iterator[tuple[tuple[str, ...], Iterator[list[str]]]]:
-    """Open a table that ``stage`` writes: the names of the columns after ``columns``, and the lines, restored."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            header = [restore_cell(cell) for cell in next(lines, ())]
-            if header[: len(columns)] != list(columns):
-                raise DataError(
-                    f"{path}: line 1 does not name the columns {', '.join(columns)}; run `dvc repro -f {stage}`"
-                )
-            yield tuple(header[len(columns) :]), _read_lines(path, lines, len(header), stage)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro {stage}`") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error}); run `dvc repro -f {stage}`") from None
-
-
-def _read_lines(path: Path, lines: Iterator[list[str]], width: int, stage: str) -> Iterator[list[str]]:
-    for number, line in enumerate(lines, start=1):
-        if len(line) != width:
-            raise DataError(f"{path}: row {number} has {len(line)} cells of {width}; run `dvc repro -f {stage}`")
-        # Interned: 200,000 rows of 40 attributes share a few dozen values.
-        yield [sys.intern(restore_cell(cell)) for cell in line]
+    names, lines = read_table(path, RAW_COLUMNS, "run `dvc repro ingest`")
+    rows = (
+        RawRow(member, label, split, group, tuple(attributes))
+        for _, (member, label, split, group, *attributes) in lines
+    )
+    return RawTable(names, rows)

@@ -1,6 +1,5 @@
 """Load the inputs of evaluation: the model, the arrays and the reports of earlier stages."""
 
-import csv
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from torch import nn
 
 from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout
-from gender_classifier.common.spreadsheet import restore_cell
+from gender_classifier.common.spreadsheet import read_table
 from gender_classifier.data.corrections import read_corrections
 from gender_classifier.data.dataset import DatasetInfo, PackedSplit, open_split, read_digests, read_index, read_info
 from gender_classifier.data.file_names import describe_value
@@ -105,8 +104,8 @@ def load_inputs(layout: Layout, source: str, params: Mapping[str, object]) -> In
         )
     model.to(memory_format=torch.channels_last)  # like its input: 1.13 times the images/s
     train, val, test = (open_split(layout.images_path(name), layout.labels_path(name)) for name in SPLITS)
-    with layout.curves_path.open(encoding="utf-8", newline="") as file:
-        curves = list(csv.DictReader(file))
+    columns, rows = read_table(layout.curves_path, (), "run `dvc repro train`")
+    curves = [dict(zip(columns, cells, strict=True)) for _, cells in rows]
     members = {name: read_index(layout.index_path(name)) for name in SPLITS}
     digests = {name: read_digests(layout.index_path(name)) for name in SPLITS}
     corrections = read_corrections(layout.corrections_path)
@@ -144,17 +143,14 @@ def _read_folds(path: Path, classes: Sequence[str], members: Sequence[str]) -> F
     Raises:
         DataError: the file is missing, damaged, or about other images or classes than ``members`` and ``classes``.
     """
-    columns = [f"prob_{name}" for name in classes]
+    advice = "run `dvc repro train`"
+    columns = ["member", *(f"prob_{name}" for name in classes)]
+    rows = [cells for _, cells in read_table(path, columns, advice)[1]]
+    names = [name for name, *_ in rows]
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"member", *columns} - set(reader.fieldnames or ()):
-                raise ValueError(f"no column {min(missing)}")
-            rows = list(reader)
-        probs = np.array([[float(row[column]) for column in columns] for row in rows])
-        names = [restore_cell(row["member"]) for row in rows]
-    except (TypeError, ValueError, OSError, csv.Error) as error:
-        raise DataError(f"{path}: not a table of predictions ({error}); run `dvc repro -f train`") from None
+        probs = np.array([cells[1 : len(columns)] for cells in rows], dtype=np.float64)
+    except ValueError as error:
+        raise DataError(f"{path}: not a table of predictions ({error}); {advice}") from None
     if not rows:
         return None
     if names != list(members):

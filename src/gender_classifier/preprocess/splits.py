@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gender_classifier.data.groups import name_groups
 from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
 from gender_classifier.data.names import SPLITS
-from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.data.raw_table import read_raw_table
 from gender_classifier.errors import DataError
 from gender_classifier.preprocess.params import PreprocessParams
 
@@ -76,8 +76,8 @@ def read_source_labels(records: Iterable[Record], table_path: Path) -> dict[str,
     relabelled = {record.member for record in records if record.reason == RELABELLED}
     if not relabelled:
         return {}
-    with open_raw_table(table_path) as table:
-        return {row.member: row.label for row in table.rows if row.member in relabelled}
+    table = read_raw_table(table_path)
+    return {row.member: row.label for row in table.rows if row.member in relabelled}
 
 
 def split_records(

@@ -7,7 +7,7 @@ and a model trained on the others predicts each fold.
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -72,39 +72,41 @@ class Folds:
         if not self._count:
             return None
         logits = np.empty((len(self._folds), len(session.info.classes)))
-        with self._show_progress() as (advance, tell):
-            for fold in range(1, self._count + 1):
+        checkpoints = [self._find(fold) for fold in range(1, self._count + 1)]
+        with self._show_progress(checkpoints) as (advance, tell):
+            for fold, found in enumerate(checkpoints, start=1):
                 tell(f"fold {fold}/{self._count}")
-                logits[self._folds == fold] = self._predict_fold(fold, run_id, advance)
+                logits[self._folds == fold] = self._predict_fold(fold, found, run_id, advance)
         agree = float((logits.argmax(axis=1) == session.train.labels).mean())
         if not session.world.rank:
             _logger.info("of the training labels, models that did not see them confirm %.2f %%", 100 * agree)
         return HeldOut(self._members, self._folds, logits)
 
-    def _predict_fold(self, fold: int, run_id: str, advance: Callable[[int], object]) -> Floats:
-        session, held_out = self._session, np.flatnonzero(self._folds == fold)
-        path = self._locate(fold, held_out)
-        found = find_checkpoint(path, session.world, session.trainer.device)
+    def _predict_fold(
+        self, fold: int, found: Checkpoint | None, run_id: str, advance: Callable[[int], object]
+    ) -> Floats:
+        session, path = self._session, self._locate(fold)
         if found is not None and "held_out" in found.tensors:
-            advance(self._count_images(fold))
             logits: Floats = found.tensors["held_out"].numpy()
             return logits
         trainer = start_trainer(session, np.flatnonzero(self._folds != fold))
         if found is not None:
             trainer.load_state_dict(found.tensors, found.facts)
             torch.set_num_threads(found.facts["threads"])
-            advance(len(trainer.records) * (trainer.num_train + len(session.val.labels)))
         facts = {"run_id": run_id, "threads": torch.get_num_threads()}
         for _ in trainer.epochs(advance):
             tensors, progress = trainer.state_dict()
             self._save(path, Checkpoint(tensors, progress | facts))
-        logits = _predict(trainer, session, held_out, advance)
+        logits = _predict(trainer, session, np.flatnonzero(self._folds == fold), advance)
         self._save(path, Checkpoint({"held_out": torch.from_numpy(logits)}, facts))
         return logits
 
-    def _locate(self, fold: int, held_out: Ints) -> Path:
+    def _find(self, fold: int) -> Checkpoint | None:
+        return find_checkpoint(self._locate(fold), self._session.world, self._session.trainer.device)
+
+    def _locate(self, fold: int) -> Path:
         """Return the path of the fold's checkpoint, named after everything that affects its result."""
-        rows = sha256(held_out.tobytes()).hexdigest()
+        rows = sha256(np.flatnonzero(self._folds == fold).tobytes()).hexdigest()
         key = fingerprint({"training": self._session.key, "without": rows}, ())
         return self._session.path.with_name(f"{key}.safetensors")
 
@@ -112,22 +114,31 @@ class Folds:
         if not self._session.world.rank:
             save_checkpoint(path, checkpoint)
 
-    def _count_images(self, fold: int) -> int:
-        """Return how many images pass through the network for a fold."""
+    def _count_images(self, fold: int, found: Checkpoint | None) -> tuple[int, int]:
+        """Return how many images pass through the network for a fold, and how many did before its checkpoint."""
         held_out = int((self._folds == fold).sum())
-        trained = len(self._folds) - held_out + len(self._session.val.labels)
-        return self._session.trainer.params.epochs * trained + held_out
+        per_epoch = len(self._folds) - held_out + len(self._session.val.labels)
+        total = self._session.trainer.params.epochs * per_epoch + held_out
+        if found is None:
+            return total, 0
+        return total, total if "held_out" in found.tensors else len(found.facts["records"]) * per_epoch
 
     @contextmanager
-    def _show_progress(self) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
+    def _show_progress(
+        self, checkpoints: Sequence[Checkpoint | None]
+    ) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
         """Give what a progress bar is told: numbers of images, and what is at work."""
         if self._session.world.rank:
             yield (lambda _: None), (lambda _: None)
             return
-        total = sum(self._count_images(fold) for fold in range(1, self._count + 1))
-        seconds = total * self._session.measure_seconds_per_image()
-        _logger.info("training once per label fold, %d times; about %.0f min", self._count, max(1, seconds / 60))
-        with show_progress(total=total, name="folds", unit_scale=True) as bar:
+        counts = [self._count_images(fold, found) for fold, found in enumerate(checkpoints, start=1)]
+        total, done = map(sum, zip(*counts, strict=True))
+        minutes = (total - done) * self._session.measure_seconds_per_image() / 60
+        left = sum(passed < images for images, passed in counts)
+        _logger.info(
+            "label folds: %d of %d trainings left, about %.0f min", left, self._count, max(minutes, left and 1)
+        )
+        with show_progress(total=total, initial=done, name="folds", unit_scale=True) as bar:
             yield bar.update, bar.set_description
 
 
@@ -209,5 +220,6 @@ def _predict(trainer: Trainer, session: Session, rows: Ints, advance: Callable[[
     share = rows[world.share(len(rows))]
     blocks = [share[start : start + _BLOCK] for start in range(0, max(len(share), 1), _BLOCK)]
     parts = [compute_logits(model, spec, session.train.images[block], on_batch=advance) for block in blocks]
+    advance(len(rows) - len(share))  # what other processes did
     logits = gather_rows(np.concatenate(parts), len(rows), world, trainer.device)
     return logits.astype(np.float64) / fit_temperature(trainer.best.val_logits, session.val.labels)

@@ -14,7 +14,7 @@ from gender_classifier.data.file_names import find_other_format
 from gender_classifier.data.images import decode, perceptual_hash, shrink_grey, to_rgb
 from gender_classifier.data.manifest import Record
 from gender_classifier.data.parallel import map_members
-from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.data.raw_table import read_raw_table
 from gender_classifier.errors import DataError, ImageError
 from gender_classifier.verify.quality import Quality, measure_quality
 
@@ -62,8 +62,8 @@ def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator
     members = archive.members
     look = partial(inspect, max_pixels=max_pixels)
     with map_members(archive, members, look, ahead=len(members)) as found:
-        with open_raw_table(table_path) as table:
-            rows = [replace(row, attributes=()) for row in table.rows]
+        table = read_raw_table(table_path)
+        rows = [replace(row, attributes=()) for row in table.rows]
         if [row.member for row in rows] != list(members):
             raise DataError(
                 f"{table_path}: does not list the {len(members):,} images of {archive.path} in order; run "

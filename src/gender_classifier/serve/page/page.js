@@ -196,7 +196,7 @@ async function toggleHeatMap(file, item) {
   button.removeAttribute("aria-disabled");
 }
 
-// The share of the picture's width that the model saw: wide pictures lose their sides.
+// The share of the image's width that the model saw: wide images lose their sides.
 function findShare(img) {
   const crop = model && model.accepts.crop;
   if (!crop || !img) return 1; // a browser that cannot show the picture has no <img>
@@ -204,7 +204,7 @@ function findShare(img) {
   return aspect > crop.above ? crop.aspect / aspect : 1;
 }
 
-// Draws the falls over the middle `share` of the picture; returns what they mean in words.
+// Draws the falls over the middle `share` of the image; returns what they mean in words.
 function drawHeatMap(canvas, grid, label, share) {
   const values = grid.flat();
   const largest = Math.max(...values);

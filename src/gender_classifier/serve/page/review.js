@@ -4,6 +4,8 @@
 const AHEAD = 6;
 // A data set of more classes has a button for each; digits stand for the first nine.
 const FEW = 2, DIGITS = 9;
+// Status of a change that the file does not allow: it holds another decision, or is damaged.
+const CONFLICT = 409;
 
 const $ = (id) => document.getElementById(id);
 const token = location.hash.slice(1);
@@ -28,7 +30,7 @@ async function ask(path, method = "GET") {
   }
   if (answer.ok) return answer;
   const { error } = await answer.json();
-  throw new Error(error.message);
+  throw Object.assign(new Error(error.message), { status: answer.status });
 }
 
 function fetchImage({ sha256 }) {
@@ -118,10 +120,28 @@ async function act(change) {
     $("status").textContent = await change();
   } catch (problem) {
     $("problem").textContent = problem.message;
-    isReady = true;
-    return;
+    if (problem.status === CONFLICT) await update();
   }
   await show();
+}
+
+// Takes in what other windows and people did; what this window skipped stays skipped. A damaged file changes nothing.
+async function update() {
+  let found;
+  try {
+    found = await (await ask("suspects")).json();
+  } catch {
+    return;
+  }
+  left = found.open.length;
+  const open = new Set(found.open.map(({ sha256 }) => sha256));
+  skipped = skipped.filter(({ sha256 }) => open.has(sha256));
+  const later = new Set(skipped.map(({ sha256 }) => sha256));
+  queue = found.open.filter(({ sha256 }) => !later.has(sha256));
+  const made = new Map(found.decided.map(({ sha256, decision }) => [sha256, decision]));
+  past = past.filter(({ suspect: { sha256 }, decision }) => (
+    decision === null ? later.has(sha256) : made.get(sha256) === decision
+  ));
 }
 
 const decide = (choose) => act(async () => {

@@ -1,4 +1,4 @@
-"""A review: decisions, each on disk before it is answered, and the way back from each."""
+"""A review: decisions, each on disk before it is answered, and their undoing."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ _SIDE = 1024  # px; larger images are shown smaller
 class Review:
     """The suspects of one data set, and what was decided about them since the review began.
 
-    Several pages may use it at once, and other processes may edit the file: each decision reads the file again.
+    Several pages may use it at once, and other processes may edit the file: each decision reads the file again, and
+    replaces none that was made elsewhere.
     """
 
     def __init__(self, suspects: Sequence[Suspect], classes: Sequence[str], archive: Archive, path: Path) -> None:
@@ -34,8 +35,7 @@ class Review:
         self.classes = tuple(classes)
         self._suspects = {suspect.sha256: suspect for suspect in suspects}
         self._archive, self._path = archive, path
-        # Each decision and what it replaced, oldest first.
-        self._made: dict[str, tuple[Correction, Correction | None]] = {}
+        self._made: dict[str, Correction] = {}  # by SHA-256, the oldest first
         self._lock = Lock()
 
     def find(self, sha256: str) -> Suspect | None:
@@ -48,8 +48,13 @@ class Review:
         return [suspect for sha256, suspect in self._suspects.items() if sha256 not in corrections]
 
     def list_decided(self) -> list[tuple[Suspect, str]]:
-        """Return suspect and label of each decision of this review, the oldest first."""
-        return [(self._suspects[sha256], made.label_after) for sha256, (made, _) in list(self._made.items())]
+        """Return suspect and label of each decision of this review that the file still holds, the oldest first."""
+        corrections = read_corrections(self._path)
+        return [
+            (self._suspects[sha256], made.label_after)
+            for sha256, made in list(self._made.items())
+            if corrections.get(sha256) == made
+        ]
 
     def decide(self, suspect: Suspect, label: str) -> int:
         """Write that the right label is ``label``, an empty text to leave the image out.
@@ -58,7 +63,7 @@ class Review:
             The number of suspects about which nobody has decided.
 
         Raises:
-            DataError: ``label`` is no class, or the file is damaged.
+            DataError: ``label`` is no class, the image was decided elsewhere, or the file is damaged.
             LockError: the file cannot be locked.
             OSError: it cannot be written.
         """
@@ -67,34 +72,36 @@ class Review:
         made = Correction(suspect.sha256, suspect.path, suspect.label, label, now())
         with self._lock:
             with edit_corrections(self._path) as corrections:
-                before = corrections.get(suspect.sha256)
-                corrections[suspect.sha256] = made
-            earlier = self._made.pop(suspect.sha256, None)
-            # Decided twice in this review, as in two windows: undo leads back to what was there before it.
-            self._made[suspect.sha256] = (made, earlier[1] if earlier and earlier[0] == before else before)
+                found = corrections.setdefault(suspect.sha256, made)
+                earlier = self._made.get(suspect.sha256)
+                # A request is sent again if its answer was lost.
+                if found is not made and (found != earlier or found.label_after != label):
+                    raise DataError(
+                        f"{suspect.path}: was decided elsewhere meanwhile ({found.describe()}); edit {self._path} to "
+                        "change that"
+                    )
+            self._made.pop(suspect.sha256, None)
+            self._made[suspect.sha256] = found
         return self._count_left(corrections)
 
     def undo(self, suspect: Suspect) -> int:
-        """Restore what this review's decision about an image replaced.
+        """Remove this review's decision about an image.
 
         Returns:
             The number of suspects about which nobody has decided.
 
         Raises:
-            DataError: this review has not decided about the image, someone else has since, or the file is damaged.
+            DataError: this review has no decision about the image, someone else has, or the file is damaged.
             LockError: the file cannot be locked.
             OSError: it cannot be written.
         """
         with self._lock:
             if suspect.sha256 not in self._made:
-                raise DataError(f"{suspect.path}: this review has not decided about it; edit {self._path} instead")
-            made, before = self._made[suspect.sha256]
+                raise DataError(f"{suspect.path}: there is no decision of this review to undo")
             with edit_corrections(self._path) as corrections:
-                if corrections.get(suspect.sha256) != made:
+                if corrections.get(suspect.sha256) != self._made[suspect.sha256]:
                     raise DataError(f"{suspect.path}: its line was changed since; edit {self._path} instead")
                 del corrections[suspect.sha256]
-                if before is not None:
-                    corrections[suspect.sha256] = before
             del self._made[suspect.sha256]
         return self._count_left(corrections)
 

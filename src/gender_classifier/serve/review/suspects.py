@@ -1,15 +1,14 @@
 """The images to review: those of ``data/predictions/label_issues.csv`` about which nobody has decided."""
 
-import csv
 import hashlib
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from gender_classifier.common.paths import Layout
-from gender_classifier.common.spreadsheet import restore_cell
+from gender_classifier.common.spreadsheet import read_table
 from gender_classifier.data.archive import Archive
-from gender_classifier.data.raw_table import open_raw_table
+from gender_classifier.data.raw_table import read_raw_table
 from gender_classifier.errors import DataError
 
 
@@ -57,8 +56,8 @@ def load_suspects(layout: Layout, archive: Archive, classes: Container[str], dec
     """
     rows = _read_rows(layout.suspects_path)
     listed = {path for _, path, *_ in rows}
-    with open_raw_table(layout.raw_table_path) as table:
-        labels = {row.member: row.label for row in table.rows if row.member in listed}
+    table = read_raw_table(layout.raw_table_path)
+    labels = {row.member: row.label for row in table.rows if row.member in listed}
     found: dict[str, Suspect] = {}
     outdated = 0
     for split, path, label, suggested, prob in rows:
@@ -74,11 +73,11 @@ def load_suspects(layout: Layout, archive: Archive, classes: Container[str], dec
 
 def _read_rows(path: Path) -> list[tuple[str, str, str, str, float]]:
     """Return split, path, label, suggested class and probability of each suspect."""
+    columns, advice = ("split", "member", "label", "suggested", "prob_label"), "run `dvc repro`"
+    _, rows = read_table(path, columns, advice)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [{key: restore_cell(cell) for key, cell in row.items()} for row in csv.DictReader(file, restval="")]
-        return [(row["split"], row["member"], row["label"], row["suggested"], float(row["prob_label"])) for row in rows]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run `dvc repro`") from None
-    except (OSError, UnicodeDecodeError, csv.Error, AttributeError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a table of suspects ({error}); run `dvc repro -f evaluate`") from None
+        return [
+            (split, member, label, suggested, float(prob)) for _, (split, member, label, suggested, prob, *_) in rows
+        ]
+    except ValueError as error:
+        raise DataError(f"{path}: not a table of suspects ({error}); {advice}") from None

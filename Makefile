@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 # Columns that `make exps` hides: files, and metrics that only a report needs.
-UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|val\.(?!kept_accuracy$$).*|test\.(?!accuracy$$|loss$$).*)$$
+UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|flagged\..*|val\.(?!kept_accuracy$$).*|test\.(?!accuracy$$|loss$$).*)$$
 
 # What the shipped model is trained with, besides params.yaml: a better network, and augmentation for images framed and lit
 # otherwise than those of the data set. PRETRAINED_DATA is for its card.

@@ -49,7 +49,10 @@ AlexNet is what other test modules use. VGG (the same layers, 129 M parameters) 
 
 QUICK = ("resnet10",)
 
-LOSSY = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "mnasnet0_5", "regnet_y_400mf", "googlenet")
+LOSSY = (
+    "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "mnasnet0_5", "regnet_y_400mf", "googlenet",
+    "densenet121",
+)  # fmt: skip
 """They lose more in int8 (BENCHMARKS.md), most by depthwise and grouped convolutions, and `quantize` says so."""
 
 INFO = DatasetInfo(("female", "male"), 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "abc", {})

@@ -19,7 +19,7 @@ from gender_classifier.metrics.curves import (
     roc_points,
     threshold_points,
 )
-from gender_classifier.metrics.scores import as_key, as_keys, evaluate
+from gender_classifier.metrics.scores import as_key, as_keys, compare_with_constant, evaluate
 
 CLASSES = ("female", "male")
 RNG = np.random.default_rng(0)
@@ -34,6 +34,23 @@ def test_cost_and_use_of_a_second_look() -> None:
     labels = np.array([1, 0, 1, 0])
     assert measure_tta(logits, once, labels) == {"tta_share": 0.5, "accuracy_without_tta": 0.5}
     assert measure_tta(once, once, labels) == {"tta_share": 0.0, "accuracy_without_tta": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("confusion", "answer"),
+    [
+        ([[0, 30], [0, 30]], "a"),  # one class called, equal shares
+        ([[60, 0, 0], [20, 0, 0], [20, 0, 0]], "a"),
+        ([[18, 12], [12, 18]], "a"),  # 0.6, but of 60 images
+        ([[180, 120], [120, 180]], ""),
+        ([[10, 5, 5], [5, 10, 5], [5, 5, 10]], ""),  # 0.5 of three equal classes
+        ([[5, 0], [10, 85]], "b"),  # 0.9, with a share of 0.95
+        ([[0, 10], [90, 0]], "b"),  # worse than chance
+    ],
+)
+def test_an_accuracy_must_exceed_the_largest_class(confusion: list[list[int]], answer: str) -> None:
+    found = compare_with_constant(np.array(confusion), ("a", "b", "c")[: len(confusion)])
+    assert found.partition("always answering ")[2][:1] == answer
 
 
 def test_softmax_is_stable() -> None:

@@ -73,6 +73,16 @@ def test_a_shifted_model_gains_what_the_shift_took() -> None:
     assert again == figures
 
 
+def test_no_interval_of_a_share_passes_1() -> None:
+    """All right but one image: the draws have many 1s, and their quantile is moved up."""
+    probs = np.array([[0.9, 0.1]] * 110 + [[0.1, 0.9]] * 109 + [[0.6, 0.4]])
+    figures = cross_validate(probs, probs, np.repeat([0, 1], 110), CLASSES)
+    for name, figure in figures.items():
+        for value, low, high in (figure.before, figure.after):
+            assert 0 <= low <= value <= high, name
+            assert name == "loss" or high <= 1, name
+
+
 def test_the_interval_of_an_accuracy_is_that_of_a_share() -> None:
     probs, labels = draw(400, 1.0, (0.0, 0.0))
     value, low, high = cross_validate(probs, probs, labels, CLASSES)["accuracy"].before

@@ -35,7 +35,7 @@ from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
 from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.predict.predictor import Predictor
-from gender_classifier.train.report import warn_of_one_class
+from gender_classifier.train.report import warn_of_chance
 from gender_classifier.version import __version__
 
 STAGES = ("ingest", "verify", "preprocess", "train", "evaluate")
@@ -162,11 +162,19 @@ def test_the_curves_have_a_row_an_epoch(whole: Path) -> None:
 def test_a_training_too_short_to_tell_the_classes_apart_says_so(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shrink(copy, epochs=1, lr=1e-9)
     run("train", copy)
+    out = capsys.readouterr().out
+    assert "train: best of 1 epochs is 1 by validation loss, with validation accuracy 0." in out
     assert re.search(
-        r"every validation image is called (fe)?male: the recipe needs more steps than these 3; raise epochs",
-        capsys.readouterr().out,
+        r"every validation image is called (fe)?male: the recipe needs more steps than these 3; raise epochs", out
     )
-    assert warn_of_one_class(np.array([0, 1, 0]), ("female", "male"), 3) == ""
+
+
+def test_a_model_that_guesses_is_told_from_one_that_has_learned() -> None:
+    assert warn_of_chance(np.array([[20, 10], [9, 21]]), ("female", "male"), 3) == ""
+    assert warn_of_chance(np.array([[9, 11], [11, 9]]), ("female", "male"), 3) == (
+        "\ntrain: accuracy 0.4500 (0.3071 to 0.6017) on val is no better than always answering female (0.5000): train "
+        "longer than 3 steps or add images; until then, do not trust the suspected wrong labels"
+    )
 
 
 def test_folds_bring_the_suspects_of_train_and_change_no_weight(whole: Path, copy: Path) -> None:

@@ -69,6 +69,17 @@ def test_the_new_file_is_right_where_the_model_was_not(
     )
 
 
+def test_a_fit_that_gains_nothing_says_so(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, first, second = write_own(tmp_path / "own"), tmp_path / "first.onnx", tmp_path / "second.onnx"
+    assert calibrate(model, first, own) == 0
+    assert "no gain" not in capsys.readouterr().out
+    assert calibrate(first, second, own) == 0  # fitted to these images already
+    assert second.is_file()
+    *_, summary, verdict = capsys.readouterr().out.splitlines()
+    assert "second.onnx: calibrated on 120 images" in summary
+    assert verdict == f"{second}: no gain in log loss on these images that can be told from chance; keep {first}"
+
+
 def test_a_calibration_is_replaced_and_not_stacked(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 from reviewed import write_data
 
 from gender_classifier.cli.main import main
+from gender_classifier.common.files import write_json
 from gender_classifier.common.paths import Layout
+from gender_classifier.common.spreadsheet import write_table
 from gender_classifier.data.archive import Archive, write_archive
 from gender_classifier.data.corrections import edit_corrections, read_corrections
 from gender_classifier.serve.review.app import build_review_app
@@ -40,6 +42,22 @@ def client(data: tuple[Layout, list[str]]) -> Iterator[TestClient]:
         app = build_review_app(review, "open-sesame", 10**6)
         with TestClient(app, base_url="http://127.0.0.1:8001", headers=TOKEN) as client:
             yield client
+
+
+def test_suspects_of_a_model_that_guesses_are_not_to_be_trusted(
+    data: tuple[Layout, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, _ = data
+    monkeypatch.chdir(layout.root)
+    write_table(layout.suspects_path, ["split", "member", "label", "suggested", "prob_label"], [])
+    for right, warns in ((10, True), (80, False)):
+        row = dict.fromkeys(CLASSES, 10)
+        write_json(layout.val_confusion_path, {name: row | {name: right} for name in CLASSES})
+        assert main(["review"]) == 0
+        out = capsys.readouterr().out
+        assert (
+            "on val is no better than always answering female (0.3333): do not trust these suspects\n" in out
+        ) is warns
 
 
 def listed(client: TestClient) -> list[str]:

@@ -104,6 +104,17 @@ def test_a_version_that_is_not_there(root: Path, name: str) -> None:
         find_model(name, root).__enter__()
 
 
+def test_without_a_champion_the_way_to_one_is_named(root: Path) -> None:
+    name = "models:/gender-classifier@champion"
+    register(root, write_model(root / "model.onnx"))
+    with pytest.raises(TrackingError, match=f"{name}: no version is champion yet in the registry sqlite:///.*; name "
+                       "models:/gender-classifier@challenger, .* or choose one with `gender-classifier promote N`$"):  # fmt: skip
+        find_model(name, root).__enter__()
+    client(root).delete_model_version("gender-classifier", "1")
+    with pytest.raises(TrackingError, match=f"{name}: no such version in the registry"):
+        find_model(name, root).__enter__()
+
+
 def test_without_a_store_and_without_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrackingError, match="no project here"):
         find_model("models:/gender-classifier@champion", tmp_path).__enter__()

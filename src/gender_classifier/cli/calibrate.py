@@ -83,6 +83,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
         f"{scaling.temperature:.2f}, bias {bias}"
         + _describe_earlier(predictor.metadata.get("calibration"), calibration.digest)
     )
+    if not calibration.figures["loss"].falls:  # the fit minimises it
+        print(f"{output}: no gain in log loss on these images that can be told from chance; keep {options.model}")
 
 
 def _describe_earlier(text: str | None, digest: str) -> str:

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from gender_classifier.cli.options import add_max_pixels_option, port
+from gender_classifier.common.files import read_json
 from gender_classifier.common.paths import Layout, find_checkout
 from gender_classifier.common.terminal import printable
 from gender_classifier.errors import InputError, needs_extra
@@ -72,12 +73,19 @@ def _review(layout: Layout, port: int, max_pixels: int) -> None:
         from gender_classifier.cli.listening import run_app
         from gender_classifier.serve.review.app import build_review_app
     with needs_extra("pipeline"):
+        import numpy as np
+
         from gender_classifier.data.archive import Archive
         from gender_classifier.data.corrections import read_corrections
         from gender_classifier.data.dataset import read_info
+        from gender_classifier.metrics.scores import compare_with_constant
         from gender_classifier.serve.review.session import Review
         from gender_classifier.serve.review.suspects import load_suspects
 
+    if layout.val_confusion_path.is_file():
+        counts = read_json(layout.val_confusion_path)
+        if problem := compare_with_constant(np.array([list(row.values()) for row in counts.values()]), list(counts)):
+            print(f"{layout.suspects_path}: {problem}: do not trust these suspects")
     classes = read_info(layout.dataset_path).classes
     with Archive(layout.raw_archive_path) as archive:
         suspects = load_suspects(layout, archive, classes, read_corrections(layout.corrections_path))

@@ -53,6 +53,7 @@ class Layout:
     mlflow_run_path = OutputPath("models/mlflow_run.json")
     train_report_path = OutputPath("metrics/train.json")
     curves_path = OutputPath("metrics/curves.csv")
+    val_confusion_path = OutputPath("metrics/val_confusion.json")
     folds_path = OutputPath("data/predictions/train_folds.csv")
     """Predictions for train by models that did not train on them; its header alone without ``train.label_folds``."""
 

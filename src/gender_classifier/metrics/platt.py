@@ -94,6 +94,11 @@ class Figure:
     after: tuple[float, float, float]
     change: tuple[float, float, float]
 
+    @property
+    def falls(self) -> bool:
+        """True if the whole interval of the change is below 0."""
+        return self.change[2] < 0
+
 
 def cross_validate(
     probs: NDArray[np.floating],
@@ -147,9 +152,10 @@ def cross_validate(
     figures = {}
     for name in old[0]:
         values = [np.concatenate([one[name] for one in each]) for each in (old, new, old_draws, new_draws)]
+        most = np.inf if name == "loss" else 1
         figures[name] = Figure(
-            _describe(values[0], values[2], least=0),
-            _describe(values[1], values[3], least=0),
+            _describe(values[0], values[2], 0, most),
+            _describe(values[1], values[3], 0, most),
             _describe(values[1] - values[0], values[3] - values[2]),
         )
     return figures
@@ -204,8 +210,13 @@ def _list_recalls(
         yield f"recall_{name}", np.where(totals, weights[:, inside] @ correct[inside] / np.maximum(totals, 1), np.nan)
 
 
-def _describe(values: Floats, drawn: Floats, least: float = -np.inf) -> tuple[float, float, float]:
-    """Return the mean and a percentile interval of ``drawn``, moved by its bias: draws raise the calibration error."""
+def _describe(
+    values: Floats, drawn: Floats, least: float = -np.inf, most: float = np.inf
+) -> tuple[float, float, float]:
+    """Return the mean and a percentile interval of ``drawn``, moved by its bias: draws raise the calibration error.
+
+    The interval is cut at ``least`` and ``most``, which the move may pass.
+    """
     value = values.mean()
     low, high = np.nanquantile(drawn, [0.025, 0.975]) + value - np.nanmean(drawn)
-    return float(value), max(float(low), least), float(high)
+    return float(value), max(float(low), least), min(float(high), most)

@@ -111,6 +111,27 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def compare_with_constant(confusion: Ints, classes: Sequence[str]) -> str:
+    """Say that an accuracy is no better than always answering the commonest class; return "" if it is.
+
+    It is better if its 95 % interval is above the share of that class.
+
+    Args:
+        confusion: counts, int (C, C); rows are actual classes.
+        classes: C names.
+    """
+    hits, totals = int(np.trace(confusion)), confusion.sum(axis=1)
+    number, commonest = int(totals.sum()), int(totals.argmax())
+    share = float(totals[commonest] / number)
+    low, high = wilson_interval(hits, number)
+    if low > share:
+        return ""
+    return (
+        f"accuracy {hits / number:.4f} ({low:.4f} to {high:.4f}) on val is no better than always answering "
+        f"{classes[commonest]} ({share:.4f})"
+    )
+
+
 def balanced_interval(hits: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
     """Return a 95 % confidence interval of the balanced accuracy, the mean of the recalls ``hits / totals``.
 

@@ -134,9 +134,15 @@ def find_version(client: MlflowClient, reference: str) -> ModelVersion:
             return client.get_model_version(name, version)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                registry = hide_secrets(client.tracking_uri)
+                if (name, alias) == (REGISTERED_MODEL, CHAMPION) and _search_versions(client):
+                    raise TrackingError(
+                        f"{reference}: no version is champion yet in the registry {registry}; name "
+                        f"models:/{name}@{CHALLENGER}, the one evaluated last, or choose one with "
+                        "`gender-classifier promote N`"
+                    ) from None
                 raise TrackingError(
-                    f"{reference}: no such version in the registry {hide_secrets(client.tracking_uri)}; "
-                    "look at Models in `gender-classifier ui`"
+                    f"{reference}: no such version in the registry {registry}; look at Models in `gender-classifier ui`"
                 ) from None
             raise
 

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import torch
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
@@ -16,7 +17,7 @@ from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
-from gender_classifier.metrics.scores import Report, evaluate
+from gender_classifier.metrics.scores import Report, compare_with_constant, evaluate
 from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
 from gender_classifier.model.model_file import ModelSpec, build_network, describe_network, pack_model
 from gender_classifier.model.network import count_parameters
@@ -25,6 +26,8 @@ from gender_classifier.train.figures import curves
 from gender_classifier.train.folds import HeldOut
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
+
+_CRITERIA = {"val_loss": "validation loss", "val_accuracy": "validation accuracy"}
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,11 @@ def summarize(session: Session) -> Summary:
     if len(spec.classes) == 2:
         metrics["decision_threshold"] = choose_threshold(threshold_points(*pick_positive(report.probs, labels)))
     line = (
-        f"train: best of {len(session.trainer.records)} epochs is {record.epoch}, "
-        f"with validation accuracy {record.val_accuracy:.4f}"
+        f"train: best of {len(session.trainer.records)} epochs is {record.epoch} by "
+        f"{_CRITERIA[session.trainer.params.best_by]}, with validation accuracy {record.val_accuracy:.4f}"
     )
     steps = len(session.trainer.records) * math.ceil(session.trainer.num_train / session.trainer.params.batch_size)
-    line += warn_of_one_class(report.preds, spec.classes, steps)
+    line += warn_of_chance(report.confusion, spec.classes, steps)
     return Summary(best, spec, report, metrics, line, _fit_unfamiliarity(session, best))
 
 
@@ -115,14 +118,19 @@ def _fit_unfamiliarity(session: Session, best: Best) -> Unfamiliarity:
     return fit_unfamiliarity(model, spec, session.train.images, session.val.images)
 
 
-def warn_of_one_class(preds: Ints, classes: Sequence[str], steps: int) -> str:
-    """Return a second line if every image got the same prediction after ``steps`` steps, otherwise an empty string."""
-    if len(called := set(preds.tolist())) > 1:
-        return ""
-    return (
-        f"\ntrain: every validation image is called {classes[called.pop()]}: the recipe needs more steps than these "
-        f"{steps:,}; raise epochs, lower batch_size or add images (and if it stays so, lower lr)"
-    )
+def warn_of_chance(confusion: Ints, classes: Sequence[str], steps: int) -> str:
+    """Return a second line if val shows nothing learned in ``steps`` steps, otherwise an empty string."""
+    if len(called := np.flatnonzero(confusion.any(axis=0))) == 1:
+        return (
+            f"\ntrain: every validation image is called {classes[called[0]]}: the recipe needs more steps than these "
+            f"{steps:,}; raise epochs, lower batch_size or add images (and if it stays so, lower lr)"
+        )
+    if problem := compare_with_constant(confusion, classes):
+        return (
+            f"\ntrain: {problem}: train longer than {steps:,} steps or add images; until then, do not trust the "
+            "suspected wrong labels"
+        )
+    return ""
 
 
 def log_summary(run: Run, session: Session, summary: Summary) -> None:

@@ -263,6 +263,16 @@ def test_percent_ticks_say_where_they_are(span: tuple[float, float]) -> None:
     np.testing.assert_allclose(shown, [loc for loc in axis.get_majorticklocs() if low <= loc <= high])
 
 
+@pytest.mark.parametrize(("values", "middle"), [((0.492, 0.5), 0.496), ((0.992, 1.0), 0.975), ((0.0, 0.004), 0.025)])
+def test_noise_in_an_accuracy_is_no_jump(values: tuple[float, float], middle: float) -> None:
+    rows = [{"epoch": n, "train_loss": 1.0, "val_loss": 1.0, "train_accuracy": one, "val_accuracy": one}
+            for n, one in enumerate(values, 1)]  # fmt: skip
+    low, high = curves(rows, 1).axes[1].get_ylim()
+    assert (low, high) == pytest.approx((middle - 0.0275, middle + 0.0275))
+    assert low < min(values)
+    assert max(values) < high
+
+
 def test_no_rounded_share_is_none_or_all() -> None:
     shares = [0, 0.0001, 0.0004999, 0.0005, 0.5, 0.99949, 0.9996, 0.999999, 1]
     shown = ["0.0%", "<0.1%", "<0.1%", "0.1%", "50.0%", "99.9%", ">99.9%", ">99.9%", "100.0%"]
@@ -297,12 +307,12 @@ def test_the_operating_point_is_that_of_the_predictions() -> None:
 
 def test_reliability_begins_at_the_lowest_probability_that_can_be_the_highest() -> None:
     for num_classes in (2, 4):
-        upper, lower = reliability([ReliabilityBin(0.9, 0.8, 10, 0.8, 0.95)], 0.1, num_classes).axes
+        upper, lower = reliability([ReliabilityBin(0.9, 0.8, 100, 0.8, 0.95)], 0.1, num_classes).axes
         assert (upper.get_xlim()[0], lower.get_xlim()[0]) == (1 / num_classes, 1 / num_classes)
         assert upper.get_ylim()[0] == pytest.approx(1 / num_classes - 0.03)
     poor = [ReliabilityBin(0.52, 0.25, 4, 0.4667, 0.5333), ReliabilityBin(0.99, 1.0, 30, 0.9333, 1.0)]
     upper = reliability(poor, 0.1, 2).axes[0]
-    assert upper.get_ylim()[0] < 0.25  # no point out of sight
+    assert upper.get_ylim()[0] < wilson_interval(1, 4)[0]  # no interval out of sight
     (points,) = (one for one in upper.containers if isinstance(one, ErrorbarContainer))
     for segment, one in zip(points.lines[2][0].get_segments(), poor, strict=True):
         np.testing.assert_allclose(segment[:, 1], wilson_interval(round(one.accuracy * one.count), one.count))

@@ -235,6 +235,14 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "files"
 
 
+# Texts of one word, or of a number and its unit, that stand on more than one line.
+BROKEN_CELLS = r"""[...document.querySelectorAll("th, td")].filter((cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return !/[^\S\u00a0]/.test(cell.textContent) && range.getClientRects().length > 1;
+}).map((cell) => cell.textContent)"""
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/card"])
 def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
@@ -250,9 +258,12 @@ def test_nothing_is_wider_than_a_phone(page: Page, service: Served, path: str) -
         expect(page.locator("#facts tr")).to_have_count(10)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     widest = page.evaluate(
-        "Math.max(...[...document.querySelectorAll('body *:not(#figures *)')].map(e => e.getBoundingClientRect().right))"
+        "Math.max(...[...document.querySelectorAll('body *:not(.table *)')].map(e => e.getBoundingClientRect().right))"
     )
-    assert widest <= 360 or path == "/docs"  # long lines scroll within their boxes there, as does the table of sets
+    assert widest <= 360 or path == "/docs"  # long lines scroll within their boxes there, as do tables
+    if path != "/docs":
+        assert page.locator("#figures .table").evaluate("box => box.scrollWidth > box.clientWidth")
+        assert page.evaluate(BROKEN_CELLS) == []
 
 
 def test_the_cards_limits_and_figures_are_on_the_page(page: Page) -> None:
@@ -282,6 +293,7 @@ def test_of_three_classes_each_is_named(browser: BrowserContext, service: Served
         "metrics": {
             "accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.94, "recall_child": 0.99996, "recall_low": 1.0,
             "worst_group_balanced_accuracy": 0.7, "group_gap": 0.2, "group_gap_low": 0.1, "group_gap_high": 0.3,
+            "unfamiliar_share": 0.0355, "nonfaces_unfamiliar_share": 1.0,
         },
     }  # fmt: skip
     page = browser.new_page()
@@ -296,6 +308,8 @@ def test_of_three_classes_each_is_named(browser: BrowserContext, service: Served
         "recall of low100\u00a0%",
         "balanced accuracy of the worst group70\u00a0%",
         "by which the best group is better20\u00a0%10\u00a0% to 30\u00a0%",
+        "pictures marked as unfamiliar3.5\u00a0%",
+        "pictures without a face marked as unfamiliar100\u00a0%",
     ])  # fmt: skip
     page.close()
 

@@ -183,6 +183,21 @@ def test_on_a_phone_everything_fits_and_names_are_text(page: Page, tmp_path: Pat
         assert page.title() == "gender-classifier: review"
 
 
+def test_on_a_phone_every_button_of_three_classes_is_in_sight(page: Page, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    layout, _ = write_data(tmp_path, {f"{n}.jpg": picture(n) for n in range(2)}, ("woman", "man", "child"))
+    with reviewed(layout) as running:
+        open_review(page, running)
+        press(page, "s", "Skipped.")
+        settle(page)
+        buttons = page.locator("button:visible")
+        expect(buttons).to_have_count(8)
+        boxes = [button.bounding_box() or {"y": 740, "height": 0} for button in buttons.all()]
+        assert max(box["y"] + box["height"] for box in boxes) <= 740
+        assert len({box["height"] for box in boxes[4:7]}) == 1
+        assert boxes[4]["height"] == 44  # no name breaks
+
+
 def test_without_its_token_the_page_shows_and_changes_nothing(browser: BrowserContext, review: Reviewed) -> None:
     page = browser.new_page()  # Chromium itself notes the refusals
     for address in (review.address, f"{review.address}/#wrong"):

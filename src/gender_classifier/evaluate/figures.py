@@ -219,7 +219,7 @@ def reliability(bins: Sequence[ReliabilityBin], error: float, num_classes: int) 
     """Draw accuracy against confidence with 95 % intervals, and below it how many images each bin holds.
 
     The axes begin at 1 / ``num_classes``: the likeliest class has no lower probability. That of the accuracy reaches
-    down to the lowest bin.
+    down to the lowest interval.
     """
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -232,10 +232,10 @@ def reliability(bins: Sequence[ReliabilityBin], error: float, num_classes: int) 
     below = [max(value - bound, 0) for value, (bound, _) in zip(accuracy, spans, strict=True)]
     above = [max(bound - value, 0) for value, (_, bound) in zip(accuracy, spans, strict=True)]
     upper.errorbar(confidence, accuracy, (below, above), fmt="o", color=TRAIN_COLOR, capsize=2, label="model")
-    upper.set_ylim(max(min([low, *accuracy]) - 0.03, -0.01), 1.01)
+    upper.set_ylim(max(min([low, *accuracy, *(bound for bound, _ in spans)]) - 0.03, -0.02), 1.02)
     upper.yaxis.set_major_formatter(format_percent_tick)
     upper.set_ylabel("accuracy of the bin")
-    upper.legend(loc="lower right", frameon=False)
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     widths = [one.bin_high - one.bin_low for one in bins]
     counts = [one.count for one in bins]
     bars = lower.bar([one.bin_low for one in bins], counts, widths, align="edge", color=TRAIN_COLOR, alpha=0.6)

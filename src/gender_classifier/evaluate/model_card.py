@@ -30,13 +30,13 @@ A study of an image classification pipeline: training, tracking, comparing and s
 
 _KAGGLE_LIMITS = """\
 - The Kaggle data set holds images of celebrities; faces of other ages, light and origins are rare in it, and
-  errors there are likely more frequent than the figures above say.
+  errors there are likely more frequent than in the test set.
 - By eye, 1-3 % of its labels are wrong. An accuracy near the top measures that too.
 """
 
 _OTHER_LIMITS = """\
-- On faces of ages, light and origins that are rare in its data, errors are likely more frequent than the figures above
-  say.
+- On faces of ages, light and origins that are rare in its data, errors are likely more frequent than in the
+  test set.
 - Some labels of any data set are wrong. An accuracy near the top measures that too.
 """
 

@@ -15,6 +15,8 @@ from gender_classifier.common.figures import (
     tidy_axes,
 )
 
+_LEAST_SPAN = 0.05  # of the accuracy's axis: a change of one image is no jump
+
 
 @own_style()
 def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
@@ -38,6 +40,12 @@ def curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
         tidy_axes(axes)
     panels[0].set_title(f"Loss: {kept['val_loss']:.4f} on validation", fontsize=11)
     panels[1].set_title(f"Accuracy: {format_share(kept['val_accuracy'])} on validation", fontsize=11)
+    low, high = panels[1].get_ylim()
+    if high - low < _LEAST_SPAN:
+        middle, half = (low + high) / 2, _LEAST_SPAN / 2
+        middle = min(max(middle, half), 1 - half)
+        margin = 0.05 * _LEAST_SPAN  # so that a point at 100 % is whole
+        panels[1].set_ylim(middle - half - margin, middle + half + margin)
     panels[1].yaxis.set_major_formatter(format_percent_tick)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure

@@ -10,9 +10,11 @@ const NAMES = {
   ece: "expected calibration error",
   worst_group_balanced_accuracy: "balanced accuracy of the worst group",
   group_gap: "by which the best group is better",
+  unfamiliar_share: "pictures marked as unfamiliar",
+  nonfaces_unfamiliar_share: "pictures without a face marked as unfamiliar",
 };
 const SHARES = new Set(["accuracy", "robust_accuracy", "framing_accuracy", "occlusion_accuracy", "ece",
-  "worst_group_balanced_accuracy", "group_gap"]);
+  "worst_group_balanced_accuracy", "group_gap", "unfamiliar_share", "nonfaces_unfamiliar_share"]);
 
 function listFigures(metrics) {
   // Classes may be called low and high: their recalls are no ends of an interval.

@@ -86,7 +86,7 @@ function tabulateMeasured({ measured, classes }) {
   ]);
 }
 
-// Builds a table of texts; the first row is its head, a row of dashes is left out.
+// Builds a table of texts, in a box in which it scrolls; the first row is its head, a row of dashes is left out.
 function table(rows) {
   const made = document.createElement("table");
   rows.filter((row) => !row.every((cell) => /^:?-+:?$/.test(cell))).forEach((row, place) => {
@@ -94,5 +94,8 @@ function table(rows) {
     line.append(...row.map((cell) => element(place === 0 ? "th" : "td", cell)));
     made.append(line);
   });
-  return made;
+  const box = document.createElement("div");
+  box.className = "table";
+  box.append(made);
+  return box;
 }

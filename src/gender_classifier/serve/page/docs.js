@@ -43,7 +43,9 @@ function example(path, method, operation) {
 function show(path, method, operation) {
   const article = element("article", element("h2", `${method.toUpperCase()} ${path}`), paragraph(operation.summary || ""));
   if (operation.description) article.append(paragraph(operation.description));
-  article.append(element("pre", example(path, method, operation)));
+  const command = element("pre", example(path, method, operation));
+  command.className = "command";
+  article.append(command);
   const body = operation.requestBody?.content;
   if (body) {
     const [kind, { schema }] = Object.entries(body)[0];

@@ -132,11 +132,13 @@ async function predict({ file, item }) {
     bar.firstElementChild.style.width = `${100 * found.prob}%`;
     const note = item.querySelector(".note");
     const doubts = [
-      found.unfamiliar && "Unlike the training images: perhaps no face, so take it as no answer.",
+      found.unfamiliar && "Unlike the training images: perhaps no face, so take it as no answer. "
+        + "For a whole photo use `gender-classifier predict --faces`.",
       found.uncertain && `Below ${percent(model ? model.threshold : 0.8)}: take it as no answer.`,
     ].filter(Boolean);
     note.hidden = doubts.length === 0;
-    note.textContent = doubts[0] || "";
+    note.replaceChildren();
+    addInline(note, doubts[0] || "");
     const button = item.querySelector(".explain");
     button.hidden = false;
     button.setAttribute("aria-label", `Show what it looked at in ${file.name}`);

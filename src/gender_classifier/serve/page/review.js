@@ -70,7 +70,7 @@ async function show() {
   }
   const { label, suggested, prob, path, split } = suspect;
   $("question").textContent = `Labelled “${label}”. The model suggests “${suggested}”.`;
-  $("facts").textContent = `It gives “${label}” a probability of ${percent(prob)}. ${split}: ${path}`;
+  $("facts").textContent = `It gives “${label}” a probability of ${percent(prob)}.\n${path} (${split})`;
   setAction("keep", `Keep “${label}”`);
   setAction("other", `Change to “${other(suspect)}”`);
   try {

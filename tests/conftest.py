@@ -41,8 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # What takes longest, first: two workers then end at about the same time.
 _LONGEST = (
-    "test_services.py", "test_resume.py", "test_sweep.py", "test_experiments.py", "test_distributed.py", "test_stages.py",
-    "test_repeatability.py",
+    "test_services.py", "test_resume.py", "test_networks.py", "test_sweep.py", "test_experiments.py", "test_distributed.py",
+    "test_stages.py", "test_repeatability.py",
 )  # fmt: skip
 
 

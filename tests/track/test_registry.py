@@ -83,7 +83,7 @@ def register(
             },
             card=card,
         )
-        decision = settle_champion(run.client, root, version, rule)
+        decision = settle_champion(run.client, version, rule)
     return version, decision.reason
 
 

@@ -25,7 +25,8 @@ from mlflow.utils.git_utils import get_git_repo_url
 
 from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.common.files import short_digest
-from gender_classifier.common.paths import Layout
+from gender_classifier.common.locks import hold_lock
+from gender_classifier.common.paths import Layout, find_main_root
 from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.inputs import Inputs
@@ -66,7 +67,8 @@ def register_run(
     digests = inputs.info.split_sha256
     kept = {f"val/{key}": inputs.best[key] for key in ("kept_accuracy", "kept_loss")}
     headlines = select_headlines(evaluation.report.metrics)
-    with tempfile.TemporaryDirectory() as folder:
+    # Two jobs of a queue may finish at once: each registers and settles before the other one begins.
+    with hold_lock(find_main_root(layout.root) / ".mlflow.lock"), tempfile.TemporaryDirectory() as folder:
         card = Path(folder) / layout.card_path.name
         training = _describe_training(run.client.get_run(run.run_id).data.tags)
         card.write_text(layout.card_path.read_text(encoding="utf-8") + training, encoding="utf-8")
@@ -90,7 +92,7 @@ def register_run(
             },
             card=card,
         )
-    decision = settle_champion(run.client, layout.root, version, rule)
+        decision = settle_champion(run.client, version, rule)
     return f"version {version} of {REGISTERED_MODEL}, {decision.reason}"
 
 

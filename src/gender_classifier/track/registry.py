@@ -19,8 +19,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from gender_classifier.common.credentials import hide_secrets
-from gender_classifier.common.locks import hold_lock
-from gender_classifier.common.paths import find_main_root
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.params import RENAMED_METRICS, PromotionParams
 from gender_classifier.track.promotion import Contender, Decision, Gap, decide
@@ -51,23 +49,22 @@ def name_gap_digest(name: str) -> str:
     return f"extra.{name}.digest"
 
 
-def settle_champion(client: MlflowClient, root: Path, version: str, rule: PromotionParams) -> Decision:
+def settle_champion(client: MlflowClient, version: str, rule: PromotionParams) -> Decision:
     """Move ``champion`` to ``version`` if the rule says so; write the reason on the version either way.
 
     One that is champion, or was rolled back by hand, stays what it is, and so does its reason.
     """
-    with hold_lock(find_main_root(root) / ".mlflow.lock"):  # two jobs of a queue may finish at once
-        current = _find_last_champion(client)
-        challenger = client.get_model_version(REGISTERED_MODEL, version)
-        before = challenger.tags.get("promotion", "")
-        if before.startswith(_ROLLED_BACK):
-            return Decision(False, f"not promoted: {before}")
-        if current is not None and str(current.version) == version:
-            return Decision(False, f"champion already, {before}")
-        decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
-        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
-        if decision.promote:
-            _crown(client, version)
+    current = _find_last_champion(client)
+    challenger = client.get_model_version(REGISTERED_MODEL, version)
+    before = challenger.tags.get("promotion", "")
+    if before.startswith(_ROLLED_BACK):
+        return Decision(False, f"not promoted: {before}")
+    if current is not None and str(current.version) == version:
+        return Decision(False, f"champion already, {before}")
+    decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
+    client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
+    if decision.promote:
+        _crown(client, version)
     return decision
 
 

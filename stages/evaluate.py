@@ -7,9 +7,9 @@ Reads the model and its MLflow run, metrics/train.json, metrics/curves.csv, data
 data/predictions/train_folds.csv, data/corrections.csv and the labelled sets in `evaluate.extra`. Writes
 metrics/evaluate.json, metrics/test_report.json, metrics/test_attributes.csv, metrics/test_confusion.json,
 metrics/roc.csv, metrics/reliability.csv, metrics/thresholds.csv, metrics/robustness.csv, metrics/unfamiliar.csv,
-data/predictions/test.csv, data/predictions/label_issues.csv, metrics/figures/evaluate/, metrics/sheets/evaluate/,
-models/model.onnx and models/model_card.md; for the labelled sets, metrics/extra.json, metrics/extra_attributes.csv and
-data/predictions/extra.csv.
+data/predictions/test.csv, data/predictions/label_issues.csv, data/predictions/unfamiliar.csv, models/model.onnx,
+models/model_card.md, metrics/figures/evaluate/ and metrics/sheets/evaluate/; for the labelled sets, metrics/extra.json,
+metrics/extra_attributes.csv and data/predictions/extra.csv.
 """
 
 import _source  # noqa: F401  before anything of the library

@@ -22,7 +22,7 @@ from gender_classifier.data.raw_table import RawRow, write_raw_table
 def write_data(
     folder: Path, images: Mapping[str, bytes], classes: Sequence[str] = ("female", "male")
 ) -> tuple[Layout, list[str]]:
-    """Write a checkout in which every image is a suspect, in the order given.
+    """Write a checkout in which every image is a suspect, in the order given, and unfamiliar, in the opposite order.
 
     The label of image N is class N, and the class after it is suggested.
 
@@ -41,6 +41,8 @@ def write_data(
         for place, (name, label) in enumerate(labels.items())
     ]
     write_table(layout.suspects_path, ["split", "member", "label", "suggested", "prob_label"], rows)
+    strangers = [(split, name, label, f"{1 + float(share):.4f}") for split, name, label, _, share in reversed(rows)]
+    write_table(layout.strangers_path, ["split", "member", "label", "times_threshold"], strangers)
     return layout, [hashlib.sha256(data).hexdigest() for data in images.values()]
 
 
@@ -70,7 +72,7 @@ class Reviewed:
 
 
 @contextmanager
-def reviewed(layout: Layout) -> Iterator[Reviewed]:
+def reviewed(layout: Layout, *options: str) -> Iterator[Reviewed]:
     """Run `gender-classifier review` in a checkout until the block ends; it is killed, as by a closed terminal."""
     log = layout.root / "server.log"
     log.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ def reviewed(layout: Layout) -> Iterator[Reviewed]:
         found = re.search(r"http://127\.0\.0\.1:\d+/#[\w-]+", log.read_text())
         return found[0] if found else None
 
-    command = [sys.executable, "-m", "gender_classifier", "review", "--port", "0"]
+    command = [sys.executable, "-m", "gender_classifier", "review", "--port", "0", *options]
     variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     with serving(command, layout.root, lambda: answers(find_url() or "http://127.0.0.1:1/"), **variables):
         url = find_url()

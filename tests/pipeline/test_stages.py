@@ -28,11 +28,13 @@ from gender_classifier.data.corrections import Correction, write_corrections
 from gender_classifier.data.dataset import read_index, read_info
 from gender_classifier.data.images import to_array
 from gender_classifier.data.manifest import read_manifest
+from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError, ModelError, SourceError
 from gender_classifier.evaluate.extra import groups
 from gender_classifier.metrics.histograms import UNITS, measure_pixels, parse_reference
 from gender_classifier.model.inference import IMAGENET_MEAN, IMAGENET_STD
-from gender_classifier.model.model_file import load_model
+from gender_classifier.model.model_file import load_model, pack_model
+from gender_classifier.model.unfamiliarity import compute_unfamiliarity, load_unfamiliarity
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.train.report import warn_of_chance
@@ -210,6 +212,32 @@ def test_without_folds_their_table_is_empty(whole: Path) -> None:
     ]
     with (whole / "data/predictions/label_issues.csv").open() as file:
         assert {row["split"] for row in csv.DictReader(file)} <= {"val", "test"}
+
+
+def test_unfamiliar_images_of_every_split_are_listed(copy: Path) -> None:
+    layout = Layout(copy)
+    model, spec = load_model(layout.model_path)
+    unfamiliarity = load_unfamiliarity(layout.model_path, model, spec)
+    assert unfamiliarity is not None
+    seen = compute_unfamiliarity(model, spec, unfamiliarity, np.load(layout.images_path("train")))
+    unfamiliarity.threshold.fill_(float(np.quantile(seen, 0.9)))  # so few are fitted closely, and none is beyond it
+    layout.model_path.write_bytes(pack_model(model.state_dict(), spec, unfamiliarity.state_dict()))
+    run("evaluate", copy)
+    limit = float(unfamiliarity.threshold)
+    expected = {}
+    for split in SPLITS:
+        scores = compute_unfamiliarity(model, spec, unfamiliarity, np.load(layout.images_path(split)))
+        members, labels = read_index(layout.index_path(split)), np.load(layout.labels_path(split))
+        for row in np.flatnonzero(scores > limit):
+            expected[split, members[row]] = (spec.classes[labels[row]], pytest.approx(scores[row] / limit, abs=1e-3))
+    with layout.strangers_path.open() as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["split"], row["member"]): (row["label"], float(row["times_threshold"])) for row in rows}
+    assert len(found) == len(rows)
+    assert found == expected
+    assert {split for split, _ in found} == set(SPLITS)
+    times = [float(row["times_threshold"]) for row in rows]
+    assert times == sorted(times, reverse=True)
 
 
 def test_predictions_for_other_images_are_refused(copy: Path) -> None:
@@ -419,8 +447,9 @@ def test_what_people_decided_changes_labels_and_is_not_proposed_again(
     assert [row["label"] for row in found["val"]] == [other, *(row["label"] for row in before["val"][1:])]
     assert [row["member"] for row in found["test"]] == [row["member"] for row in before["test"][1:]]
     assert read_info(layout.dataset_path).corrections == {"val": 1, "test": 1}
-    with layout.suspects_path.open() as file:
-        assert not [row for row in csv.DictReader(file) if row["split"] in found]
+    for path in (layout.suspects_path, layout.strangers_path):
+        with path.open() as file:
+            assert not [row for row in csv.DictReader(file) if row["split"] in found]
     client = MlflowClient(tracking_uri=f"sqlite:///{copy / 'mlflow.db'}")
     version = client.get_model_version("gender-classifier", "1")
     assert [version.tags[f"data.corrections.{split}"] for split in ("train", "val", "test")] == ["0", "1", "1"]

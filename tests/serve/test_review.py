@@ -207,6 +207,21 @@ def test_outdated_and_decided_suspects_and_copies_are_not_proposed(tmp_path: Pat
     assert ([suspect.path for suspect in found.open], found.outdated) == (["0.jpg", "3.jpg", "5.jpg"], 2)
 
 
+def test_unfamiliar_images_are_proposed_in_their_order_without_a_class(data: tuple[Layout, list[str]]) -> None:
+    layout, digests = data
+    with Archive(layout.raw_archive_path) as archive:
+        found = load_suspects(layout, archive, CLASSES, {digests[2]}, is_unfamiliar=True)
+        review = Review(found.open, CLASSES, archive, layout.corrections_path)
+        app = build_review_app(review, "open-sesame", 10**6)
+        with TestClient(app, base_url="http://127.0.0.1:8001", headers=TOKEN) as client:
+            listed = client.get("/suspects").json()["open"]
+            assert [one["path"] for one in listed] == [NAMES[place] for place in (4, 3, 1, 0)]
+            assert {(one["suggested"], one["prob"]) for one in listed} == {(None, None)}
+            assert [one["times_threshold"] for one in listed] == [1.8, 1.6, 1.2, 1.0]
+            assert client.put(f"/decisions/{digests[4]}", params={"label": ""}).json() == {"left": 3}
+    assert read_corrections(layout.corrections_path)[digests[4]].label_after == ""
+
+
 def test_a_taken_port_is_named_with_the_option_that_the_command_has(
     data: tuple[Layout, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +251,12 @@ def test_the_command_says_when_nothing_is_left_or_something_is_missing(
     layout.suspects_path.write_text("split,member,label,suggested,prob_label\n")
     assert main(["review"]) == 0
     assert capsys.readouterr().out == f"{layout.suspects_path}: no suspects are left to review\n"
+    layout.strangers_path.write_text("split,member,label,times_threshold\ntest,a.jpg,female,high\n")
+    assert main(["review", "--unfamiliar"]) == 1
+    assert "unfamiliar.csv: not a table of suspects (could not convert" in capsys.readouterr().err
+    layout.strangers_path.write_text("split,member,label,times_threshold\n")
+    assert main(["review", "--unfamiliar"]) == 0
+    assert capsys.readouterr().out == f"{layout.strangers_path}: no unfamiliar images are left to review\n"
     write_archive(layout.raw_archive_path, [("b.jpg", picture(2))])
     shutil.copy(tmp_path / "kept.csv", layout.suspects_path)
     layout.raw_table_path.write_text("member,label,split,group\nb.jpg,male,train,\n")

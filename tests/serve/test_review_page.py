@@ -94,7 +94,7 @@ def test_by_keyboard_alone_every_decision_skip_and_undo(page: Page, review: Revi
     press(page, "s", "")
     expect_left(page, 1, "Training/1.jpg")
     press(page, "k", "Kept “male”.")
-    expect(page.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+    expect(page.locator("#end-text")).to_contain_text("All images are reviewed.")
     assert len(review.decisions) == 5
     # The buttons are reached by Tab, and say what they do.
     press(page, "u", "Undone: Kept “male”.")
@@ -259,12 +259,12 @@ def test_windows_and_people_that_decide_at_once(browser: BrowserContext, review:
     for key in "kkkk":
         settle(first)
         first.keyboard.press(key)
-    expect(first.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+    expect(first.locator("#end-text")).to_contain_text("All images are reviewed.")
     # The second window still shows one of these, and is told at its last image too.
     settle(second)
     second.keyboard.press("o")
     expect(second.locator("#problem")).to_contain_text("1.jpg: was decided elsewhere meanwhile ('male' kept)")
-    expect(second.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+    expect(second.locator("#end-text")).to_contain_text("All images are reviewed.")
     expect_left(second, 0)
     assert review.labels["Training/0.jpg"] == ""
     first.close()
@@ -294,7 +294,7 @@ def test_five_hundred_suspects_are_decided_by_key(
             page.keyboard.press(key)
             settle(page)
             waits.append(time.perf_counter() - began)
-        expect(page.locator("#end-text")).to_contain_text("All suspects are reviewed.")
+        expect(page.locator("#end-text")).to_contain_text("All images are reviewed.")
         assert page.evaluate("window.fetched") == total - 1
         assert page.evaluate("document.querySelectorAll('*').length") == elements
         assert page.evaluate("images.size") <= 8
@@ -307,6 +307,27 @@ def test_five_hundred_suspects_are_decided_by_key(
     median, slowest = np.quantile(waits, [0.5, 0.99])
     record_property("seconds_per_key", json.dumps([round(float(value), 4) for value in (median, slowest)]))
     print(f"from a key to the next image: median {1000 * median:.0f} ms, 99 % below {1000 * slowest:.0f} ms")
+
+
+@pytest.mark.parametrize("classes", [("female", "male"), ("child", "woman", "man")])
+def test_an_unfamiliar_image_is_asked_about_and_removed(page: Page, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    layout, digests = write_data(tmp_path, {f"Training/{n}.jpg": picture(n) for n in range(3)}, classes)
+    with reviewed(layout, "--unfamiliar") as running:
+        open_review(page, running)
+        expect_left(page, 3, "Training/2.jpg")
+        label = classes[2 % len(classes)]
+        expect(page.locator("#question")).to_have_text(f"Labelled “{label}”. Is it a face?")
+        expect(page.locator("#facts")).to_contain_text("It is 1.67 times as unfamiliar as the limit for faces.")
+        expect(page.locator("#other")).to_be_visible(visible=len(classes) == 2)  # no class is suggested
+        press(page, "r", "Removed.")
+        expect_left(page, 2, "Training/1.jpg")
+        press(page, "k", f"Kept “{classes[1]}”.")
+        if len(classes) > 2:
+            settle(page)
+            page.keyboard.press("o")
+            expect_left(page, 1, "Training/0.jpg")
+            press(page, "3", "Changed to “man”.")
+        assert [running.decisions[key].label_after for key in digests[1:]] == [classes[1], ""]
 
 
 def test_pictures_for_the_docs(browser: BrowserContext, tmp_path: Path, pytestconfig: pytest.Config) -> None:

@@ -14,8 +14,9 @@ _HOST = "127.0.0.1"
 
 _DESCRIPTION = """\
 Open a page, reachable from this machine only, that shows the images whose labels are likely wrong, and write what you
-decide about each to data/corrections.csv at once. The next `dvc repro` applies it. With --merge, take in the decisions
-of other people's files instead: of two about one image, the later is kept, and each disagreement is printed.
+decide about each to data/corrections.csv at once. The next `dvc repro` applies it. With --unfamiliar, the images are
+those least like the training images: drawings, empty crops, several faces. With --merge, take in the decisions of
+other people's files instead: of two about one image, the later is kept, and each disagreement is printed.
 """
 
 
@@ -27,6 +28,7 @@ def add_review_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--unfamiliar", action="store_true", help="look at unfamiliar images; remove what is no face")
     parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="other corrections.csv files to take in")
     parser.add_argument("--port", type=port, default=8001, help="default: %(default)s; 0 for any free port")
     add_max_pixels_option(parser)
@@ -45,7 +47,7 @@ def run_review(options: argparse.Namespace) -> None:
     if options.merge:
         _merge(Layout(root).corrections_path, options.merge)
     else:
-        _review(Layout(root), options.port, options.max_pixels)
+        _review(Layout(root), options)
 
 
 def _merge(path: Path, other_paths: list[Path]) -> None:
@@ -68,7 +70,7 @@ def _merge(path: Path, other_paths: list[Path]) -> None:
     print(f"{path}: {total - before:,} decisions added, {len(disagreements):,} disagreements, {total:,} in all")
 
 
-def _review(layout: Layout, port: int, max_pixels: int) -> None:
+def _review(layout: Layout, options: argparse.Namespace) -> None:
     with needs_extra("serve"):
         from gender_classifier.cli.listening import run_app
         from gender_classifier.serve.review.app import build_review_app
@@ -82,17 +84,21 @@ def _review(layout: Layout, port: int, max_pixels: int) -> None:
         from gender_classifier.serve.review.session import Review
         from gender_classifier.serve.review.suspects import load_suspects
 
-    if layout.val_confusion_path.is_file():
+    if layout.val_confusion_path.is_file() and not options.unfamiliar:
         counts = read_json(layout.val_confusion_path)
         if problem := compare_with_constant(np.array([list(row.values()) for row in counts.values()]), list(counts)):
             print(f"{layout.suspects_path}: {problem}: do not trust these suspects")
     classes = read_info(layout.dataset_path).classes
     with Archive(layout.raw_archive_path) as archive:
-        suspects = load_suspects(layout, archive, classes, read_corrections(layout.corrections_path))
+        decided = read_corrections(layout.corrections_path)
+        suspects = load_suspects(layout, archive, classes, decided, is_unfamiliar=options.unfamiliar)
         if suspects.outdated:
             print(f"suspects left out, as the data have changed since: {suspects.outdated:,}; run `dvc repro`")
         if not suspects.open:
-            print(f"{layout.suspects_path}: no suspects are left to review")
+            path, what = layout.suspects_path, "suspects"
+            if options.unfamiliar:
+                path, what = layout.strangers_path, "unfamiliar images"
+            print(f"{path}: no {what} are left to review")
             return
         token = secrets.token_urlsafe(32)
 
@@ -100,4 +106,4 @@ def _review(layout: Layout, port: int, max_pixels: int) -> None:
             print(f"{len(suspects.open):,} images to review: {address}/#{token}  (Ctrl-C stops it)", flush=True)
 
         review = Review(suspects.open, classes, archive, layout.corrections_path)
-        run_app(build_review_app(review, token, max_pixels), _HOST, port, announce, "--port")
+        run_app(build_review_app(review, token, options.max_pixels), _HOST, options.port, announce, "--port")

@@ -62,6 +62,8 @@ class Layout:
     onnx_path = OutputPath("models/model.onnx")
     suspects_path = OutputPath("data/predictions/label_issues.csv")
     """Images whose labels are likely wrong, the likeliest first."""
+    strangers_path = OutputPath("data/predictions/unfamiliar.csv")
+    """Images unlike those that the model was trained on, the most unfamiliar first."""
 
     def images_path(self, split: str) -> Path:
         """Return the path of a split's images, ``train``, ``val`` or ``test``."""

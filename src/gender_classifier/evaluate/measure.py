@@ -1,5 +1,6 @@
 """Every figure of the report on the test set. No files, no tracker."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from gender_classifier.evaluate.robustness import (
     measure_robustness,
     summarize,
 )
-from gender_classifier.evaluate.unfamiliar.shares import Unfamiliar, measure_unfamiliar
+from gender_classifier.evaluate.unfamiliar.shares import Scorer, Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.scores import Report, evaluate
@@ -39,6 +40,17 @@ class Suspect:
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """An unfamiliar image, its label, and how many times the threshold its ``unfamiliarity`` is."""
+
+    times: float
+    split: str
+    member: str
+    label: int
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured.
 
@@ -49,6 +61,7 @@ class Evaluation:
         suspects: by ``prob``.
         by_attribute: scores on test by attribute; None if the source has none.
         unfamiliar: None for a model that cannot tell.
+        strangers: unfamiliar images of all splits, the most unfamiliar first; empty for a model that cannot tell.
     """
 
     report: Report
@@ -57,6 +70,7 @@ class Evaluation:
     suspects: list[Suspect]
     by_attribute: AttributeReport | None = None
     unfamiliar: Unfamiliar | None = None
+    strangers: Sequence[Stranger] = ()
 
 
 def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
@@ -80,7 +94,8 @@ def measure(inputs: Inputs, params: EvaluateParams) -> Evaluation:
     unfamiliar = measure_unfamiliar(scorer, test, inputs.val) if scorer else None
     report.metrics.update(unfamiliar.metrics if unfamiliar else {})
     suspects = _rank_suspects(inputs, val_probs, report.probs)
-    return Evaluation(report, val_probs, rows, suspects, by_attribute, unfamiliar)
+    strangers = _rank_strangers(inputs, unfamiliar, scorer) if scorer and unfamiliar else []
+    return Evaluation(report, val_probs, rows, suspects, by_attribute, unfamiliar, strangers)
 
 
 def _look_again(inputs: Inputs, once: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,6 +161,21 @@ def _find_suspects(name: str, inputs: Inputs, split: PackedSplit, probs: Floats)
         )
         for row in rank_label_issues(probs, split.labels)
     ]
+
+
+def _rank_strangers(inputs: Inputs, found: Unfamiliar, scorer: Scorer) -> list[Stranger]:
+    """Return the unfamiliar images of all splits together, the most unfamiliar first."""
+    with show_progress(total=len(inputs.train.images), name="unfamiliar") as bar:
+        train = scorer.score(inputs.train.images, on_batch=bar.update)
+    strangers = [
+        Stranger(float(scores[row] / found.threshold), name, member, int(split.labels[row]), split.images[row])
+        for name, split, scores in (
+            ("train", inputs.train, train), ("val", inputs.val, found.val), ("test", inputs.test, found.test)
+        )
+        for row in np.flatnonzero(scores > found.threshold).tolist()
+        if (member := inputs.members[name][row]) not in inputs.decided
+    ]  # fmt: skip
+    return sorted(strangers, key=lambda stranger: (-stranger.times, stranger.split, stranger.member))
 
 
 def measure_tta(logits: NDArray[np.floating], once: NDArray[np.floating], labels: Ints) -> dict[str, float]:

@@ -11,7 +11,7 @@ from gender_classifier.evaluate.extra.report import draw_attributes, tag_groups
 from gender_classifier.evaluate.extra.sets import ScoredSet
 from gender_classifier.evaluate.figures import reliability, robustness, roc_curve
 from gender_classifier.evaluate.inputs import Inputs
-from gender_classifier.evaluate.measure import Evaluation, Suspect
+from gender_classifier.evaluate.measure import Evaluation, Stranger, Suspect
 from gender_classifier.evaluate.measured import MeasuredSet
 from gender_classifier.evaluate.mistakes import worst_mistakes
 from gender_classifier.evaluate.model_card import write_card
@@ -63,6 +63,8 @@ def describe_evaluation(
     predictions = tabulate_predictions(members, labels, report, classes)
     yield Artifact("data/predictions/test.csv", predictions, "predictions")
     yield Artifact("data/predictions/label_issues.csv", _tabulate_suspects(evaluation.suspects, classes), "predictions")
+    strangers = _tabulate_strangers(evaluation.strangers, classes)
+    yield Artifact("data/predictions/unfamiliar.csv", strangers, "predictions")
     # The copy in MLflow says more: see register_run.
     yield Artifact("models/model_card.md", _build_card(inputs, evaluation, measured, unfamiliar))
     figures = {
@@ -82,6 +84,7 @@ def describe_evaluation(
     sheets = {
         "worst_mistakes": _draw_mistakes(inputs, evaluation, params.worst_mistakes),
         "label_issues": _draw_suspects(inputs, evaluation.suspects, params.worst_mistakes),
+        "unfamiliar": _draw_strangers(evaluation.strangers, classes, params.worst_mistakes),
     }
     for name, sheet in sheets.items():
         yield Artifact(f"metrics/sheets/evaluate/{name}.png", sheet, "")
@@ -150,6 +153,22 @@ def _build_card(
 def _tabulate_suspects(suspects: Sequence[Suspect], classes: Sequence[str]) -> Table:
     rows = [[one.split, one.member, classes[one.label], classes[one.suggested], f"{one.prob:.6f}"] for one in suspects]
     return Table(["split", "member", "label", "suggested", "prob_label"], rows)
+
+
+def _tabulate_strangers(strangers: Sequence[Stranger], classes: Sequence[str]) -> Table:
+    rows = [[one.split, one.member, classes[one.label], f"{one.times:.4f}"] for one in strangers]
+    return Table(["split", "member", "label", "times_threshold"], rows)
+
+
+def _draw_strangers(strangers: Sequence[Stranger], classes: Sequence[str], most: int) -> Figure:
+    shown = strangers[:most]
+    captions = [
+        f"{one.split}: {PurePosixPath(one.member).name}\nlabelled {classes[one.label]};\n"
+        f"{one.times:.2f} times the limit"
+        for one in shown
+    ]
+    title = f"The {len(shown)} most unfamiliar of {len(strangers):,} unfamiliar images in train, val and test"
+    return contact_sheet([one.image for one in shown], captions, title)
 
 
 def _draw_suspects(inputs: Inputs, suspects: Sequence[Suspect], most: int) -> Figure:

@@ -1,6 +1,6 @@
 """Features of images: what layers of a network are given, averaged over positions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -74,6 +74,7 @@ def compute_features(
     layers: Sequence[str],
     *,
     batch_size: int = 512,
+    on_batch: Callable[[int], object] = lambda _: None,
 ) -> list[Tensor]:
     """Run the network in evaluation mode, in fp32, once on each image as it is.
 
@@ -83,6 +84,7 @@ def compute_features(
         images: uint8 (N, S, S, 3), N at least 1.
         layers: names of layers with weights.
         batch_size: images a pass.
+        on_batch: told the number of images after each batch.
 
     Returns:
         For each layer, float32 (N, D) on the CPU.
@@ -94,6 +96,7 @@ def compute_features(
         for start in range(0, len(images), batch_size):
             batch = torch.tensor(images[start : start + batch_size])
             model(normalize(batch.to(device), spec))
+            on_batch(len(batch))
     model.train(was_training)
     return [torch.cat(features).cpu() for features in found]
 

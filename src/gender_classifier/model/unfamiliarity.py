@@ -7,7 +7,7 @@ principal components, and one variance for the rest, so that wide features cost 
 alternatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -174,10 +174,15 @@ def load_unfamiliarity(path: Path, model: nn.Module, spec: ModelSpec) -> Unfamil
 
 @torch.no_grad()
 def compute_unfamiliarity(
-    model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity, images: NDArray[np.uint8]
+    model: nn.Module,
+    spec: ModelSpec,
+    unfamiliarity: Unfamiliarity,
+    images: NDArray[np.uint8],
+    *,
+    on_batch: Callable[[int], object] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Return float32 (N,) of uint8 (N, S, S, 3), N at least 1."""
-    features = compute_features(model, spec, images, unfamiliarity.layers)
+    """Return float32 (N,) of uint8 (N, S, S, 3), N at least 1; tell ``on_batch`` the number of images of each."""
+    features = compute_features(model, spec, images, unfamiliarity.layers, on_batch=on_batch)
     scores: NDArray[np.float32] = unfamiliarity(features).numpy()
     return scores
 

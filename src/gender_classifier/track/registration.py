@@ -147,7 +147,9 @@ def register_model(
         else:
             model_id, version = _get_model_id(same), str(same.version)
             client.log_model_artifact(model_id, str(path))  # its metadata have the new figures
-            if same.run_id != run_id:
+            linked = client.get_run(run_id).outputs
+            # MLflow refuses a second link.
+            if model_id not in {output.model_id for output in (linked.model_outputs if linked else [])}:
                 client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         mlflow.log_metrics(rounded, model_id=model_id, run_id=run_id)
         client.log_model_artifact(model_id, str(card))

@@ -18,9 +18,12 @@ SHARE, NONFACES_SHARE = "unfamiliar_share", "nonfaces_unfamiliar_share"
 
 @dataclass(frozen=True)
 class Scorer:
-    """Maps uint8 (N, S, S, 3) by ``score`` to the unfamiliarity float32 (N,); above ``threshold``, unfamiliar."""
+    """Maps uint8 (N, S, S, 3) by ``score`` to the unfamiliarity float32 (N,); above ``threshold``, unfamiliar.
 
-    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    ``score`` may be given ``on_batch``, which it tells the number of images after each batch.
+    """
+
+    score: Callable[..., NDArray[np.float32]]
     threshold: float
 
     def flag(self, images: NDArray[np.uint8]) -> NDArray[np.bool_]:

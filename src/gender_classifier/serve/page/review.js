@@ -68,10 +68,12 @@ async function show() {
     showEnd();
     return;
   }
-  const { label, suggested, prob, path, split } = suspect;
-  $("question").textContent = `Labelled “${label}”. The model suggests “${suggested}”.`;
-  $("facts").textContent = `It gives “${label}” a probability of ${percent(prob)}.\n${path} (${split})`;
+  const { label, path, split } = suspect;
+  const [question, fact] = describeSuspect(suspect);
+  $("question").textContent = question;
+  $("facts").textContent = `${fact}\n${path} (${split})`;
   setAction("keep", `Keep “${label}”`);
+  $("other").hidden = !other(suspect);
   setAction("other", `Change to “${other(suspect)}”`);
   try {
     $("image").src = await fetchImage(suspect);
@@ -92,7 +94,7 @@ function showEnd() {
   $("again").hidden = skipped.length === 0;
   $("end-text").textContent = skipped.length > 0
     ? `All the others are reviewed. ${count(skipped.length, "skipped image")} will be proposed again next time.`
-    : "All suspects are reviewed. Stop the command with Ctrl-C; the next “dvc repro” applies the decisions.";
+    : "All images are reviewed. Stop the command with Ctrl-C; the next “dvc repro” applies the decisions.";
   isReady = true;
 }
 
@@ -100,9 +102,16 @@ function setAction(id, text) {
   $(id).querySelector("span").textContent = text;
 }
 
-// With two classes the other one, with more the one that the model suggests.
+// With two classes the other one, with more the one that the model suggests, if any.
 function other({ label, suggested }) {
   return classes.length === FEW ? classes.find((name) => name !== label) : suggested;
+}
+
+// What is asked, and why. An unfamiliar image has no suggested class.
+function describeSuspect({ label, suggested, prob, times_threshold: times }) {
+  return suggested === null
+    ? [`Labelled “${label}”. Is it a face?`, `It is ${times.toFixed(2)} times as unfamiliar as the limit for faces.`]
+    : [`Labelled “${label}”. The model suggests “${suggested}”.`, `It gives “${label}” a probability of ${percent(prob)}.`];
 }
 
 function describe({ label }, decision) {

@@ -31,20 +31,17 @@ def inspect(member: str, data: bytes, *, max_pixels: int) -> Inspected:
 
     Split, label and group are left empty.
     """
-    record = Record(member, "", "", hashlib.sha256(data).hexdigest())
+    build = partial(Record, member, "", "", hashlib.sha256(data).hexdigest())
     if find_other_format(member, data):
-        return Inspected(replace(record, status="rejected", reason="not_an_image"), None)
+        return Inspected(build(status="rejected", reason="not_an_image"), None)
     try:
         image = decode(data, max_pixels=max_pixels)
         to_rgb(image)  # as preprocess will: some transparent images have nothing to see
     except ImageError as error:
-        return Inspected(replace(record, status="rejected", reason=error.reason), None)
+        return Inspected(build(status="rejected", reason=error.reason), None)
     grey = image.convert("L")
     shrunk = shrink_grey(grey)
-    phash, (width, height) = perceptual_hash(shrunk), image.size
-    return Inspected(
-        replace(record, phash=phash, width=width, height=height, mode=image.mode), measure_quality(grey, shrunk)
-    )
+    return Inspected(build(perceptual_hash(shrunk), *image.size, image.mode), measure_quality(grey, shrunk))
 
 
 @contextmanager
@@ -63,14 +60,14 @@ def inspect_all(archive: Archive, table_path: Path, max_pixels: int) -> Iterator
     look = partial(inspect, max_pixels=max_pixels)
     with map_members(archive, members, look, ahead=len(members)) as found:
         table = read_raw_table(table_path)
-        rows = [replace(row, attributes=()) for row in table.rows]
-        if [row.member for row in rows] != list(members):
+        rows = [(row.member, row.label, row.split, row.group) for row in table.rows]  # without their attributes
+        if [row[0] for row in rows] != list(members):
             raise DataError(
                 f"{table_path}: does not list the {len(members):,} images of {archive.path} in order; run "
                 "`dvc repro -f ingest`"
             )
         labelled = (
-            Inspected(replace(record, label=row.label, split=row.split, group=row.group), quality)
-            for (record, quality), row in zip(found, rows, strict=True)
+            Inspected(replace(record, label=label, split=split, group=group), quality)
+            for (record, quality), (_, label, split, group) in zip(found, rows, strict=True)
         )
         yield iter(show_progress(labelled, total=len(members), name="verify"))

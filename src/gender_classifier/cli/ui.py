@@ -38,7 +38,7 @@ def show_ui(port: int) -> int:
     if models is not None:
         for key, value in renew_runs_view(client.get_experiment(models).tags, now_ms()).items():
             client.set_experiment_tag(models, key, value)
-        link = link_runs_view(link, models)
+    link = link_runs_view(link, models)
     if is_server:
         print(f"MLflow UI: {link}")
         return 0

@@ -42,13 +42,13 @@ def renew_runs_view(tags: Mapping[str, str], now: int) -> dict[str, str]:
     return {} if is_theirs or saved.get("state") == state else {_TAG: json.dumps(view)}
 
 
-def link_runs_view(server: str, experiment_id: str) -> str:
-    """Return the address of the experiment's runs in this view, on the server at ``server``.
+def link_runs_view(server: str, experiment_id: str | None) -> str:
+    """Return the address of the experiment's runs in this view, on the server at ``server``; of all if there is none.
 
     Without its ``workflowType``, MLflow opens among the pages for language models, where it shows no registry.
     """
-    query = f"viewStateShareKey={_KEY}&workflowType=machine_learning"
-    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+    pages, mode = f"{server.rstrip('/')}/#/experiments", "workflowType=machine_learning"
+    return f"{pages}?{mode}" if experiment_id is None else f"{pages}/{experiment_id}/runs?viewStateShareKey={_KEY}&{mode}"
 
 
 def _build_state() -> dict[str, Any]:

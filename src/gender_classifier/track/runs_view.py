@@ -48,7 +48,9 @@ def link_runs_view(server: str, experiment_id: str | None) -> str:
     Without its ``workflowType``, MLflow opens among the pages for language models, where it shows no registry.
     """
     pages, mode = f"{server.rstrip('/')}/#/experiments", "workflowType=machine_learning"
-    return f"{pages}?{mode}" if experiment_id is None else f"{pages}/{experiment_id}/runs?viewStateShareKey={_KEY}&{mode}"
+    if experiment_id is None:
+        return f"{pages}?{mode}"
+    return f"{pages}/{experiment_id}/runs?viewStateShareKey={_KEY}&{mode}"
 
 
 def _build_state() -> dict[str, Any]:

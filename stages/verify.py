@@ -43,7 +43,7 @@ def main(layout: Layout, params: Params) -> None:
             records = judge(found, policy, corrections)
             publish(layout.root, describe_records(records, archive, policy.max_pixels, quality, decisions), run)
             run.log_metrics(count_findings(records, quality))
-            check_fitness(records, policy)
+            check_fitness(records, policy, corrections)
             write_manifest(layout.manifest_path, records)
             run.set_tags({"data.digest": short_digest(hash_file(layout.manifest_path))})
     print(f"verify: {tell(records, quality)}")

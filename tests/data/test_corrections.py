@@ -57,7 +57,7 @@ def test_a_file_from_a_spreadsheet_has_a_byte_order_mark(tmp_path: Path) -> None
         ("", "line 1 lacks the column sha256, path"),
         ("sha256;path\n", "line 1 lacks the column"),
         (HEADER.replace("decided_at", "decided_at,note"), "line 1 has the column 'note' besides"),
-        (HEADER + GOOD + "1,2\n", "line 3 has 2 cells, not 5"),
+        (HEADER + GOOD + "1,2\n", "line 3 has 2 cells, not 5; correct the line, or remove it"),
         (HEADER + f"{'A' * 64},a,b,c,{TIME}\n", "line 2: sha256 is 'AAA"),
         (HEADER + f"{'1' * 64},a,,c,{TIME}\n", "line 2: label_before is empty"),
         (HEADER + f"{'1' * 64},a,b,c,yesterday\n", "line 2: decided_at is 'yesterday'; enter a time such as"),
@@ -73,7 +73,7 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path: Path, text: str, message:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file; check the path and the file, or restore it: git checkout"):
+    with pytest.raises(DataError, match="no such file; check the path, or restore it: git checkout"):
         read_corrections(tmp_path / "c.csv")
 
 

@@ -10,6 +10,7 @@ from conftest import draw_pixels
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import check_export, compute_outputs, compute_probs, export_onnx
 from gender_classifier.metrics.calibration import softmax
+from gender_classifier.model import unfamiliarity
 from gender_classifier.model.features import compute_features, find_feature_layers
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec, load_model, save_model
@@ -122,6 +123,18 @@ def test_the_model_file_keeps_it_beside_the_same_weights(
     expected = compute_unfamiliarity(network, SPEC, fitted, IMAGES)
     np.testing.assert_array_equal(compute_unfamiliarity(loaded, spec, found, IMAGES), expected)
     assert load_unfamiliarity(old, loaded, spec) is None
+
+
+def test_many_images_are_scored_in_blocks(
+    network: torch.nn.Module, fitted: Unfamiliarity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features of a whole training set would not fit into memory."""
+    images = np.tile(IMAGES, (-(-1100 // len(IMAGES)), 1, 1, 1))[:1100]
+    expected, counts = compute_unfamiliarity(network, SPEC, fitted, images), list[int]()
+    monkeypatch.setattr(unfamiliarity, "_BLOCK", 512)
+    scores = compute_unfamiliarity(network, SPEC, fitted, images, on_batch=counts.append)
+    np.testing.assert_array_equal(scores, expected)
+    assert counts == [512, 512, 76]
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [

@@ -56,7 +56,7 @@ def test_suspects_of_a_model_that_guesses_are_not_to_be_trusted(
         assert main(["review"]) == 0
         out = capsys.readouterr().out
         assert (
-            "on val is no better than always answering female (0.3333): do not trust these suspects\n" in out
+            "on val cannot be told from that of always answering female (0.3333): do not trust these suspects\n" in out
         ) is warns
 
 
@@ -252,6 +252,9 @@ def test_the_command_says_when_nothing_is_left_or_something_is_missing(
     assert main(["review"]) == 0
     assert capsys.readouterr().out == f"{layout.suspects_path}: no suspects are left to review\n"
     layout.strangers_path.write_text("split,member,label,times_threshold\ntest,a.jpg,female,high\n")
+    with pytest.raises(SystemExit):
+        main(["review", "--unfamiliar", "--merge", "theirs.csv"])
+    assert "argument --merge: not allowed with argument --unfamiliar" in capsys.readouterr().err
     assert main(["review", "--unfamiliar"]) == 1
     assert "unfamiliar.csv: not a table of suspects (could not convert" in capsys.readouterr().err
     layout.strangers_path.write_text("split,member,label,times_threshold\n")

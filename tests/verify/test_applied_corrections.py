@@ -88,11 +88,13 @@ def test_an_image_that_cannot_be_read_keeps_its_own_reason() -> None:
 
 def test_removals_by_people_are_no_damage() -> None:
     members = {f"{folder}{n}.jpg": picture(n) for n in range(6) for folder in [F if n % 2 else M]}
-    found = look(members, decide(picture(1), "female", ""), decide(picture(2), "male", ""))
-    check_fitness(list(found.values()), POLICY)
+    decisions = decide(picture(1), "female", ""), decide(picture(2), "male", "")
+    corrections = {decision.sha256: decision for decision in decisions}
+    found = look(members, *decisions)
+    check_fitness(list(found.values()), POLICY, corrections)
     found[f"{F}3.jpg"] = inspect_labelled(f"{F}3.jpg", b"")
     with pytest.raises(DataError, match="1 of 6 images rejected .16.67%., more than the tolerated 2.00%: 1 empty"):
-        check_fitness(list(found.values()), POLICY)
+        check_fitness(list(found.values()), POLICY, corrections)
 
 
 def test_a_decision_about_another_label_or_an_unknown_class_is_refused_by_its_line() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gender_classifier.data.archive import Archive, write_archive
+from gender_classifier.data.corrections import Correction
 from gender_classifier.data.file_names import escape_name
 from gender_classifier.data.manifest import Record, read_manifest, write_manifest
 from gender_classifier.data.raw_table import RawRow, write_raw_table
@@ -196,6 +197,17 @@ def test_too_many_rejects_stop_with_what_and_how_many() -> None:
     ):
         check_fitness(records, POLICY)
     check_fitness(records, replace(POLICY, max_rejected=0.05))
+
+
+def test_images_that_people_removed_are_no_rejects_whatever_else_is_wrong_with_them() -> None:
+    records = [replace(record, sha256=f"{n:064x}") for n, record in enumerate(full(10))]
+    for n in range(4):
+        records[n] = replace(records[n], status="rejected", reason="conflicting_label")
+    removals = {f"{n:064x}": Correction(f"{n:064x}", "", "female", "", "2026-01-31T09:30:00Z") for n in range(4)}
+    check_fitness(records, POLICY, removals)
+    kept = {key: replace(row, label_after="female") for key, row in removals.items()}
+    with pytest.raises(DataError, match="4 of 40 images rejected"):
+        check_fitness(records, POLICY, kept)
 
 
 def test_the_summary_counts_what_was_done() -> None:

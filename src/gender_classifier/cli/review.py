@@ -28,8 +28,9 @@ def add_review_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--unfamiliar", action="store_true", help="look at unfamiliar images; remove what is no face")
-    parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="other corrections.csv files to take in")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--unfamiliar", action="store_true", help="look at unfamiliar images; remove what is no face")
+    what.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="other corrections.csv files to take in")
     parser.add_argument("--port", type=port, default=8001, help="default: %(default)s; 0 for any free port")
     add_max_pixels_option(parser)
     parser.set_defaults(run=run_review)

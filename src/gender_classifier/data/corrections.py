@@ -84,7 +84,10 @@ def read_corrections(path: Path) -> dict[str, Correction]:
     Raises:
         DataError: the file is missing, or a line is not a decision or repeats an image.
     """
-    advice = f"check the path and the file, or restore it: git checkout {path}"
+    # Restoring a damaged file would lose what was decided since it was committed.
+    advice = (
+        "correct the line, or remove it" if path.exists() else f"check the path, or restore it: git checkout {path}"
+    )
     names, rows = read_table(path, CORRECTION_COLUMNS, advice)
     if names:
         raise DataError(f"{path}: line 1 has the column {names[0]!r} besides {','.join(CORRECTION_COLUMNS)}; {advice}")

@@ -111,27 +111,6 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def compare_with_constant(confusion: Ints, classes: Sequence[str]) -> str:
-    """Say that an accuracy is no better than always answering the commonest class; return "" if it is.
-
-    It is better if its 95 % interval is above the share of that class.
-
-    Args:
-        confusion: counts, int (C, C); rows are actual classes.
-        classes: C names.
-    """
-    hits, totals = int(np.trace(confusion)), confusion.sum(axis=1)
-    number, commonest = int(totals.sum()), int(totals.argmax())
-    share = float(totals[commonest] / number)
-    low, high = wilson_interval(hits, number)
-    if low > share:
-        return ""
-    return (
-        f"accuracy {hits / number:.4f} ({low:.4f} to {high:.4f}) on val is no better than always answering "
-        f"{classes[commonest]} ({share:.4f})"
-    )
-
-
 def balanced_interval(hits: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
     """Return a 95 % confidence interval of the balanced accuracy, the mean of the recalls ``hits / totals``.
 
@@ -144,6 +123,26 @@ def balanced_interval(hits: Sequence[int], totals: Sequence[int]) -> tuple[float
     above = sum((high - recall) ** 2 for recall, (_, high) in zip(recalls, bounds, strict=True)) ** 0.5
     middle = sum(recalls) / len(recalls)
     return middle - below / len(recalls), middle + above / len(recalls)
+
+
+def compare_with_constant(confusion: Ints, classes: Sequence[str]) -> str:
+    """Say that a model cannot be told from one that always gives the same answer; return "" if it can.
+
+    It can if the 95 % interval of its balanced accuracy is above 1 / C.
+
+    Args:
+        confusion: counts, int (C, C) with an image of each class; rows are actual classes.
+        classes: C names.
+    """
+    totals = confusion.sum(axis=1)
+    low, high = balanced_interval(confusion.diagonal().tolist(), totals.tolist())
+    if low > 1 / len(classes):
+        return ""
+    balanced = float(np.mean(confusion.diagonal() / totals))
+    return (
+        f"balanced accuracy {balanced:.4f} ({low:.4f} to {high:.4f}) on val cannot be told from that of always "
+        f"answering {classes[int(totals.argmax())]} ({1 / len(classes):.4f})"
+    )
 
 
 def _measure(labels: Ints, preds: Ints, probs: Floats, classes: Sequence[str], num_bins: int) -> dict[str, float]:

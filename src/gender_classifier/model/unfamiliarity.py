@@ -27,6 +27,7 @@ from gender_classifier.model.threshold import fit_threshold
 _MAX_COMPONENTS = 64
 _MAX_NUMBERS = 15_000  # in the components of one Gaussian: 60 kB, or twice that if the exporter transposes a copy
 _MAX_IMAGES = 8192  # of train; more change the threshold by less than val's size does
+_BLOCK = 8192  # images whose features are in memory at once; as many batches give the same bits
 _WIDE = 1024  # features; above, Lanczos iterations find the components in a fraction of the time
 _LEAST_VARIANCE = 1e-6  # of the mean variance, for features that hardly vary
 _CONSTANT = 1e-12  # variance; below, features differ by rounding alone
@@ -182,9 +183,12 @@ def compute_unfamiliarity(
     on_batch: Callable[[int], object] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Return float32 (N,) of uint8 (N, S, S, 3), N at least 1; tell ``on_batch`` the number of images of each."""
-    features = compute_features(model, spec, images, unfamiliarity.layers, on_batch=on_batch)
-    scores: NDArray[np.float32] = unfamiliarity(features).numpy()
-    return scores
+    blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
+    scores = [
+        unfamiliarity(compute_features(model, spec, block, unfamiliarity.layers, on_batch=on_batch)).numpy()
+        for block in blocks
+    ]
+    return np.concatenate(scores)
 
 
 def _find_width(layer: nn.Module) -> int:

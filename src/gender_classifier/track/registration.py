@@ -4,6 +4,7 @@ No pickle on either side: the model is an ONNX file.
 """
 
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ from gender_classifier.track.registry import CHALLENGER, REGISTERED_MODEL, is_co
 from gender_classifier.track.run import TrackedRun, round_metric
 from gender_classifier.track.store import fluent
 
+_logger = logging.getLogger(__name__)
+
 _ABOUT = (
     "Classifies face crops: uint8 images (N, S, S, 3) in, probabilities (N, C) out; the signature has S and C. "
     "Alias `champion`: the one to use. Alias `challenger`: the one evaluated last. The tag `promotion` of a version "
@@ -68,7 +71,8 @@ def register_run(
     kept = {f"val/{key}": inputs.best[key] for key in ("kept_accuracy", "kept_loss")}
     headlines = select_headlines(evaluation.report.metrics)
     # Two jobs of a queue may finish at once: each registers and settles before the other one begins.
-    with hold_lock(find_main_root(layout.root) / ".mlflow.lock"), tempfile.TemporaryDirectory() as folder:
+    lock_path = find_main_root(layout.root) / ".mlflow-registry.lock"
+    with hold_lock(lock_path, on_wait=_tell_of_waiting), tempfile.TemporaryDirectory() as folder:
         card = Path(folder) / layout.card_path.name
         training = _describe_training(run.client.get_run(run.run_id).data.tags)
         card.write_text(layout.card_path.read_text(encoding="utf-8") + training, encoding="utf-8")
@@ -94,6 +98,10 @@ def register_run(
         )
         decision = settle_champion(run.client, version, rule)
     return f"version {version} of {REGISTERED_MODEL}, {decision.reason}"
+
+
+def _tell_of_waiting() -> None:
+    _logger.info("the registry: another run of this checkout is being registered; waiting for it")
 
 
 def register_model(

@@ -74,8 +74,9 @@ class Folds:
         logits = np.empty((len(self._folds), len(session.info.classes)))
         checkpoints = [self._find(fold) for fold in range(1, self._count + 1)]
         with self._show_progress(checkpoints) as (advance, tell):
-            for fold, found in enumerate(checkpoints, start=1):
+            for fold in range(1, self._count + 1):
                 tell(f"fold {fold}/{self._count}")
+                found = checkpoints.pop(0)  # as large as the optimizer: not kept beyond its fold
                 logits[self._folds == fold] = self._predict_fold(fold, found, run_id, advance)
         agree = float((logits.argmax(axis=1) == session.train.labels).mean())
         if not session.world.rank:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import product
 
 from gender_classifier.data.corrections import Corrections
-from gender_classifier.data.manifest import RELABELLED, REMOVED, Record
+from gender_classifier.data.manifest import RELABELLED, Record
 from gender_classifier.data.names import SPLITS
 from gender_classifier.errors import DataError
 from gender_classifier.verify.corrections import relabel, remove
@@ -52,12 +52,12 @@ def judge(records: Sequence[Record], policy: VerifyParams, corrections: Correcti
     return list(judged.values())
 
 
-def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
+def check_fitness(records: Sequence[Record], policy: VerifyParams, corrections: Corrections | None = None) -> None:
     """Refuse a data set that lacks a class in a split, or in which too many images were rejected.
 
     Raises:
         DataError: names the missing class, or the number of images rejected for each reason. Those that a person
-            removed do not count.
+            removed do not count, whatever else is wrong with them.
     """
     usable = Counter((record.split, record.label) for record in records if record.status == "ok")
     present = Counter((record.split, record.label) for record in records)
@@ -67,7 +67,10 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams) -> None:
             held = present[split, label]
             what = f"none of its {held} images is usable" if held else "is missing or empty"
             raise DataError(f"{split}/{label}: {what}; each split needs images of {' and '.join(sorted(labels))}")
-    reasons = Counter(record.reason for record in records if record.status == "rejected" and record.reason != REMOVED)
+    removed = {sha256 for sha256, correction in (corrections or {}).items() if correction.is_removal}
+    reasons = Counter(
+        record.reason for record in records if record.status == "rejected" and record.sha256 not in removed
+    )
     rejected = sum(reasons.values())
     if rejected > policy.max_rejected * len(records):
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

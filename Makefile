@@ -34,6 +34,7 @@ setup: $(VENV)/.ready  ## Make .venv with the locked dependencies (about a minut
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) is older than Python 3.11; use another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo 'make: installing the locked packages into $(VENV): 6 GB, a minute or more'
 	$(PYTHON) -m venv $(VENV)
 	awk '/^[^ ]/ { is_uv = /^uv==/ } is_uv' requirements.lock | $(PIP) install --require-hashes -r /dev/stdin
 	@# uv installs in parallel but ignores pip's configuration (such as a package index); pip is the fallback.

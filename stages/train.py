@@ -17,9 +17,9 @@ from gender_classifier.pipeline.publish import publish
 from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
+from gender_classifier.train import report
 from gender_classifier.train.distributed import World, is_launched, join, launch
 from gender_classifier.train.folds import open_folds
-from gender_classifier.train.report import describe_run, describe_training, log_inputs, log_summary, summarize, tag_run
 from gender_classifier.train.session import open_session
 
 
@@ -39,19 +39,18 @@ def _train(layout: Layout, params: Params, world: World) -> None:
     if world.rank:  # only the first process writes, logs and prints
         folds.follow()
         return
+    settings, tags = flatten_params(params), report.tag_run(session, params.ingest.source)
     with (
         session.hold(),
-        track(
-            "train", layout.root, params=flatten_params(params), tags=tag_run(session, params.ingest.source),
-            resume=session.run_id, key=session.key,
-        ) as run,
-    ):  # fmt: skip
-        publish(layout.root, describe_run(run))
-        log_inputs(run, session, params.ingest.source)
+        track("train", layout.root, params=settings, tags=tags, resume=session.run_id, key=session.key) as run,
+    ):
+        print(f"train: {report.describe_start(session, params.ingest.source)}", flush=True)
+        publish(layout.root, report.describe_run(run))
+        report.log_inputs(run, session, params.ingest.source)
         session.fit(run)
-        summary = summarize(session)
-        publish(layout.root, describe_training(session, summary, folds.predict(run.run_id)), run)
-        log_summary(run, session, summary)
+        summary = report.summarize(session)
+        publish(layout.root, report.describe_training(session, summary, folds.predict(run.run_id)), run)
+        report.log_summary(run, session, summary)
     print(summary.line)
     point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")
 

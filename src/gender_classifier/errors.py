@@ -65,16 +65,17 @@ class ServiceError(GenderClassifierError):
 class MissingPackageError(GenderClassifierError):
     """A package of an extra is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        """Name the ``package``, and the ``extra`` of this project that installs it."""
+    def __init__(self, package: str, *extras: str) -> None:
+        """Name the ``package``, and the ``extras`` of this project that the command needs."""
+        what = f"extra{'s' if extras[1:] else ''} {' and '.join(f'`{extra}`' for extra in extras)}"
         super().__init__(
-            f"{package} is not installed; install the extra `{extra}`: in the checkout, `pip install -e '.[{extra}]'`"
+            f"{package} is not installed; install the {what}: in the checkout, `pip install -e '.[{','.join(extras)}]'`"
         )
 
 
 @contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Turn the failed import of a package into an error that names the extra to install.
+def needs_extra(*extras: str) -> Iterator[None]:
+    """Turn the failed import of a package into an error that names the extras to install.
 
     Raises:
         MissingPackageError: a package imported in the block is not installed.
@@ -85,4 +86,4 @@ def needs_extra(extra: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", __package__):  # no name, or a module of this project: a mistake in the code
             raise
-        raise MissingPackageError(package, extra) from None
+        raise MissingPackageError(package, *extras) from None

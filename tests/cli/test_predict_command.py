@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -173,11 +174,22 @@ def test_wrong_usage_is_status_2(folder: Path, arguments: list[str], message: st
     assert message in err
 
 
+def test_unfamiliar_images_are_counted_with_what_may_help(folder: Path) -> None:
+    (folder / "grey.png").write_bytes(encode(np.full((80, 80, 3), 128, np.uint8), "PNG"))
+    (row,) = [json.loads(line) for line in run(folder, "grey.png", "--format", "json")[0].splitlines()]
+    assert row["unfamiliar"] is True
+    _, err = run(folder, "grey.png", "photos/0.jpg", "--threshold", "0")
+    assert re.fullmatch(
+        r"gender-classifier predict: 2 images: .*; 1 unfamiliar \(if they are no tight crops, --faces finds the faces\)\n",
+        err,
+    )
+
+
 def test_a_missing_model_says_what_to_do(folder: Path) -> None:
     _, err = run(folder, "photos/0.jpg", "--model", "none.onnx", status=1)
     assert err == (
-        "gender-classifier predict: error: none.onnx: no such file; run `dvc repro`, or give --model pretrained or another "
-        "path\n"
+        "gender-classifier predict: error: none.onnx: no such file; give --model pretrained or another path, or make it: "
+        "`dvc repro`\n"
     )
 
 

@@ -92,7 +92,9 @@ def test_results_come_in_order_and_the_first_error_ends_them() -> None:
 
 
 def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Path) -> None:
-    with pytest.raises(ModelError, match="no such file; run `dvc repro`, or give --model pretrained or another path"):
+    with pytest.raises(
+        ModelError, match="no such file; give --model pretrained or another path, or make it: `dvc repro`"
+    ):
         Predictor(tmp_path / "model.onnx")
     torn = tmp_path / "torn.onnx"
     torn.write_bytes(served_model.read_bytes()[:5000])

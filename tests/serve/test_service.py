@@ -688,7 +688,7 @@ def test_beyond_this_machine_it_warns_unless_a_key_is_asked_for(model: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "nowhere.onnx"], r"nowhere\.onnx: no such file; run `dvc repro`, or give --model pretrained"),
+        (["--model", "nowhere.onnx"], r"nowhere\.onnx: no such file; give --model pretrained"),
         (["--api-key-file", "nowhere"], r"nowhere: cannot be read as the API key's file"),
         (["--api-key-file", "empty"], r"empty: holds no usable API key"),
         (["--api-key-file", "endless"], r"endless: holds no usable API key"),

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from gender_classifier.predict.inputs import Named
     from gender_classifier.predict.predictor import Prediction, Predictor
 
-_UNCERTAIN, _NO_FACE, _FAILED = "uncertain", "no face", ""
-_WITHOUT_LABEL = {_NO_FACE: "without a face", _FAILED: "not read (see above)"}
+_UNCERTAIN, _UNFAMILIAR, _NO_FACE, _FAILED = "uncertain", "unfamiliar image", "no face", ""
+# Said after the labels.
+_ASIDE = {_UNFAMILIAR: "unfamiliar", _NO_FACE: "without a face", _FAILED: "not read (see above)"}
+_ADVICE = " (if they are no tight crops, --faces finds the faces)"
 _MOST_NAMED = 3  # images written by --draw that the last line names
 
 _DESCRIPTION = """\
@@ -102,6 +104,7 @@ def _predict(options: argparse.Namespace) -> int:
             if prediction.error:
                 report_unreadable("predict", prediction.name, prediction.error)
             counts[_FAILED if prediction.error else label or _NO_FACE] += 1
+            counts[_UNFAMILIAR] += prediction.unfamiliar is True
             write(prediction, label)
             advance(1)
     if options.format == "table":
@@ -119,7 +122,9 @@ def _summarize(counts: Counter[str], labels: Sequence[str], options: argparse.Na
     if counts[_UNCERTAIN]:
         listed[-1] += f" (below {options.threshold:g})"
     line = f"{total:,} {what}" + (f": {', '.join(listed)}" if listed else "")
-    others = [f"{counts[key]:,} {words}" for key, words in _WITHOUT_LABEL.items() if counts[key]]
+    others = [f"{counts[key]:,} {words}" for key, words in _ASIDE.items() if counts[key]]
+    if counts[_UNFAMILIAR] and not options.faces:
+        others[0] += _ADVICE
     return f"gender-classifier predict: {'; '.join([line, *others])}"
 
 

@@ -72,16 +72,15 @@ def _merge(path: Path, other_paths: list[Path]) -> None:
 
 
 def _review(layout: Layout, options: argparse.Namespace) -> None:
-    with needs_extra("serve"):
-        from gender_classifier.cli.listening import run_app
-        from gender_classifier.serve.review.app import build_review_app
-    with needs_extra("pipeline"):
+    with needs_extra("pipeline", "serve"):
         import numpy as np
 
+        from gender_classifier.cli.listening import run_app
         from gender_classifier.data.archive import Archive
         from gender_classifier.data.corrections import read_corrections
         from gender_classifier.data.dataset import read_info
         from gender_classifier.metrics.scores import compare_with_constant
+        from gender_classifier.serve.review.app import build_review_app
         from gender_classifier.serve.review.session import Review
         from gender_classifier.serve.review.suspects import load_suspects
 

@@ -42,6 +42,7 @@ def show_ui(port: int) -> int:
     if is_server:
         print(f"MLflow UI: {link}")
         return 0
+    print(f"starting MLflow's server on port {port}; its address follows when it answers", file=sys.stderr, flush=True)
     with _start_server(uri, port) as server:
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         try:

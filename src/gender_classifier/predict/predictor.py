@@ -97,7 +97,7 @@ class Predictor:
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelError(f"{path}: no such file; run `dvc repro`, or give --model pretrained or another path")
+            raise ModelError(f"{path}: no such file; give --model pretrained or another path, or make it: `dvc repro`")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or find_thread_limit() or 0
         # Idle threads that spin would take the cores from decoding.

@@ -51,8 +51,8 @@ def describe_run(run: Run) -> Iterator[Artifact]:
     yield Artifact("models/mlflow_run.json", {"run_id": run.run_id, "experiment": run.experiment})
 
 
-def tag_run(session: Session, source: str) -> dict[str, object]:
-    """Return what people look for in a run: its data, its network, what it runs on, and all that in two sentences.
+def describe_start(session: Session, source: str) -> str:
+    """Return in a sentence what is about to be trained, and on what.
 
     Args:
         session: about to train.
@@ -60,10 +60,20 @@ def tag_run(session: Session, source: str) -> dict[str, object]:
     """
     trainer, params = session.trainer, session.trainer.params
     start = "from scratch" if params.weights == "none" else f"from the weights {describe_value(params.weights)}"
-    about = (
+    return (
         f"{describe_network(trainer.spec)} {start}, up to {params.epochs} epochs on {trainer.num_train:,} images "
         f"of {describe_value(source)}, {len(session.val.images):,} to validate."
     )
+
+
+def tag_run(session: Session, source: str) -> dict[str, object]:
+    """Return what people look for in a run: its data, its network, what it runs on, and all that in two sentences.
+
+    Args:
+        session: about to train.
+        source: of the data set, as in ``params.yaml``.
+    """
+    trainer, about = session.trainer, describe_start(session, source)
     return {
         "data.digest": short_digest(session.info.manifest_sha256),
         **tag_corrections(session.info.corrections),

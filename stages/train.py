@@ -18,7 +18,7 @@ from gender_classifier.pipeline.stage import point_to, run_stage
 from gender_classifier.pipeline.watched import find_watched
 from gender_classifier.track.run import track
 from gender_classifier.train import report
-from gender_classifier.train.distributed import World, is_launched, join, launch
+from gender_classifier.train.distributed import is_launched, join, launch
 from gender_classifier.train.folds import open_folds
 from gender_classifier.train.session import open_session
 
@@ -29,30 +29,28 @@ def main(layout: Layout, params: Params) -> None:
         sys.exit(launch(__file__, params.train.processes))
     keep_freed_memory()
     with join(params.train.device) as world:
-        _train(layout, params, world)
-
-
-def _train(layout: Layout, params: Params, world: World) -> None:
-    code, threads = find_watched("train"), share_threads(layout.root)
-    session = open_session(layout, params.train, code, find_main_root(layout.root), world, threads)
-    folds = open_folds(layout, session)
-    if world.rank:  # only the first process writes, logs and prints
-        folds.follow()
-        return
-    settings, tags = flatten_params(params), report.tag_run(session, params.ingest.source)
-    with (
-        session.hold(),
-        track("train", layout.root, params=settings, tags=tags, resume=session.run_id, key=session.key) as run,
-    ):
-        print(f"train: {report.describe_start(session, params.ingest.source)}", flush=True)
-        publish(layout.root, report.describe_run(run))
-        report.log_inputs(run, session, params.ingest.source)
-        session.fit(run)
-        summary = report.summarize(session)
-        publish(layout.root, report.describe_training(session, summary, folds.predict(run.run_id)), run)
-        report.log_summary(run, session, summary)
-    print(summary.line)
-    point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")
+        code, threads, source = find_watched("train"), share_threads(layout.root), params.ingest.source
+        session = open_session(layout, params.train, code, find_main_root(layout.root), world, threads)
+        folds = open_folds(layout, session)
+        if world.rank:  # only the first process writes, logs and prints
+            folds.follow()
+            return
+        with (
+            session.hold(),
+            track(
+                "train", layout.root, params=flatten_params(params), tags=report.tag_run(session, source),
+                resume=session.run_id, key=session.key,
+            ) as run,
+        ):  # fmt: skip
+            print(f"train: {report.describe_start(session, source)}", flush=True)
+            publish(layout.root, report.describe_run(run))
+            report.log_inputs(run, session, source)
+            session.fit(run)
+            summary = report.summarize(session)
+            publish(layout.root, report.describe_training(session, summary, folds.predict(run.run_id)), run)
+            report.log_summary(run, session, summary)
+        print(summary.line)
+        point_to("train", run.place, "metrics/curves.csv", "metrics/figures/train/")
 
 
 if __name__ == "__main__":

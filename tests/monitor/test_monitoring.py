@@ -1,5 +1,6 @@
 """Drift: false alarms are rare, real shifts are found, few images are never called stable; and the command around it."""
 
+import contextlib
 import csv
 import io
 import json
@@ -21,6 +22,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 
 from gender_classifier.cli.main import main
+from gender_classifier.cli.predict import _choose_writer
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import export_onnx
 from gender_classifier.metrics.histograms import (
@@ -35,6 +37,7 @@ from gender_classifier.metrics.histograms import (
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
 from gender_classifier.model.unfamiliarity import fit_unfamiliarity
+from gender_classifier.monitor.collect import read_logs
 from gender_classifier.monitor.drift import (
     MIN_IMAGES,
     compare,
@@ -45,7 +48,7 @@ from gender_classifier.monitor.drift import (
     judge_effect,
     summarize,
 )
-from gender_classifier.predict.predictor import Predictor
+from gender_classifier.predict.predictor import Prediction, Predictor
 
 COUNTS = arrays(np.int64, st.integers(2, 20), elements=st.integers(0, 1000)).filter(lambda counts: counts.any())
 
@@ -439,6 +442,26 @@ def test_a_log_of_predict_gives_the_figures_of_the_pictures(
     assert from_log["confidence"] == pytest.approx(from_pictures["confidence"], abs=0.01)  # six digits at a bin's edge
     assert (reports[0]["num_images"], reports[0]["num_unreadable"]) == (300, 1)
     assert "not in a log of predictions: brightness, contrast, width, height" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_a_log_of_faces_counts_faces(format: str, tmp_path: Path) -> None:
+    """Two faces in the first image, none in the second; the third cannot be read."""
+    rows = [
+        Prediction("1.jpg", "male", 0.75, (0.25, 0.75), box=(0, 0, 50, 60), unfamiliar=False),
+        Prediction("1.jpg", "female", 0.875, (0.875, 0.125), box=(60, 0, 110, 60), unfamiliar=True),
+        Prediction("2.jpg"),
+        Prediction("3.jpg", error="not an image"),
+    ]
+    log = tmp_path / f"log.{format}"
+    with log.open("w") as file, contextlib.redirect_stdout(file):
+        write = _choose_writer(format, ("female", "male"), faces=True)
+        for row in rows:
+            write(row, row.label)
+    (batch,) = read_logs([log], ("female", "male"))
+    assert (batch.num_images, batch.unreadable) == (2, [("3.jpg", "not an image")])
+    assert {name: values.tolist() for name, values in batch.values.items()} == {
+        "class": [1, 0], "confidence": [0.75, 0.875], "unfamiliar": [0, 1]}  # fmt: skip
 
 
 HEADER = "name,label,prob,prob_female,prob_male,error\n"

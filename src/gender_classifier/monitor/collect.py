@@ -72,6 +72,8 @@ def measure_images(predictor: Predictor, sources: Iterable[Source]) -> Iterator[
 def read_logs(paths: Iterable[Path], classes: Sequence[str]) -> Iterator[Batch]:
     """Read the predictions in logs, which hold no statistics of the images themselves.
 
+    In a log of ``predict --faces`` each face counts as an image, and images without a face do not count.
+
     Raises:
         DataError: a file is not such a log; the error names file and line.
     """
@@ -137,7 +139,9 @@ def _read_csv(
     for row in reader:
         for column in ("name", "error"):
             row[column] = restore_cell(row.get(column) or "")
-        yield reader.line_num, row, [row[name] for name in wanted]
+        probs = [row[name] for name in wanted]
+        if any(text != "" for text in (row.get("label"), row["error"], *probs)):  # else an image without a face
+            yield reader.line_num, row, probs
 
 
 def _quote_cut_names(lines: Iterable[str]) -> Iterator[str]:
@@ -164,6 +168,8 @@ def _read_json(
             continue
         try:
             row = json.loads(text)
+            if row.get("label", "") is None:  # an image without a face
+                continue
             probs = [] if row.get("error") else [row["probs"][name] for name in classes]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise DataError(

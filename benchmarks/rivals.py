@@ -16,6 +16,7 @@ The libraries are installed from PyPI, each into a virtual environment that also
 """
 
 import argparse
+import compileall
 import csv
 import importlib.metadata
 import json
@@ -93,6 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    for path in site.getsitepackages():  # `make setup` leaves that to the first process: here to the first contender
+        compileall.compile_dir(path, quiet=2, workers=0)
     pythons = {name: make_environment(folder / "environments", CONTENDERS[name]) for name in options.contenders}
     truth = unpack(options.source, options.foreign, folder / "images", options.images)
     rows = read_rows(options.json, options.minutes * 60, options.contenders)
@@ -133,8 +136,8 @@ def make_environment(folder: Path, contender: Contender) -> Path:
     present = {found.metadata["Name"] for found in importlib.metadata.distributions()} | {"spacy"}  # fastai's, for text
     overrides = target / "overrides.txt"
     overrides.write_text("".join(f"{name}; sys_platform == 'never'\n" for name in sorted(present)))
-    command = [uv, "pip", "install", "--quiet", "--python", python, "--overrides", overrides, contender.requirement]
-    subprocess.run(command, check=True)
+    command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--overrides", overrides]
+    subprocess.run([*command, contender.requirement], check=True)
     if (yolo := target / "bin" / "yolo").exists():
         # Else it would log to MLflow, which the project has, and send statistics.
         subprocess.run([yolo, "settings", "mlflow=False", "sync=False"], check=True, env=build_environ(folder.parent))
@@ -222,7 +225,8 @@ def build_environ(folder: Path) -> dict[str, str]:
     """Return the environment variables of every contender: no settings, caches or networks of the user's own."""
     places = ("YOLO_CONFIG_DIR", "FASTAI_HOME", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR")
     settings = {"PYTHONPATH": str(ROOT / "src"), "YOLO_AUTOINSTALL": "false", "YOLO_OFFLINE": "true"}
-    return os.environ | {name: str(folder / "settings") for name in places} | settings
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return own | {name: str(folder / "settings") for name in places} | settings
 
 
 def run_watched(

@@ -11,6 +11,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Switch off the telemetry of DVC and MLflow.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Where this is set, every process would compile all modules that it imports: 20 s of each stage.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Columns that `make exps` hides: files, and metrics that only a report needs.
 UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num_.*|flagged\..*|val\.(?!kept_accuracy$$).*|test\.(?!accuracy$$|loss$$).*)$$

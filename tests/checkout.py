@@ -53,12 +53,17 @@ class Checkout:
             **variables,
         }
 
+    @classmethod
+    def warm_path(cls) -> str:
+        """Return a PATH with which DVC's stages are forked from a process that has their libraries."""
+        return f"{warm_programs()}{os.pathsep}{cls.environment()['PATH']}"
+
     def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(**variables)
         if (
             command[0] == "dvc" and self.is_warm and all(key.startswith(("MLFLOW_", "DVC_")) for key in variables)
         ):  # others may count at import
-            environment["PATH"] = f"{warm_programs()}{os.pathsep}{environment['PATH']}"
+            environment["PATH"] = self.warm_path()
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done

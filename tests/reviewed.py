@@ -82,7 +82,7 @@ def reviewed(layout: Layout, *options: str) -> Iterator[Reviewed]:
         return found[0] if found else None
 
     command = [sys.executable, "-m", "gender_classifier", "review", "--port", "0", *options]
-    variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {"PYTHONPATH": str(ROOT / "src")}
     with serving(command, layout.root, lambda: answers(find_url() or "http://127.0.0.1:1/"), **variables):
         url = find_url()
         assert url is not None

@@ -100,7 +100,7 @@ class Served:
 def served(model: Path | str, folder: Path, *arguments: str, **variables: str) -> Iterator[Served]:
     """Run `gender-classifier serve` in ``folder`` until the block ends."""
     command = [sys.executable, "-m", "gender_classifier", "serve", "--model", str(model), "--port", "0", *arguments]
-    variables = {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    variables = {"PYTHONPATH": str(ROOT / "src"), **variables}
     log = folder / "server.log"
 
     def find_port() -> int | None:

@@ -41,8 +41,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     checkout = clone(tmp_path_factory.mktemp("swept"), {} if is_real else {**SMALL, "epochs": 2})
     sweep = ("-S", f"lr={','.join(LRS)}", "-S", f"batch_size={','.join(BATCH_SIZES)}")
     checkout.run("dvc", "exp", "run", "--queue", *sweep)
-    watched = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true"
-    assert checkout.start("env", "-u", "OMP_NUM_THREADS", watched, "dvc", "queue", "start", "-j", "2").wait(60) == 0
+    queue = ("env", "-u", "OMP_NUM_THREADS", "dvc", "queue", "start", "-j", "2")
+    variables = {"PATH": checkout.warm_path(), "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"}
+    assert checkout.start(*queue, **variables).wait(60) == 0
     states = wait_for_queue(checkout, 1800)
     failed = checkout.run("dvc", "queue", "status").stdout
     assert states == ["Success"] * len(LRS) * len(BATCH_SIZES), failed

@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import encode, picture
 from hypothesis import HealthCheck, example, given, settings
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gender_classifier.cli.predict import _choose_writer
+from gender_classifier.data.names import SAMPLE_NOTE
 from gender_classifier.monitor.collect import _read_log
 from gender_classifier.predict.predictor import Prediction, Predictor
 from gender_classifier.serve.app import Settings
@@ -183,6 +185,19 @@ def test_unfamiliar_images_are_counted_with_what_may_help(folder: Path) -> None:
         r"gender-classifier predict: 2 images: .*; 1 unfamiliar \(if they are no tight crops, --faces finds the faces\)\n",
         err,
     )
+
+
+def test_a_model_of_the_drawn_sample_says_so(folder: Path) -> None:
+    model = onnx.load(folder / "models" / "model.onnx")
+    onnx.helper.set_model_props(
+        model, {prop.key: prop.value for prop in model.metadata_props} | {"limits": f"> {SAMPLE_NOTE}"}
+    )
+    onnx.save(model, folder / "drawn.onnx")
+    _, err = run(folder, "photos/0.jpg", "--model", "drawn.onnx")
+    assert err.splitlines()[1:] == [
+        "gender-classifier predict: the model was trained on drawings, the built-in sample: its labels say nothing about "
+        "photographs; see --model pretrained"
+    ]
 
 
 def test_a_missing_model_says_what_to_do(folder: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gender_classifier.predict.predictor import Predictor
 
 DRIFT_STATUS, TOO_FEW_STATUS = 3, 4
+_RECOMMENDED = 300  # images; docs/monitoring.md says why
 
 _MAX_UNREADABLE = 0.05  # of the images; with more, the comparison would be of a biased rest
 _MAX_REPORTED = 20  # unreadable images named on standard error
@@ -174,8 +175,10 @@ def _format_histogram(name: str, histogram: Histogram) -> str:
 
 def _conclude(report: _Report) -> str:
     names = ", ".join(found.name for found in report.comparisons if found.verdict == report.verdict)
+    count = report.tally.num_images
+    few = f", of {count} images only: use at least {_RECOMMENDED}" if count < _RECOMMENDED else ""
     return {
-        "drift": f"DRIFT: {names} (PSI of {report.threshold:g} or more, and not by chance)",
+        "drift": f"DRIFT: {names} (PSI of {report.threshold:g} or more, and not by chance{few})",
         "too few": f"TOO FEW IMAGES to tell: {names}; no drift is seen, and none ruled out",
         "moderate": f"no drift; a moderate change: {names}",
         "stable": "no drift",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gender_classifier.cli.options import add_max_pixels_option, add_model_option, add_threshold_option
 from gender_classifier.cli.reporting import report_unreadable, show_progress
 from gender_classifier.common.terminal import BYTES_OR_ESCAPES, make_output_safe, printable
+from gender_classifier.data.names import SAMPLE_NOTE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from gender_classifier.predict.predictor import Prediction, Predictor
 
 _UNCERTAIN, _UNFAMILIAR, _NO_FACE, _FAILED = "uncertain", "unfamiliar image", "no face", ""
-# Said after the labels.
+_KNOWS_DRAWINGS = (
+    "the model was trained on drawings, the built-in sample: its labels say nothing about photographs; "
+    "see --model pretrained"
+)
 _ASIDE = {_UNFAMILIAR: "unfamiliar", _NO_FACE: "without a face", _FAILED: "not read (see above)"}
 _ADVICE = " (if they are no tight crops, --faces finds the faces)"
 _MOST_NAMED = 3  # images written by --draw that the last line names
@@ -109,6 +113,8 @@ def _predict(options: argparse.Namespace) -> int:
             advance(1)
     if options.format == "table":
         print(_summarize(counts, (*predictor.classes, _UNCERTAIN), options), file=sys.stderr)
+        if SAMPLE_NOTE in predictor.metadata.get("limits", ""):
+            print(f"gender-classifier predict: {_KNOWS_DRAWINGS}", file=sys.stderr)
     if drawn:
         print(f"gender-classifier predict: {_list_drawn(options.draw, drawn)}", file=sys.stderr)
     return int(counts[_FAILED] > 0)

@@ -122,6 +122,8 @@ def _read_log(path: Path, classes: Sequence[str]) -> Iterator[_Row]:
                 name, error = str(row.get("name") or ""), str(row.get("error") or "")
                 flag = None if error else _check_flag(path, line, row.get("unfamiliar"))
                 yield _Row(name, [] if error else _check_probs(path, line, probs), flag, error)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a log of `gender-classifier predict`") from None
 

@@ -11,7 +11,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 # Switch off the telemetry of DVC and MLflow.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-# Where this is set, every process would compile all modules that it imports: 20 s of each stage.
+# Where this is set, every process compiles all modules that it imports: half of the time of a small stage.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Columns that `make exps` hides: files, and metrics that only a report needs.

@@ -69,7 +69,9 @@ def test_the_new_file_is_right_where_the_model_was_not(
     )
 
 
-def test_a_fit_that_gains_nothing_says_so(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fit_that_gains_nothing_says_so(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, first, second = write_own(tmp_path / "own"), tmp_path / "first.onnx", tmp_path / "second.onnx"
     assert calibrate(model, first, own) == 0
     assert "no gain" not in capsys.readouterr().out
@@ -78,6 +80,12 @@ def test_a_fit_that_gains_nothing_says_so(tmp_path: Path, model: Path, capsys: p
     *_, summary, verdict = capsys.readouterr().out.splitlines()
     assert "second.onnx: calibrated on 120 images" in summary
     assert verdict == f"{second}: no gain in log loss on these images that can be told from chance; keep {first}"
+    default = tmp_path / "models" / "model.onnx"
+    default.parent.mkdir()
+    first.rename(default)
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", "third.onnx", str(own)]) == 0
+    assert capsys.readouterr().out.endswith(f"; keep {default}\n")
 
 
 def test_a_calibration_is_replaced_and_not_stacked(

@@ -84,7 +84,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
         + _describe_earlier(predictor.metadata.get("calibration"), calibration.digest)
     )
     if not calibration.figures["loss"].falls:  # the fit minimises it
-        print(f"{output}: no gain in log loss on these images that can be told from chance; keep {options.model}")
+        kept = options.model or model.path
+        print(f"{output}: no gain in log loss on these images that can be told from chance; keep {kept}")
 
 
 def _describe_earlier(text: str | None, digest: str) -> str:

@@ -27,6 +27,7 @@ _KNOWS_DRAWINGS = (
     "the model was trained on drawings, the built-in sample: its labels say nothing about photographs; "
     "see --model pretrained"
 )
+# Said after the labels.
 _ASIDE = {_UNFAMILIAR: "unfamiliar", _NO_FACE: "without a face", _FAILED: "not read (see above)"}
 _ADVICE = " (if they are no tight crops, --faces finds the faces)"
 _MOST_NAMED = 3  # images written by --draw that the last line names

@@ -371,6 +371,18 @@ def test_restored_experiments_are_found_under_their_names(root: Path, monkeypatc
     assert [row.info.run_id for row in rows] == [run_id]
 
 
+def test_a_run_that_was_no_experiment_keeps_its_name_before_theirs(root: Path) -> None:
+    run_id = evaluated(root)
+    before = client(root).get_run(run_id).info.run_name
+    assert before
+    assert before.startswith("repro")
+    assert name_experiments(client(root), [("other", run_id)]) == 1
+    assert name_experiments(client(root), [("other", run_id)]) == 0
+    found = client(root).get_run(run_id)
+    assert found.info.run_name == f"{before}, other"
+    assert found.data.tags["dvc.exp"] == "other"
+
+
 def test_nothing_of_a_borrowed_address_stays_behind(root: Path) -> None:
     before = dict(os.environ)
     with fluent(client(root)):

@@ -16,8 +16,9 @@ from gender_classifier.common.processes import is_stopped, note_stop, stop_with_
 from gender_classifier.common.terminal import complain, describe_os_error, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
+from gender_classifier.pipeline.unchanged import expect_unchanged
 
-_WAY_BACK = "params.yaml keeps this experiment's values; `git checkout params.yaml && dvc repro` undoes it"
+_WAY_BACK = "params.yaml keeps this experiment's values: run again with others, or undo them: git checkout params.yaml"
 
 
 def run_stage(name: str, main: Callable[[Layout, Params], None], description: str | None = None) -> None:
@@ -41,7 +42,9 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
     warnings.filterwarnings("ignore", module="PIL")
     layout = Layout(find_checkout(Path.cwd()) or Path.cwd())
     try:
-        main(layout, load_params(layout.params_path))
+        params = load_params(layout.params_path)
+        with expect_unchanged(name, layout, params):
+            main(layout, params)
         sys.stdout.flush()
     except KeyboardInterrupt:
         _fail(name, "interrupted", 128 + signal.SIGINT)

@@ -21,6 +21,7 @@ UNWATCHED = {
     "src/gender_classifier/*/params.py": "declares params, whose values DVC watches",
     "src/gender_classifier/pipeline/params.py": "assembles params, whose values DVC watches",
     "src/gender_classifier/pipeline/stage.py": "how a stage starts and fails",
+    "src/gender_classifier/pipeline/unchanged.py": "stops a stage; one that fails writes no output",
     "src/gender_classifier/pipeline/watched.py": "this list",
     "src/gender_classifier/track/*.py": "mirrors to MLflow; files do not depend on it",
     "stages/_source.py": "locates the package",

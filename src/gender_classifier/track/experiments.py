@@ -37,7 +37,8 @@ def find_dvc_experiments(root: Path) -> list[tuple[str, str]]:
 def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]]) -> int:
     """Add to runs the names of DVC experiments that they do not bear: DVC restored their results without a stage.
 
-    The run's name and its tag ``dvc.exp`` then hold all of its names, separated by commas.
+    The run's name and its tag ``dvc.exp`` then hold all of its names, separated by commas; the name keeps what it began
+    with, such as that of `dvc repro`, if the run was no experiment's.
 
     Args:
         client: of the store.
@@ -50,15 +51,16 @@ def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]
         ids = list(find_experiments(client).values())
         runs = {run.info.run_id: run for run in _search_all(client, ids)}
         names = {run_id: split_names(run.data.tags.get("dvc.exp", "")) for run_id, run in runs.items()}
+        titles = {run_id: run.info.run_name or "" for run_id, run in runs.items()}
         # An experiment that evaluated a restored model again has a row of its own.
         taken = {(run.data.tags.get("continues"), name) for run_id, run in runs.items() for name in names[run_id]}
         added = 0
         for name, run_id in experiments:
             if run_id in runs and name not in names[run_id] and (run_id, name) not in taken:
                 names[run_id].append(name)
-                text = ", ".join(names[run_id])
-                client.set_tag(run_id, "dvc.exp", text)
-                client.update_run(run_id, name=text)
+                titles[run_id] = ", ".join(filter(None, (titles[run_id], name)))
+                client.set_tag(run_id, "dvc.exp", ", ".join(names[run_id]))
+                client.update_run(run_id, name=titles[run_id])
                 added += 1
     return added
 

@@ -18,7 +18,10 @@ from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
 from gender_classifier.pipeline.unchanged import expect_unchanged
 
-_WAY_BACK = "params.yaml keeps this experiment's values: run again with others, or undo them: git checkout params.yaml"
+_WAY_BACK = (
+    "params.yaml keeps this experiment's values: run again with others, or undo it: "
+    "`git checkout params.yaml && dvc repro`"
+)
 
 
 def run_stage(name: str, main: Callable[[Layout, Params], None], description: str | None = None) -> None:

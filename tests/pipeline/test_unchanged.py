@@ -97,6 +97,15 @@ def test_changed_data_are_named(layout: Layout, name: str, change: Callable[[Pat
         stand_still(change, layout)
 
 
+@pytest.mark.parametrize(("before", "after"), [({}, {"a": "a.zip"}), ({"a": "a.zip"}, {})], ids=["added", "removed"])
+def test_an_entry_that_comes_or_goes_is_a_change(layout: Layout, before: dict[str, str], after: dict[str, str]) -> None:
+    pipeline = {"stages": {"train": {"params": ["evaluate"], "deps": []}}}
+    (layout.root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    set_param("evaluate", "extra", value=before)(layout.root)
+    with pytest.raises(ParamsError, match="absent"):
+        stand_still(set_param("evaluate", "extra", value=after), layout)
+
+
 def test_unreadable_params_are_said_to_be_so(layout: Layout) -> None:
     with pytest.raises(ParamsError, match="not valid YAML"):
         stand_still(lambda root: (root / "params.yaml").write_text("epochs: ["), layout)

@@ -39,11 +39,12 @@ def expect_unchanged(name: str, layout: Layout, params: Params) -> Iterator[None
     declared, paths = _read_stage(name, layout.root)
     values, files = _select(params, declared), {path: _identify(layout.root / path) for path in paths}
     yield
-    for key, value in _select(load_params(layout.params_path), declared).items():
-        if key not in values or value != values[key]:
-            before = values.get(key, "absent")
+    found = _select(load_params(layout.params_path), declared)
+    for key in sorted(values.keys() | found.keys()):
+        before, now = (state.get(key, "absent") for state in (values, found))
+        if before != now:
             raise ParamsError(
-                f"{layout.params_path}: `{key}` was {before} when this stage began and is {value} now, changed by an "
+                f"{layout.params_path}: `{key}` was {before} when this stage began and is {now} now, changed by an "
                 f"editor or another DVC command; {_ADVICE}"
             )
     for path, identity in files.items():

@@ -126,6 +126,15 @@ def test_a_stage_that_the_pipeline_lacks_has_nothing_to_compare(layout: Layout) 
     stand_still(set_param("epochs", value=4), layout)
 
 
+@pytest.mark.parametrize(
+    "pipeline",
+    ["", "stages:", "stages: {train: }", "stages: {train: [a]}", "[", "stages: {train: {deps: , params: [{}]}}"],
+)
+def test_a_pipeline_that_dvc_would_not_run_has_nothing_to_compare(layout: Layout, pipeline: str) -> None:
+    (layout.root / "dvc.yaml").write_text(pipeline)
+    stand_still(set_param("epochs", value=3), layout)
+
+
 def test_a_stage_ends_in_one_line(layout: Layout) -> None:
     script = layout.root / "stage.py"
     script.write_text(

@@ -53,13 +53,15 @@ def expect_unchanged(name: str, layout: Layout, params: Params) -> Iterator[None
 
 
 def _read_stage(name: str, root: Path) -> tuple[list[str], list[str]]:
-    """Return the params and the data files on which a stage depends; none outside a checkout."""
-    path = root / "dvc.yaml"
-    if not path.is_file():
+    """Return the params and the data files on which a stage depends; none where DVC does not run it."""
+    try:
+        entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):  # absent, or refused by DVC itself
         return [], []
-    pipeline = yaml.safe_load(path.read_text(encoding="utf-8"))
-    entry: Mapping[str, list[str]] = pipeline["stages"].get(name, {})
-    return entry.get("params", []), [dep for dep in entry.get("deps", []) if not dep.startswith(_CODE)]
+    if not isinstance(entry, Mapping):
+        return [], []
+    params, deps = ([item for item in entry.get(kind) or [] if isinstance(item, str)] for kind in ("params", "deps"))
+    return params, [dep for dep in deps if not dep.startswith(_CODE)]
 
 
 def _select(params: Params, declared: list[str]) -> dict[str, object]:

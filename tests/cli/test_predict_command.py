@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gender_classifier.cli.predict import _choose_writer
-from gender_classifier.data.names import SAMPLE_NOTE
+from gender_classifier.data.names import CLASSES, SAMPLE_NOTE
 from gender_classifier.monitor.collect import _read_log
 from gender_classifier.predict.predictor import Prediction, Predictor
 from gender_classifier.serve.app import Settings
@@ -66,11 +66,12 @@ def test_a_table_goes_on_past_an_unreadable_picture(folder: Path, served_model: 
     out, err = run(folder, "photos", status=1)
     header, *rows = out.splitlines()
     assert header.split() == ["label", "probability", "unfamiliar", "name"]
-    assert [row.split()[3] for row in rows] == [f"photos/{seed}.jpg" for seed in range(3)]
-    assert [float(row.split()[1]) for row in rows] == pytest.approx(
-        expected(served_model, 0, 1, 2).max(axis=1), abs=1e-4
-    )
-    assert {row.index(row.split()[3]) for row in rows} == {header.index("name")}  # aligned
+    probs = expected(served_model, 0, 1, 2)
+    labels, shown, _, names = zip(*(row.rsplit(maxsplit=3) for row in rows), strict=True)
+    assert labels == tuple(f"uncertain, rather {CLASSES[number]}" for number in probs.argmax(axis=1))
+    assert [float(prob) for prob in shown] == pytest.approx(probs.max(axis=1), abs=1e-4)
+    assert names == tuple(f"photos/{seed}.jpg" for seed in range(3))
+    assert {row.index("photos/") for row in rows} == {header.index("name")}  # aligned
     assert err.startswith("gender-classifier predict: photos/1b.jpg: cannot be decoded to its end (")
     assert err.splitlines()[1:] == [
         "gender-classifier predict: 3 images: 3 uncertain (below 0.8); 1 not read (see above)"
@@ -169,11 +170,13 @@ def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> No
         (["a.jpg", "--threshold", "nan"], "'nan' is not a probability"),
         (["a.jpg", "--format", "xml"], "invalid choice: 'xml'"),
         (["a.jpg", "--draw", "out"], "--draw needs --faces"),
+        (["a.jpg", "--treshold", "0.9"], "gender-classifier predict: error: unrecognized arguments: --treshold 0.9"),
     ],
 )
 def test_wrong_usage_is_status_2(folder: Path, arguments: list[str], message: str) -> None:
     _, err = run(folder, *arguments, status=2)
     assert message in err
+    assert err.startswith("usage: gender-classifier predict ")
 
 
 def test_unfamiliar_images_are_counted_with_what_may_help(folder: Path) -> None:

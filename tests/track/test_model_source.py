@@ -31,6 +31,18 @@ def register(root: Path, path: Path) -> str:
         )
 
 
+def test_the_shipped_models_name_mistyped_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ModelError, match=r"^pretraind: no such file; did you mean `pretrained`"),
+        find_model("pretraind", tmp_path),
+    ):
+        pass
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretraind").touch()
+    with find_model("pretraind", tmp_path) as found:
+        assert found.path == Path("pretraind")
+
+
 def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
     with find_model("some/model.onnx", tmp_path) as found:
         assert found == (Path("some/model.onnx"), None)

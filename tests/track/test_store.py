@@ -242,6 +242,15 @@ def test_another_kind_of_store_needs_no_lock(root: Path, monkeypatch: pytest.Mon
     assert not list(root.rglob("*.lock"))
 
 
+@pytest.mark.parametrize("address", ["mssql+pyodbc:///mlflow", "mysql:///mlflow"])
+def test_a_package_that_the_store_needs_is_named(root: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(
+        TrackingError, match=r"^MLflow needs a package that is not here \(No module named '(pyodbc|MySQLdb)"
+    ):
+        connect(root)
+
+
 @pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError("no flock here")])
 def test_a_file_system_without_locks_is_named(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, options = "gender-classifier", None
     try:
         try:
-            options = _build_parser().parse_args(arguments)
+            options = _parse(arguments)
             name = f"{name} {options.command}"
             show_logs(name, verbose=options.verbose)
             return int(options.run(options) or 0)
@@ -47,7 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; what a subcommand does not know is reported with the subcommand's own usage."""
+    parser, commands = _build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
+def _build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of the subcommands."""
     parser = argparse.ArgumentParser(
         prog="gender-classifier", description="Use the trained model, the run store and the model registry."
     )
@@ -87,7 +97,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_review_command(commands)
     for command in commands.choices.values():
         add_log_options(command)
-    return parser
+    return parser, commands.choices
 
 
 def _sync(_: argparse.Namespace) -> None:

@@ -190,7 +190,8 @@ def _choose_writer(format: str, classes: tuple[str, ...], *, faces: bool) -> Wri
 
 def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
     # Names come last, since they may have any width and rows are printed before all are known.
-    width = max(map(len, (*classes, _UNCERTAIN, _NO_FACE, "label")))
+    shown = {name: f"{_UNCERTAIN}, rather {name}" for name in classes}  # as on the page
+    width = max(map(len, map(printable, (*shown.values(), _NO_FACE))))
     box_head = f"{'left,top,right,bottom':21}  " if faces else ""
     header = f"{'label':{width}}  probability  unfamiliar  {box_head}name"
 
@@ -204,6 +205,8 @@ def _build_table_writer(classes: tuple[str, ...], faces: bool) -> Writer:
         prob = f"{prediction.prob:.4f}" if prediction.probs else ""
         box = f"{','.join(map(str, prediction.box or ())):21}  " if faces else ""
         flag = _format_flag(prediction)
+        if label == _UNCERTAIN:
+            label = shown[prediction.label]
         print(f"{printable(label or _NO_FACE):{width}}  {prob:>11}  {flag:10}  {box}{printable(prediction.name)}")
 
     return write

@@ -1,5 +1,6 @@
 """Where the ONNX file of a model is: a path as it stands, the shipped model, or a version of the registry."""
 
+import difflib
 import signal
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from gender_classifier.common.paths import Layout, find_checkout, locate_pretrained
-from gender_classifier.errors import needs_extra
+from gender_classifier.errors import ModelError, needs_extra
 
 PRETRAINED = "pretrained"
 """The name of the model that this package ships; ``./pretrained`` is a path."""
@@ -40,7 +41,7 @@ def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
         folder: in the checkout; whose run store has the registry, unless ``MLFLOW_TRACKING_URI`` names another.
 
     Raises:
-        ModelError: this copy of the package ships no model.
+        ModelError: this copy of the package ships no model, or ``name`` is ``pretrained`` mistyped.
         MissingPackageError: MLflow is not installed, and the name is one of the registry.
         TrackingError: outside any project no store is named; or it does not answer, or has no such version.
         SystemExit: SIGTERM came.
@@ -50,7 +51,10 @@ def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
     elif name == PRETRAINED:
         yield FoundModel(locate_pretrained("model.onnx"), None)
     elif not name.startswith(REGISTRY):
-        yield FoundModel(Path(name).expanduser(), None)
+        path = Path(name).expanduser()
+        if name == path.name and difflib.get_close_matches(name, [PRETRAINED], cutoff=0.8) and not path.exists():
+            raise ModelError(f"{name}: no such file; did you mean `{PRETRAINED}`, the model that this package ships?")
+        yield FoundModel(path, None)
     else:
         with _exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="gender-classifier-") as place:
             yield _download(name, folder, Path(place))

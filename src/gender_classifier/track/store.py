@@ -160,7 +160,12 @@ def one_line_errors() -> Iterator[None]:
     with quiet_loggers("mlflow.store.db.utils", level=logging.CRITICAL):
         try:
             yield
-        except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:  # the last: a database's driver
+        except ModuleNotFoundError as error:  # such as a database's driver
+            message = (
+                f"MLflow needs a package that is not here ({shorten(error)}): install it beside MLflow, and run again"
+            )
+            raise TrackingError(message) from error
+        except (MlflowException, SQLAlchemyError) as error:
             message = f"MLflow: {shorten(error)}; check the store (MLFLOW_TRACKING_URI) and run again"
             raise TrackingError(message) from error
 

@@ -175,7 +175,8 @@ def test_a_model_that_guesses_is_told_from_one_that_has_learned() -> None:
     assert warn_of_chance(np.array([[20, 10], [9, 21]]), ("female", "male"), 3) == ""
     assert warn_of_chance(np.array([[9, 11], [11, 9]]), ("female", "male"), 3) == (
         "\ntrain: balanced accuracy 0.4500 (0.3144 to 0.5970) on val cannot be told from that of always answering female "
-        "(0.5000): train longer than 3 steps or add images; until then, do not trust the suspected wrong labels"
+        "(0.5000): train longer than 3 steps (raise epochs or lower batch_size) or add images; until then, do not trust "
+        "the suspected wrong labels"
     )
 
 

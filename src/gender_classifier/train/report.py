@@ -137,8 +137,8 @@ def warn_of_chance(confusion: Ints, classes: Sequence[str], steps: int) -> str:
         )
     if problem := compare_with_constant(confusion, classes):
         return (
-            f"\ntrain: {problem}: train longer than {steps:,} steps or add images; until then, do not trust the "
-            "suspected wrong labels"
+            f"\ntrain: {problem}: train longer than {steps:,} steps (raise epochs or lower batch_size) or add images; "
+            "until then, do not trust the suspected wrong labels"
         )
     return ""
 

@@ -90,10 +90,7 @@ def repro(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     with FileLock(shared / "repro.lock"):
         if not repository.exists():
             checkout = clone(shared / "unfinished", SMALL, inside)
-            checkout.is_warm = False  # as a user starts it
-            done = checkout.run("dvc", "repro")
-            assert "train: best of 1 epochs is 1" in done.stdout
-            assert "img/s" not in done.stderr  # no progress bar without a terminal
+            checkout.run("dvc", "repro")
             checkout.run("git", "add", "-A")
             checkout.run("git", "commit", "-q", "-m", "results")
             checkout.repository.rename(repository)  # and it keeps its runs

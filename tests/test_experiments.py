@@ -8,6 +8,8 @@ from urllib.request import url2pathname
 import pytest
 from checkout import Checkout, copy_checkout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def experiments(repro: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:

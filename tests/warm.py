@@ -9,6 +9,7 @@ handed on, and all stages hash alike, so tests that kill stages or compare them 
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -21,12 +22,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from pathlib import Path
 
 _MODULES = (
     "torch", "torch.export", "torch.fx.experimental.optimization", "torchvision.models", "mlflow", "mlflow.onnx",
-    "mlflow.system_metrics.system_metrics_monitor", "sklearn.metrics", "scipy.optimize", "scipy.sparse.linalg", "onnx",
-    "onnxruntime", "matplotlib.figure", "matplotlib.backends.backend_agg", "pydantic", "jinja2", "loky", "dvc.api",
+    "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.tracking.sqlalchemy_store", "sklearn.metrics",
+    "scipy.optimize", "scipy.sparse.linalg", "onnx", "onnxruntime", "onnxscript.function_libs.torch_lib.ops",
+    "torch.onnx._internal.exporter._core", "torch.export._trace", "matplotlib.figure", "matplotlib.backends.backend_agg",
+    "pydantic", "jinja2", "loky", "dvc.api",
 )  # fmt: skip
 
 
@@ -72,6 +77,7 @@ def serve(address: str) -> None:
         for source in (listener, sys.stdin):
             selector.register(source, selectors.EVENT_READ)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a stage
+        gc.freeze()  # or a stage's first collection copies every page that it shares with this process, for seconds
         os.write(1, b"\n")
         while not any(key.fileobj is sys.stdin for key, _ in selector.select()):
             connection, _ = listener.accept()
@@ -103,8 +109,22 @@ def _start(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
-    runpy.run_path(words[0], run_name="__main__")
-    sys.exit()
+    status: str | int | None = 1
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    except BaseException:  # what an interpreter would do
+        traceback.print_exc()
+    if isinstance(status, str):
+        sys.stderr.write(f"{status}\n")
+    # An interpreter's end, but for the destruction of all modules, which takes a second.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def shrink(folder: Path, **top: object) -> None:
     params |= {"epochs": 2, "batch_size": 32, **top}
     params["ingest"] |= {"sample_train": 100, "sample_val": 30}
     params["preprocess"]["val_fraction"] = 0.2
+    params["evaluate"]["robustness_images"] = 8
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data").mkdir(exist_ok=True)
     shutil.copy(ROOT / "data" / "corrections.csv", folder / "data")

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,12 @@ def test_the_limits_are_the_cards_own() -> None:
         assert "## Limits" in limits
         assert all(line in card(source, 1).splitlines() for line in limits.splitlines())
     assert limits.startswith("> Synthetic data")
+
+
+@pytest.mark.parametrize("source", ["sample", "kaggle", "faces.zip"])
+def test_a_paragraph_is_one_line_since_mlflow_breaks_it_at_each(source: str) -> None:
+    prose = "".join(card(source, 1).split("```")[::2]).splitlines()
+    assert not [below for above, below in pairwise(prose) if above and below and not below.startswith(("- ", ">"))]
 
 
 def test_full_paths_are_not_in_the_card() -> None:

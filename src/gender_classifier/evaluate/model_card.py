@@ -19,6 +19,8 @@ _TERMS = {
 }
 _UNKNOWN_TERMS = "The terms of the images are those of their source; this project does not know them."
 
+# A newline within a paragraph is a line break in MLflow's description of a version.
+
 _USE = """\
 ## Intended use
 
@@ -29,22 +31,22 @@ A study of an image classification pipeline: training, tracking, comparing and s
 """
 
 _KAGGLE_LIMITS = """\
-- The Kaggle data set holds images of celebrities; faces of other ages, light and origins are rare in it, and
-  errors there are likely more frequent than in the test set.
+- The Kaggle data set holds images of celebrities; faces of other ages, light and origins are rare in it, and \
+errors there are likely more frequent than in the test set.
 - By eye, 1-3 % of its labels are wrong. An accuracy near the top measures that too.
 """
 
 _OTHER_LIMITS = """\
-- On faces of ages, light and origins that are rare in its data, errors are likely more frequent than in the
-  test set.
+- On faces of ages, light and origins that are rare in its data, errors are likely more frequent than in the \
+test set.
 - Some labels of any data set are wrong. An accuracy near the top measures that too.
 """
 
 _ALL_LIMITS = """\
 - **Decide nothing about people with it**: not access, not prices, not what anybody is shown.
 {of_data}\
-- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same,
-  and most such images, not all, are marked as unfamiliar.
+- It knows tight face crops only. Looser framing costs accuracy; an image without a face gets a label all the same, \
+and most such images, not all, are marked as unfamiliar.
 """
 
 

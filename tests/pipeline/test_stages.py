@@ -420,6 +420,27 @@ def start(stage: str, folder: Path, *arguments: str, **variables: str) -> subpro
     )  # fmt: skip
 
 
+def test_a_second_signal_does_not_interrupt_what_the_first_began(tmp_path: Path) -> None:
+    """DVC hands a signal on that the shell has sent to the whole group."""
+    shrink(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "stage.py").write_text(
+        "import os, signal\n"
+        "from gender_classifier.pipeline.stage import run_stage\n"
+        "def main(layout, params):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        signal.pause()\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('closed')\n"
+        "run_stage('train', main)\n",
+    )
+    ended = subprocess.run([sys.executable, "stage.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "closed\n")
+    assert ended.stderr == ""
+
+
 def test_what_people_decided_changes_labels_and_is_not_proposed_again(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

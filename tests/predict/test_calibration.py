@@ -10,6 +10,7 @@ import onnx
 import pytest
 from conftest import draw_pixels, encode
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 from served import SIZE, grey, write_model
 
 from gender_classifier.cli.main import main
@@ -184,6 +185,29 @@ def test_wide_images_are_fitted_as_they_are_used(tmp_path: Path) -> None:
             return fit_calibration(path, Predictor(path), labelled, Reading()).probs
 
     np.testing.assert_array_equal(fit(20), fit(0))  # the black sides are cut off
+
+
+def write_related(folder: Path, model: Path, images: NDArray[np.uint8]) -> Path:
+    """Write images, each labelled as the model would if half of them were of each class, but one in ten."""
+    probs = Predictor(model).compute_probs(images)[:, 1]
+    for number, (image, is_male) in enumerate(zip(images, probs > np.median(probs), strict=True)):
+        path = folder / CLASSES[bool(is_male) ^ (number % 10 == 0)] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(image, "PNG"))
+    return folder
+
+
+def test_images_of_another_kind_are_told(
+    tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = np.stack([draw_pixels(seed, 64, 64) for seed in range(60)])  # as its training images
+    others = np.stack([np.full((64, 64, 3), 4 * seed, np.uint8) for seed in range(1, 61)])
+    assert calibrate(served_model, tmp_path / "1.onnx", write_related(tmp_path / "others", served_model, others)) == 0
+    assert re.search(
+        r"calibrate: warning: .*others: 60 of 60 images are unfamiliar to the model; ", capsys.readouterr().err
+    )
+    assert calibrate(served_model, tmp_path / "2.onnx", write_related(tmp_path / "known", served_model, known)) == 0
+    assert "unfamiliar" not in capsys.readouterr().err
 
 
 def test_images_of_a_group_are_counted_as_one_source(

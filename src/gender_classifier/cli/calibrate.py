@@ -40,6 +40,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     with needs_extra("pipeline"):
         from gender_classifier.predict.calibration import fit_calibration, write_calibrated
     from gender_classifier.cli.reporting import report_unreadable
+    from gender_classifier.common.terminal import complain
     from gender_classifier.data.labelled_files import open_source
     from gender_classifier.data.labelled_pixels import Reading, list_unreadable
     from gender_classifier.data.layouts.class_folders import Rules
@@ -74,15 +75,24 @@ def run_calibrate(options: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    total = sum(calibration.counts)
     counts = ", ".join(f"{count} {name}" for name, count in zip(predictor.classes, calibration.counts, strict=True))
     scaling = calibration.scaling
     bias = ", ".join(f"{value:+.2f} {name}" for name, value in zip(predictor.classes, scaling.bias, strict=True))
     groups = f" of {calibration.groups} groups" if calibration.groups else ""
     print(
-        f"{output}: calibrated on {sum(calibration.counts)} images{groups} ({counts}): temperature "
+        f"{output}: calibrated on {total} images{groups} ({counts}): temperature "
         f"{scaling.temperature:.2f}, bias {bias}"
         + _describe_earlier(predictor.metadata.get("calibration"), calibration.digest)
     )
+    if calibration.unfamiliar is not None and 2 * calibration.unfamiliar > total:
+        complain(
+            "gender-classifier calibrate",
+            f"{options.labelled}: {calibration.unfamiliar} of {total} images are unfamiliar to the model; calibration "
+            "mends shifted probabilities, not images of another kind: crop them as its training images are, or train "
+            "on them",
+            kind="warning",
+        )
     if not calibration.figures["loss"].falls:  # the fit minimises it
         kept = options.model or model.path
         print(f"{output}: no gain in log loss on these images that can be told from chance; keep {kept}")

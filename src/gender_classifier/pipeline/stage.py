@@ -84,7 +84,11 @@ def _fail(name: str, message: str, status: int) -> NoReturn:
 
 
 def _raise_exit(number: int, _: FrameType | None) -> None:
-    """Unwind the stack as Ctrl-C does, so that files are closed and the run is marked KILLED."""
+    """Unwind the stack as Ctrl-C does, so that files are closed and the run is marked KILLED.
+
+    A second signal, as of DVC and of the shell, would interrupt that.
+    """
+    signal.signal(number, signal.SIG_IGN)
     note_stop()
     sys.exit(128 + number)
 

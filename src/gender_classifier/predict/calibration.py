@@ -39,6 +39,7 @@ class Calibration:
         classes: names.
         counts: images of each class.
         groups: number of groups of images; 0 if each is its own.
+        unfamiliar: number of images that the model does not know; None for a model that cannot tell.
         digest: SHA-256 over names, labels and contents of the images.
         figures: before and after, cross-validated.
         probs: calibrated, of the images, float64 (N, C).
@@ -48,6 +49,7 @@ class Calibration:
     classes: Sequence[str]
     counts: Sequence[int]
     groups: int
+    unfamiliar: int | None
     digest: str
     figures: Mapping[str, Figure]
     probs: NDArray[np.float64]
@@ -80,7 +82,7 @@ def fit_calibration(path: Path, predictor: Predictor, labelled: LabelledSource, 
     """
     base = _strip(path, onnx.load(str(path)))
     session = onnxruntime.InferenceSession(base.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows, own, before = [], [], []
+    rows, own, before, flags = [], [], [], []
     batches = read_batches(
         labelled,
         reading,
@@ -92,7 +94,9 @@ def fit_calibration(path: Path, predictor: Predictor, labelled: LabelledSource, 
     for places, pixels in batches:
         rows.append(places)
         own.append(session.run(["probs"], {"images": pixels})[0])
-        before.append(predictor.compute_probs(pixels))
+        answers = predictor.compute(pixels)
+        before.append(np.stack([answer.probs for answer in answers]))
+        flags += [answer.unfamiliar for answer in answers]
     check_reading(labelled, reading)
     images = [labelled.images[row] for row in np.concatenate(rows)]
     labels = np.array([image.label for image in images], dtype=np.int64)
@@ -112,7 +116,14 @@ def fit_calibration(path: Path, predictor: Predictor, labelled: LabelledSource, 
     except DataError as error:
         raise DataError(f"{labelled.name}: {error}") from None
     return Calibration(
-        scaling, predictor.classes, counts, len(set(groups)), reading.digest, figures, scaling.apply(probs)
+        scaling,
+        predictor.classes,
+        counts,
+        len(set(groups)),
+        None if None in flags else flags.count(True),
+        reading.digest,
+        figures,
+        scaling.apply(probs),
     )
 
 

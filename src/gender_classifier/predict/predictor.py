@@ -96,6 +96,8 @@ class Predictor:
             ModelError: the file is missing, damaged or no model of this project, or its metadata are invalid.
         """
         path = Path(path)
+        if path.is_dir():
+            raise ModelError(f"{path}: is a folder; give the model file in it, such as {path / 'model.onnx'}")
         if not path.is_file():
             raise ModelError(f"{path}: no such file; give --model pretrained or another path, or make it: `dvc repro`")
         options = onnxruntime.SessionOptions()
@@ -106,8 +108,9 @@ class Predictor:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime's errors have no common base
+            reason = "" if "INVALID_PROTOBUF" in str(error) else f" ({_one_line(error)})"
             raise ModelError(
-                f"{path}: not a whole ONNX model ({_one_line(error)}); make it again with `dvc repro`"
+                f"{path}: not a whole ONNX model{reason}; check the path, or make the model again with `dvc repro`"
             ) from None
         self.max_pixels = max_pixels
         self.classes, self.image_size = self._check(path)

@@ -56,13 +56,13 @@ exps: setup  ## Compare the experiments in the terminal: params that differ, met
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
-test: setup  ## Run the tests (9 to 13 minutes on 2 cores)
+test: setup  ## Run the tests (10 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-rest: setup  ## Run the other three suites side by side (20 minutes, needs chromium and postgresql)
+test-rest: setup  ## Run the other three suites side by side (25 minutes, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
-test-slow: setup  ## Kill, stop and starve real trainings; train on real faces if they are there (8 minutes)
+test-slow: setup  ## Kill, stop and starve real trainings; DVC experiments; real faces if they are there
 	@python -m pytest -m slow
 
 test-ui: setup  ## Sweep six experiments and look at them in the MLflow UI; use the pages (4 minutes, needs chromium)

@@ -193,6 +193,7 @@ def test_a_stopped_training_goes_on_in_both_processes(root: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_and_ends_all(folder: Path) -> None:
     write_params(folder, processes=2, device="gpu")
     with train(folder) as process:

@@ -11,7 +11,7 @@ from checkout import ROOT
 from conftest import picture
 from served import write_model
 
-from gender_classifier.cli import main as cli
+from gender_classifier.cli import store
 from gender_classifier.cli.main import main
 from gender_classifier.common import paths
 from gender_classifier.errors import needs_extra
@@ -41,6 +41,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_model(tmp_path_factory.mktemp("model") / "model.onnx")
     path.with_name("größe.jpg").write_bytes(picture(1))
     return path
+
+
+def test_a_subcommand_loads_no_other(model: Path) -> None:
+    """Importing the other nine takes longer than a prediction."""
+    code = (
+        "import sys; from gender_classifier.cli.main import main; status = main(sys.argv[1:])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('gender_classifier.cli.')), file=sys.stderr)"
+    )
+    arguments = ["predict", "größe.jpg", "--model", "model.onnx"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=model.parent, capture_output=True, text=True, check=True
+    )
+    loaded = {name.rpartition(".")[2] for name in done.stderr.splitlines()[-1].split()}
+    assert loaded == {"main", "options", "predict", "reporting"}
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
@@ -81,7 +95,7 @@ def test_an_error_of_the_system_is_one_line(
     def fail(_: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "x"))
 
-    monkeypatch.setattr(cli, "_sync", fail)
+    monkeypatch.setattr(store, "sync", fail)
     assert main(["sync"]) == 1
     assert capsys.readouterr().err == f"gender-classifier sync: error: {tmp_path}/x: Permission denied\n"
 

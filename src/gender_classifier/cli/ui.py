@@ -1,5 +1,6 @@
-"""``gender-classifier ui``: MLflow's pages on the run store, opened where models compare."""
+"""The subcommand ``gender-classifier ui``: MLflow's pages on the run store, opened where models compare."""
 
+import argparse
 import http.client
 import os
 import shutil
@@ -10,13 +11,30 @@ import sys
 import time
 from pathlib import Path
 
+from gender_classifier.cli.store import sync
 from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.errors import TrackingError
 
 _HOST = "127.0.0.1"
 
 
-def show_ui(port: int) -> int:
+def add_ui_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``ui`` to the subcommands."""
+    parser = commands.add_parser(
+        "ui",
+        help="run sync and start the MLflow UI",
+        description="Run sync, then start MLflow's UI on the run store, reachable from this machine only.",
+    )
+    parser.add_argument("--port", type=int, default=5000)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    sync(options)
+    return _show_ui(options.port)
+
+
+def _show_ui(port: int) -> int:
     """Print the address of the runs; without a server, start one and wait until it is stopped.
 
     Returns:

@@ -59,8 +59,9 @@ def stages_of(checkout: Checkout) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
+            # A forked stage has the command line of the process that forked it.
             if (
-                any(word.startswith("stages/") for word in words)
+                any(word.startswith("stages/") or word.endswith("warm.py") for word in words)
                 and "python" in words[0]
                 and (Path(process.cwd()) == checkout.folder)
             ):
@@ -70,11 +71,14 @@ def stages_of(checkout: Checkout) -> list[psutil.Process]:
     return found
 
 
-def train_until(checkout: Checkout, epochs: int, delay: float) -> subprocess.Popen[bytes]:
-    """Start ``dvc repro train`` and return it ``delay`` seconds after the MLflow run is open and ``epochs`` are done."""
+def train_until(checkout: Checkout, epochs: int, delay: float, *, warm: bool = False) -> subprocess.Popen[bytes]:
+    """Start ``dvc repro train`` and return it ``delay`` seconds after the MLflow run is open and ``epochs`` are done.
+
+    With ``warm`` the stage is forked: it can be killed, but does not get signals that are sent to DVC's group.
+    """
     opened = checkout.folder / "models" / "mlflow_run.json"
     opened.unlink(missing_ok=True)  # of an earlier start
-    process = checkout.start("dvc", "repro", "train")
+    process = checkout.start("dvc", "repro", "train", **({"PATH": checkout.warm_path()} if warm else {}))
     deadline = time.monotonic() + 120
     while not (opened.exists() and epochs_done(checkout) >= epochs):
         assert process.poll() is None, (checkout.folder / "started.log").read_text()
@@ -116,7 +120,7 @@ def test_twenty_kills_end_in_the_same_bits(prepared: Checkout, undisturbed: Chec
         checkout, lines = copy(prepared, tmp_path / str(number)), []
         for done, delay in enumerate(delays):
             victim = ("stage", "dvc")[(number + done) % 2]
-            process = train_until(checkout, done, delay)
+            process = train_until(checkout, done, delay, warm=victim == "stage")
             stages = stages_of(checkout)
             reached = epochs_done(checkout)
             for target in stages if victim == "stage" else [psutil.Process(process.pid)]:
@@ -148,7 +152,7 @@ def test_folds_go_on_after_a_kill(prepared: Checkout, tmp_path: Path) -> None:
     (checkout.folder / "params.yaml").write_text(params.replace("label_folds: 0", "label_folds: 3"))
     whole = copy(checkout, tmp_path / "whole")
     whole.run("dvc", "repro", "train")
-    process = train_until(checkout, EPOCHS, 0)
+    process = train_until(checkout, EPOCHS, 0, warm=True)
     checkpoints, deadline = checkout.folder / ".checkpoints", time.monotonic() + 120
     while len(list(checkpoints.glob("*.safetensors"))) < 3:  # those of the model, of a finished fold and of the next
         assert process.poll() is None, (checkout.folder / "started.log").read_text()
@@ -193,7 +197,7 @@ def test_a_stop_takes_seconds_and_leaves_nothing_running(
 @pytest.mark.slow
 def test_a_second_repro_is_told_so(prepared: Checkout, tmp_path: Path) -> None:
     checkout = copy(prepared, tmp_path / "copy")
-    process = train_until(checkout, 1, 0)
+    process = train_until(checkout, 1, 0, warm=True)
     second = checkout.run("dvc", "repro", check=False)
     assert second.returncode != 0
     assert "busy" in second.stderr
@@ -255,7 +259,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     """Checkpoints lie on a disk that fills up in training; with space again, training goes on from the last one."""
     checkout = copy(prepared, tmp_path / "copy")
     (checkout.folder / ".checkpoints").symlink_to(small_disk)
-    process = train_until(checkout, 2, 0)
+    process = train_until(checkout, 2, 0, warm=True)
     with (small_disk / "filler").open("wb") as filler:
         try:
             while True:

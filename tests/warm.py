@@ -3,7 +3,7 @@
 A stage spends most of a small run on these imports, and the tests start hundreds of stages. What is forked has the
 arguments, folder, environment, input and outputs of the ``python stages/NAME.py`` that DVC started, and ends with its
 status. None of the project's own code is imported before: each stage imports that of its checkout. Signals are not
-handed on, and all stages hash alike, so tests that kill stages or compare them start real interpreters.
+handed on, and all stages hash alike, so tests that stop stages or compare them start real interpreters.
 """
 
 import atexit

@@ -57,6 +57,15 @@ def card(
     )
 
 
+def test_the_bias_is_told_only_if_there_is_one() -> None:
+    assert "temperature 1.000.\n" in card("faces.zip", 3)
+    biased = card("faces.zip", 3, spec=replace(SPEC, bias=(0.256, -0.256)))
+    assert (
+        "temperature 1.000, bias +0.26 `female`, -0.26 `male` (logits, fitted to val as it is and corrupted).\n"
+        in biased
+    )
+
+
 def test_data_figures_and_limits_are_there() -> None:
     text = card("faces.zip", 3)
     for part in (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import draw_pixels
 
-from gender_classifier.evaluate.corruptions import CORRUPTIONS, FRAMING, OCCLUSION, OTHER, ROBUST, corrupt
-from gender_classifier.evaluate.robustness import choose_images, count_passes, measure_robustness, summarize
+from gender_classifier.evaluate.robustness import count_passes, measure_robustness, summarize
+from gender_classifier.metrics.corruptions import CORRUPTIONS, FRAMING, OCCLUSION, OTHER, ROBUST, choose_images, corrupt
 from gender_classifier.metrics.scores import wilson_interval
 
 IMAGES = np.stack([draw_pixels(seed, 64, 64) for seed in range(4)])

@@ -119,7 +119,7 @@ def _draw_sides(left: float, right: float) -> torch.Tensor:
 @given(gap=st.floats(-8, 8, width=32), margin=st.floats(0.125, 4, width=32))
 def test_only_doubt_is_looked_at_twice_and_by_as_much_as_it_is_doubt(gap: float, margin: float) -> None:
     network = _Sides()
-    logits = infer(network, _draw_sides(0.0, gap), margin)[0]
+    logits = infer(network, _draw_sides(0.0, gap), replace(SPEC, tta_margin=margin))[0]
     kept = abs(gap) / margin  # of 1: at the margin
     expected = 0.0 if kept <= 0.5 else gap * min(2 * kept - 1, 1.0)
     assert float(logits[1] - logits[0]) == pytest.approx(expected, abs=1e-5)
@@ -130,10 +130,20 @@ def test_only_doubt_is_looked_at_twice_and_by_as_much_as_it_is_doubt(gap: float,
 def test_a_second_look_at_one_image_does_not_touch_its_neighbours() -> None:
     images = torch.cat([_draw_sides(0, 5), _draw_sides(0.25, 0), _draw_sides(-3, 0)])
     network = _Sides()
-    assert infer(network, images, 1.0).tolist() == [[0, 5], [0.125, 0.125], [-3, 0]]
+    spec = replace(SPEC, tta_margin=1.0)
+    assert infer(network, images, spec).tolist() == [[0, 5], [0.125, 0.125], [-3, 0]]
     assert network.seen == 4
-    assert infer(network, images[::2], 1.0).tolist() == [[0, 5], [-3, 0]]
-    assert infer(network, images, 0.0).tolist() == network(images).tolist()
+    assert infer(network, images[::2], spec).tolist() == [[0, 5], [-3, 0]]
+    assert infer(network, images, SPEC).tolist() == network(images).tolist()
+
+
+def test_a_bias_moves_what_is_in_doubt() -> None:
+    """Images near the moved threshold are looked at twice; those near the old one are not."""
+    images = torch.cat([_draw_sides(0, 0.25), _draw_sides(2.25, 0), _draw_sides(2, 0)])
+    network = _Sides()
+    spec = replace(SPEC, tta_margin=1.0, bias=(-1.0, 1.0))
+    assert infer(network, images, spec).tolist() == [[-1, 1.25], [0.125, 2.125], [0, 2]]
+    assert network.seen == 5
 
 
 def test_a_second_look_does_not_depend_on_the_batch_size() -> None:

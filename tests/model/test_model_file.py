@@ -204,6 +204,7 @@ FIELDS: list[tuple[str, object]] = [
     ("channel_std", [1, 1, 0]), ("channel_std", [1, 1, -1]), ("channel_std", [1, 1, float("inf")]), ("channel_std", None),
     ("temperature", 0), ("temperature", float("nan")), ("temperature", "1"), ("temperature", -1), ("tta_margin", -1),
     ("tta_margin", float("inf")), ("tta_margin", [0]), ("head", "round"), ("head", ["linear"]), ("architecture", "vgg"), ("architecture", ["alexnet"]), ("stem", "small"),
+    ("bias", [1.0]), ("bias", [1, 2, 3]), ("bias", ["1", "2"]), ("bias", [0, float("nan")]), ("bias", 0.5), ("bias", None),
 ]  # fmt: skip
 
 

@@ -13,16 +13,11 @@ from gender_classifier.evaluate.extra.groups import AttributeReport, report_attr
 from gender_classifier.evaluate.inputs import Inputs, find_scorer
 from gender_classifier.evaluate.mistakes import rank_label_issues
 from gender_classifier.evaluate.params import EvaluateParams
-from gender_classifier.evaluate.robustness import (
-    RobustnessRow,
-    choose_images,
-    count_passes,
-    measure_robustness,
-    summarize,
-)
+from gender_classifier.evaluate.robustness import RobustnessRow, count_passes, measure_robustness, summarize
 from gender_classifier.evaluate.unfamiliar.shares import Scorer, Unfamiliar, measure_unfamiliar
 from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
+from gender_classifier.metrics.corruptions import choose_images
 from gender_classifier.metrics.scores import Report, evaluate
 from gender_classifier.model.inference import compute_logits
 

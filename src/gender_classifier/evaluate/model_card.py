@@ -85,7 +85,7 @@ def write_card(
     Args:
         source: the data set's name.
         params: that the model was trained with; the top-level ones come first.
-        spec: its network, classes, size, test-time augmentation and temperature.
+        spec: its network, classes, size, test-time augmentation, temperature and bias.
         info: of the arrays.
         counts: images a split.
         metrics: on the test set.
@@ -103,6 +103,7 @@ def write_card(
         source=code_span(describe_value(source)),
         terms=_TERMS.get(source, _UNKNOWN_TERMS),
         spec=spec,
+        bias=[f"{value:+.2f} {code_span(name)}" for name, value in zip(spec.classes, spec.bias, strict=False)],
         info=info,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.evaluate.corruptions import CORRUPTIONS, FRAMING, OCCLUSION, ROBUST, Pixels, corrupt
+from gender_classifier.metrics.corruptions import CORRUPTIONS, FRAMING, OCCLUSION, ROBUST, Pixels, corrupt
 from gender_classifier.metrics.scores import wilson_interval
 
 
@@ -27,14 +27,6 @@ class RobustnessRow:
     accuracy_high: float
     drop: float
     group: str = ""
-
-
-def choose_images(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return up to ``most`` rows, evenly spread over the split, each class in proportion; equal input, equal rows."""
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[np.linspace(0, len(labels) - 1, most).round().astype(int)])
 
 
 def measure_robustness(
@@ -78,7 +70,7 @@ def count_passes() -> int:
 def summarize(rows: Sequence[RobustnessRow]) -> dict[str, float]:
     """Return the mean accuracies of a table, each corruption with the same weight, whatever its number of strengths.
 
-    ``robust_accuracy`` is the mean over :data:`~gender_classifier.evaluate.corruptions.ROBUST`, ``framing_accuracy``
+    ``robust_accuracy`` is the mean over :data:`~gender_classifier.metrics.corruptions.ROBUST`, ``framing_accuracy``
     and ``occlusion_accuracy`` are those over all corruptions of the group. Without rows there is none.
     """
     by_name: dict[str, list[float]] = {}

@@ -30,31 +30,36 @@ def standardize(images: Tensor, spec: ModelSpec) -> Tensor:
     return images.sub_(mean).div_(std)
 
 
-def infer(model: nn.Module, images: Tensor, tta_margin: float) -> Tensor:
-    """Run the network, with a second look, at the mirror image, where it is in doubt.
+def infer(model: nn.Module, images: Tensor, spec: ModelSpec) -> Tensor:
+    """Run the network, add the bias, and take a second look, at the mirror image, where it is in doubt.
 
-    An image whose two highest logits differ by less than ``tta_margin`` gets a weighted mean of both passes. The second
-    one weighs a half up to half the margin, then less and less, so that no image changes by a jump. It is test-time
-    augmentation by a flip (Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", 2012,
-    section 4.1), kept to the few images whose class it is likely to change.
+    An image whose two highest logits differ by less than ``spec.tta_margin`` gets a weighted mean of both passes. The
+    second one weighs a half up to half the margin, then less and less, so that no image changes by a jump. It is
+    test-time augmentation by a flip (Krizhevsky et al., "ImageNet classification with deep convolutional neural
+    networks", 2012, section 4.1), kept to the few images whose class it is likely to change.
 
     Args:
         model: a network of :func:`build_model` in evaluation mode.
         images: normalised float (N, 3, S, S).
-        tta_margin: logits; 0 for one pass.
+        spec: its ``bias`` and ``tta_margin``.
 
     Returns:
         float32 (N, num_classes).
     """
-    logits: Tensor = model(images).float()
-    if not tta_margin:
+    logits = _run(model, images, spec)
+    if not spec.tta_margin:
         return logits
     highest = logits.topk(2, dim=1).values
-    share = (1 - (highest[:, 0] - highest[:, 1]) / tta_margin).clamp(max=0.5)
+    share = (1 - (highest[:, 0] - highest[:, 1]) / spec.tta_margin).clamp(max=0.5)
     rows = torch.nonzero(share > 0).squeeze(1)
-    mirrored = model(images.index_select(0, rows).flip(3)).float()
+    mirrored = _run(model, images.index_select(0, rows).flip(3), spec)
     change = (mirrored - logits.index_select(0, rows)) * share.index_select(0, rows).unsqueeze(1)
     return logits.index_add(0, rows, change)  # in place, logits that are a view would not export
+
+
+def _run(model: nn.Module, images: Tensor, spec: ModelSpec) -> Tensor:
+    logits: Tensor = model(images).float()
+    return logits + logits.new_tensor(spec.bias) if spec.bias else logits
 
 
 @torch.no_grad()
@@ -70,7 +75,7 @@ def compute_logits(
 
     Args:
         model: a network of :func:`build_model`.
-        spec: how its input is normalised, and when it looks twice.
+        spec: how its input is normalised, its bias, and when it looks twice.
         images: uint8 (N, S, S, 3); an array may be memory-mapped, a batch is read at a time.
         batch_size: images a pass; it does not change the figures beyond rounding.
         on_batch: told the number of images after each batch.
@@ -85,7 +90,7 @@ def compute_logits(
     for start in range(0, max(len(images), 1), batch_size):
         part = images[start : start + batch_size]
         batch = (part if isinstance(part, Tensor) else torch.tensor(part)).to(device)
-        parts.append(infer(model, normalize(batch, spec), spec.tta_margin))
+        parts.append(infer(model, normalize(batch, spec), spec))
         on_batch(len(batch))
     model.train(was_training)
     logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()

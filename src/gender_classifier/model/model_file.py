@@ -30,7 +30,8 @@ class ModelSpec:
     ``architecture`` is a name for ``model.network.find_network``, with ``head`` and ``stem`` among those of its entry.
 
     ``channel_mean`` and ``channel_std`` normalise the input, RGB, on the scale 0 to 1. ``tta_margin`` is
-    :func:`infer`'s. Probabilities are the softmax of the logits over ``temperature``, which is fitted on val.
+    :func:`infer`'s, and so is ``bias``, added to the logits of each class; it is empty for none. Probabilities are the
+    softmax of the logits over ``temperature``. Both are fitted on val.
     """
 
     head: str
@@ -42,6 +43,7 @@ class ModelSpec:
     temperature: float = 1.0
     architecture: str = "alexnet"
     stem: str = "original"
+    bias: tuple[float, ...] = ()
 
 
 def describe_network(spec: ModelSpec) -> str:
@@ -152,6 +154,9 @@ def _parse_spec(path: Path, metadata: Mapping[str, str]) -> ModelSpec:
         if not is_sound(getattr(spec, key)):
             value = ascii(getattr(spec, key))[:80]
             raise ModelError(f"{path}: its description has {key} {value}; give a model that `dvc repro` made")
+    if spec.bias and len(spec.bias) != len(spec.classes):
+        reason = f"its description has a bias of {len(spec.bias)} numbers for {len(spec.classes)} classes"
+        raise ModelError(f"{path}: {reason}; give a model that `dvc repro` made")
     try:
         check_choice(spec.architecture, head=spec.head, stem=spec.stem, image_size=spec.image_size)
     except ModelError as error:
@@ -176,5 +181,6 @@ _SOUND: Mapping[str, Callable[[Any], bool]] = {
     "channel_std": lambda value: _are_three_numbers(value) and min(value) > 0,
     "tta_margin": lambda value: _is_number(value) and value >= 0,
     "temperature": lambda value: _is_number(value) and value > 0,
+    "bias": lambda value: isinstance(value, tuple) and all(map(_is_number, value)),
 }
 """What each field of :class:`ModelSpec` may be."""

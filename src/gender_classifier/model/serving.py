@@ -24,7 +24,7 @@ _OPSET = 18
 
 
 class ServedModel(nn.Module):
-    """Normalisation, network, test-time augmentation, temperature and softmax; ``unfamiliarity`` beside them."""
+    """Normalisation, network, bias, test-time augmentation, temperature and softmax; ``unfamiliarity`` beside them."""
 
     def __init__(self, model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity | None = None) -> None:
         """Take a network of ``build_model`` as it is; see :func:`fold_batch_norm`."""
@@ -35,8 +35,8 @@ class ServedModel(nn.Module):
         """Map uint8 (N, S, S, 3) RGB to float32 (N, num_classes), and float32 (N,) if there is ``unfamiliarity``."""
         normalized = normalize(images, self.spec)
         if self.unfamiliarity is None:
-            return (self._compute_probs(infer(self.model, normalized, self.spec.tta_margin)),)
-        logits, unfamiliarity = self.unfamiliarity.run(self.model, normalized, self.spec.tta_margin)
+            return (self._compute_probs(infer(self.model, normalized, self.spec)),)
+        logits, unfamiliarity = self.unfamiliarity.run(self.model, normalized, self.spec)
         return self._compute_probs(logits), unfamiliarity
 
     def _compute_probs(self, logits: Tensor) -> Tensor:
@@ -76,27 +76,34 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     return folded
 
 
-def export_graph(model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity | None = None) -> "onnx.ModelProto":
+def export_graph(
+    model: nn.Module, spec: ModelSpec, unfamiliarity: Unfamiliarity | None = None, *, optimize: bool = True
+) -> "onnx.ModelProto":
     """Return the ONNX graph that maps ``images``, uint8 (N, S, S, 3), to ``probs``, float32 (N, num_classes), any N.
 
     With ``unfamiliarity`` it has a second output of that name, float32 (N,).
 
     Args:
         model: a network of ``build_model`` on the CPU.
-        spec: its image size, normalisation, test-time augmentation and temperature.
+        spec: its image size, normalisation, bias, test-time augmentation and temperature.
         unfamiliarity: fitted to the same network.
+        optimize: False leaves the graph longer than it need be, for a trial.
     """
+    served = ServedModel(fold_batch_norm(model), spec, unfamiliarity).eval()
     example = torch.zeros(2, spec.image_size, spec.image_size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), quiet_loggers("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # the exporter's own deprecations
+        # torch.onnx itself would try other ways as well, which do not help, and tell of a failure three times as late.
+        exported = torch.export.export(
+            served, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
         program = torch.onnx.export(
-            ServedModel(fold_batch_norm(model), spec, unfamiliarity).eval(),
-            (example,),
+            exported,
             input_names=["images"],
             output_names=["probs", "unfamiliarity"][: 1 if unfamiliarity is None else 2],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=_OPSET,
             dynamo=True,
+            optimize=optimize,
             verbose=False,
         )
     assert program is not None
@@ -108,7 +115,7 @@ def can_export(model: nn.Module, spec: ModelSpec) -> bool:
     # torch prints the whole graph of what it cannot export.
     with quiet_loggers("torch", level=logging.CRITICAL), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         try:
-            export_graph(copy.deepcopy(model).cpu(), spec)
+            export_graph(copy.deepcopy(model).cpu(), spec, optimize=False)
         except ImportError:  # without onnxscript, as where only training runs, nobody can tell
             return True
         except Exception:  # torch raises what its many parts raise

@@ -82,10 +82,10 @@ class Unfamiliarity(nn.Module):
         distances = [gaussian(part) for gaussian, part in zip(self.gaussians, features, strict=True)]
         return (torch.stack(distances, 1) / self.limits).amax(1)
 
-    def run(self, model: nn.Module, images: Tensor, tta_margin: float) -> tuple[Tensor, Tensor]:
+    def run(self, model: nn.Module, images: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
         """Run :func:`~gender_classifier.model.inference.infer`; return its logits and float (N,) of the first pass."""
         with collect_features(model, self.layers) as found:
-            logits = infer(model, images, tta_margin)
+            logits = infer(model, images, spec)
         return logits, self([passes[0] for passes in found])
 
 

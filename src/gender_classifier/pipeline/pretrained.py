@@ -32,8 +32,9 @@ from gender_classifier.evaluate.markdown import code_span, render_template
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
 from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
-from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
+from gender_classifier.evaluate.robustness import measure_robustness, summarize
 from gender_classifier.evaluate.unfamiliar.shares import Scorer, describe_unfamiliar, list_rows, measure_unfamiliar
+from gender_classifier.metrics.corruptions import choose_images
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.metadata import THRESHOLD_KEY
 from gender_classifier.model.model_file import describe_network, pack_model

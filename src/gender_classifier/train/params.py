@@ -55,6 +55,7 @@ class TrainParams:
     mixup: Annotated[Real, Interval(ge=0, le=10)]
     ema_epochs: Annotated[Real, Interval(ge=0, le=1000)]
     tta_margin: Annotated[Real, Interval(ge=0, le=1000)]
+    robust_bias: Switch
     best_by: Literal["val_loss", "val_accuracy"]
     early_stopping: Count
     device: Text

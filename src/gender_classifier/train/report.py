@@ -7,18 +7,22 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
+from gender_classifier.common.progress import show_progress
 from gender_classifier.data.dataset import tag_corrections
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
+from gender_classifier.metrics.robust_bias import GROUPS, MOST_IMAGES, fit_robust_bias
 from gender_classifier.metrics.scores import Report, compare_with_constant, evaluate
 from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
+from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec, build_network, describe_network, pack_model
 from gender_classifier.model.network import count_parameters
 from gender_classifier.model.unfamiliarity import Unfamiliarity, fit_unfamiliarity
@@ -101,12 +105,17 @@ def summarize(session: Session) -> Summary:
     assert best is not None
     labels, record = session.val.labels, best.record
     spec = replace(session.trainer.spec, temperature=fit_temperature(best.val_logits, labels))
-    report = evaluate(best.val_logits / spec.temperature, labels, classes=spec.classes)
+    model, logits = _rebuild(session, best), best.val_logits
+    if session.trainer.params.robust_bias:
+        spec = replace(spec, bias=_fit_bias(model, spec, session, best))
+        logits = compute_logits(model, spec, session.val.images)
+    report = evaluate(logits / spec.temperature, labels, classes=spec.classes)
     metrics = {
         "kept_epoch": record.epoch,
         "kept_accuracy": record.val_accuracy,
         "kept_loss": record.val_loss,
         "temperature": spec.temperature,
+        **{f"bias_{name}": value for name, value in zip(spec.classes, spec.bias, strict=False)},
     }
     if len(spec.classes) == 2:
         metrics["decision_threshold"] = choose_threshold(threshold_points(*pick_positive(report.probs, labels)))
@@ -116,16 +125,28 @@ def summarize(session: Session) -> Summary:
     )
     steps = len(session.trainer.records) * math.ceil(session.trainer.num_train / session.trainer.params.batch_size)
     line += warn_of_chance(report.confusion, spec.classes, steps)
-    return Summary(best, spec, report, metrics, line, _fit_unfamiliarity(session, best))
+    # Here, not in `evaluate`: the images of train are at hand, and the model file stays all that it needs.
+    unfamiliarity = fit_unfamiliarity(model, spec, session.train.images, session.val.images)
+    return Summary(best, spec, report, metrics, line, unfamiliarity)
 
 
-def _fit_unfamiliarity(session: Session, best: Best) -> Unfamiliarity:
-    """Fit here, not in `evaluate`: the images of train are at hand, and the model file stays all that it needs."""
-    spec = session.trainer.spec
-    model = build_network(spec)
+def _rebuild(session: Session, best: Best) -> nn.Module:
+    model = build_network(session.trainer.spec)
     model.load_state_dict(best.state)
     model.to(session.trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fit_unfamiliarity(model, spec, session.train.images, session.val.images)
+    return model
+
+
+def _fit_bias(model: nn.Module, spec: ModelSpec, session: Session, best: Best) -> tuple[float, ...]:
+    val = session.val
+    with show_progress(total=len(GROUPS) * min(len(val.images), MOST_IMAGES), name="robust bias") as bar:
+        return fit_robust_bias(
+            lambda pixels: compute_logits(model, spec, pixels, on_batch=bar.update),
+            val.images,
+            val.labels,
+            best.val_logits,
+            temperature=spec.temperature,
+        )
 
 
 def warn_of_chance(confusion: Ints, classes: Sequence[str], steps: int) -> str:

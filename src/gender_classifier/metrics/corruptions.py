@@ -55,6 +55,35 @@ def corrupt(images: Pixels, name: str, strength: int) -> Pixels:
     return corruption.change(images, corruption.settings[strength - 1])
 
 
+def choose_images(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return up to ``most`` rows, evenly spread over the split, each class in proportion; equal input, equal rows."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    by_class = np.argsort(labels, kind="stable")
+    return np.sort(by_class[np.linspace(0, len(labels) - 1, most).round().astype(int)])
+
+
+def corrupt_in_turn(images: Pixels, labels: NDArray[np.int64], group: str) -> Pixels:
+    """Corrupt each image once, by the group's corruptions and strengths in turn; those of each class by all of them.
+
+    Args:
+        images: uint8 (N, S, S, 3).
+        labels: int (N,).
+        group: of :data:`CORRUPTIONS`.
+
+    Returns:
+        uint8 (N, S, S, 3), in the order of ``images``.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    chosen = [(name, strength) for name, corruption in CORRUPTIONS.items() if corruption.group == group
+              for strength, _ in enumerate(corruption.settings, 1)]  # fmt: skip
+    corrupted = np.empty_like(images)
+    for turn, (name, strength) in enumerate(chosen[: len(images)]):
+        rows = by_class[turn :: len(chosen)]
+        corrupted[rows] = corrupt(images[rows], name, strength)
+    return corrupted
+
+
 def _each(change: Callable[[Image.Image, float], Image.Image]) -> Callable[[Pixels, float], Pixels]:
     """Return a function of all images from one of a single image."""
 

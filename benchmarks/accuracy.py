@@ -21,14 +21,15 @@ from gender_classifier.common.paths import Layout
 from gender_classifier.common.processes import keep_freed_memory
 from gender_classifier.data.dataset import open_split, read_info
 from gender_classifier.evaluate.measure import measure_tta
-from gender_classifier.evaluate.robustness import choose_images, measure_robustness, summarize
-from gender_classifier.metrics.calibration import fit_temperature
+from gender_classifier.evaluate.robustness import measure_robustness, summarize
+from gender_classifier.metrics.corruptions import choose_images
 from gender_classifier.metrics.scores import evaluate
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import build_network
 from gender_classifier.model.weights import load_weights
 from gender_classifier.pipeline.params import load_params
 from gender_classifier.train.params import AugmentParams, TrainParams
+from gender_classifier.train.report import calibrate
 from gender_classifier.train.session import build_initial
 from gender_classifier.train.trainer import Trainer
 
@@ -102,9 +103,9 @@ def train_once(layout: Layout, params: TrainParams, name: str) -> dict[str, floa
     assert trainer.best is not None
     model = build_network(spec)
     model.load_state_dict(trainer.best.state)
-    temperature = fit_temperature(trainer.best.val_logits, val.labels)
+    spec = calibrate(model, spec, val, trainer.best.val_logits, params)
     logits = compute_logits(model, spec, test.images)
-    report = evaluate(logits / temperature, test.labels, classes=info.classes)
+    report = evaluate(logits / spec.temperature, test.labels, classes=info.classes)
     once = compute_logits(model, replace(spec, tta_margin=0.0), test.images)
     chosen = choose_images(test.labels, 1000)
     rows = list(

@@ -43,9 +43,18 @@ def test_probabilities_are_torchs_for_any_batch(tmp_path: Path, head: str) -> No
 def test_doubtful_images_are_looked_at_twice_as_in_torch(tmp_path: Path, head: str) -> None:
     """In a batch of doubtful images, of clear ones, and of both."""
     margin = {"linear": 0.01, "full": 0.03}[head]  # between the gaps of these images
-    spec = ModelSpec(head, ("female", "male"), 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), tta_margin=margin)
+    spec = ModelSpec(
+        head,
+        ("female", "male"),
+        64,
+        (0.5, 0.4, 0.3),
+        (0.25, 0.2, 0.1),
+        tta_margin=margin,
+        bias=(margin / 500, -margin / 500),
+    )
     torch.manual_seed(0)
     model = build_model(head, 2, 64).eval()
+    assert not np.allclose(compute_logits(model, spec, IMAGES), compute_logits(model, replace(spec, bias=()), IMAGES))
     once = compute_logits(model, replace(spec, tta_margin=0.0), IMAGES)
     doubtful = np.abs(np.diff(once, axis=1))[:, 0] < margin
     assert 0 < doubtful.sum() < len(IMAGES)

@@ -61,7 +61,7 @@ def test_the_bias_is_told_only_if_there_is_one() -> None:
     assert "temperature 1.000.\n" in card("faces.zip", 3)
     biased = card("faces.zip", 3, spec=replace(SPEC, bias=(0.256, -0.256)))
     assert (
-        "temperature 1.000, bias +0.26 `female`, -0.26 `male` (logits, fitted to val as it is and corrupted).\n"
+        "temperature 1.000, bias +0.26 `female`, -0.26 `male` (logits, fitted on clean and corrupted images of val; before it, the accuracy and the loss above).\n"
         in biased
     )
 

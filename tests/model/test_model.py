@@ -162,7 +162,16 @@ def test_a_second_look_does_not_depend_on_the_batch_size() -> None:
 
 @pytest.mark.parametrize("head", ["linear", "full"])
 def test_the_file_alone_rebuilds_the_model(tmp_path: Path, head: str) -> None:
-    spec = ModelSpec(head, ("a", "b", "c"), 64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), tta_margin=1.5, temperature=0.8)
+    spec = ModelSpec(
+        head,
+        ("a", "b", "c"),
+        64,
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 0.6),
+        tta_margin=1.5,
+        temperature=0.8,
+        bias=(0.1, 0.2, -0.3),
+    )
     model = build_model(head, 3, 64).eval()
     save_model(tmp_path / "model.safetensors", model.state_dict(), spec)
     loaded, found = load_model(tmp_path / "model.safetensors")

@@ -1,6 +1,7 @@
 """The loop: repeatable bit for bit, it learns, it keeps the best epoch, it stops when told."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 import torch.utils.deterministic
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.data.dataset import PackedSplit
@@ -20,6 +22,7 @@ from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import ModelSpec
 from gender_classifier.model.network import build_model
 from gender_classifier.pipeline.params import load_params
+from gender_classifier.train import report
 from gender_classifier.train.batches import shuffle
 from gender_classifier.train.cpu_convolution import CpuConv2d
 from gender_classifier.train.optimizer import schedule
@@ -314,3 +317,27 @@ def test_images_that_lie_on_the_device_train_the_same(monkeypatch: pytest.Monkey
     again, same = finish()
     assert records == again
     assert all(torch.equal(state[key], same[key]) for key in state)
+
+
+def test_val_calibrates_with_a_bias_unless_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    val, model = easy(40, 1), build_model("linear", 2, 64).eval()
+    logits = compute_logits(model, SPEC, val.images)
+    seen = []
+
+    def fit(
+        predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *given: object, temperature: float
+    ) -> tuple[float, ...]:
+        seen.append((predict(val.images), *given, temperature))
+        return (0.5, -0.5)
+
+    monkeypatch.setattr(report, "fit_robust_bias", fit)
+    plain = report.calibrate(model, SPEC, val, logits, replace(PARAMS, robust_bias=False))
+    assert (plain.bias, seen) == ((), [])
+    biased = report.calibrate(model, SPEC, val, logits, replace(PARAMS, robust_bias=True))
+    assert biased == replace(plain, bias=(0.5, -0.5))
+    predicted, images, labels, given, temperature = seen[0]
+    assert images is val.images
+    assert labels is val.labels
+    assert given is logits
+    assert temperature == plain.temperature
+    np.testing.assert_array_equal(predicted, logits)  # without a bias

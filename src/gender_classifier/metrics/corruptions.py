@@ -2,7 +2,8 @@
 
 The ten of :data:`ROBUST` are made by Pillow image by image, at three strengths, after Hendrycks &
 Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations" (2019). The others are
-made by NumPy on all images at once, at one strength each. None shares code with the augmentation of training.
+made by NumPy on all images at once, at one strength each. None shares code with the augmentation of training, but
+``train.robust_bias`` is fitted to val with the same.
 """
 
 import io
@@ -64,7 +65,7 @@ def choose_images(labels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 
 def corrupt_in_turn(images: Pixels, labels: NDArray[np.int64], group: str) -> Pixels:
-    """Corrupt each image once, by the group's corruptions and strengths in turn; those of each class by all of them.
+    """Corrupt each image once, by the group's corruptions and strengths in turn, and so the images of each class.
 
     Args:
         images: uint8 (N, S, S, 3).

@@ -35,7 +35,7 @@ class Scaling:
         return softmax(_take_log(probs) / self.temperature + np.array(self.bias))
 
 
-def fit_scaling(probs: NDArray[np.floating], labels: Ints) -> Scaling:
+def fit_scaling(probs: NDArray[np.floating], labels: Ints, *, balanced: bool = False) -> Scaling:
     """Fit temperature and bias by maximum likelihood.
 
     For two classes this is Platt scaling of the logit (Platt, "Probabilistic outputs for support vector machines",
@@ -46,6 +46,7 @@ def fit_scaling(probs: NDArray[np.floating], labels: Ints) -> Scaling:
     Args:
         probs: float (N, C).
         labels: int (N,); every class has an image.
+        balanced: give each class the same weight in all, whatever its number of images.
 
     Raises:
         DataError: the probabilities are unrelated or opposed to the labels.
@@ -53,6 +54,7 @@ def fit_scaling(probs: NDArray[np.floating], labels: Ints) -> Scaling:
     logs, num_classes = _take_log(probs), probs.shape[1]
     totals = np.bincount(labels, minlength=num_classes)[labels, None]
     targets = np.where(np.eye(num_classes, dtype=bool)[labels], totals + 1, 1) / (totals + num_classes)
+    weights = 1 / (num_classes * totals) if balanced else np.full(totals.shape, 1 / len(labels))
     # Of each image and class: the factors of the scale and of the biases. The last bias is 0 during the fit.
     biases = np.broadcast_to(np.eye(num_classes)[:, :-1], (*logs.shape, num_classes - 1))
     factors = np.concatenate([logs[..., None], biases], axis=2)
@@ -61,18 +63,18 @@ def fit_scaling(probs: NDArray[np.floating], labels: Ints) -> Scaling:
         return softmax(factors @ values)
 
     def loss(values: Floats) -> float:
-        return float(-(targets * _take_log(predict(values))).sum() / len(labels))
+        return float(-(weights * targets * _take_log(predict(values))).sum())
 
     def slope(values: Floats) -> Floats:
-        found: Floats = np.einsum("nc,ncp->p", predict(values) - targets, factors)
-        return found / len(labels)
+        found: Floats = np.einsum("nc,ncp->p", weights * (predict(values) - targets), factors)
+        return found
 
     def curvature(values: Floats) -> Floats:
         found = predict(values)
         means = np.einsum("nc,ncp->np", found, factors)
-        squares: Floats = np.einsum("nc,ncp,ncq->pq", found, factors, factors)
-        squares -= means.T @ means
-        return squares / len(labels)
+        squares: Floats = np.einsum("nc,ncp,ncq->pq", weights * found, factors, factors)
+        squares -= (weights * means).T @ means
+        return squares
 
     start = np.array([1.0, *np.zeros(num_classes - 1)])
     # Convex: about six steps, a tenth of the time of a method without second derivatives.

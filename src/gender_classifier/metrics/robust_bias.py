@@ -1,11 +1,11 @@
-"""A bias of the classes that holds for changed images too. NumPy and SciPy alone."""
+"""A bias of each class's logit, fitted to images of val as they are and corrupted. No files, no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gender_classifier.errors import DataError
+from gender_classifier.errors import DataError, ModelError
 from gender_classifier.metrics.arrays import Floats, Ints
 from gender_classifier.metrics.calibration import softmax
 from gender_classifier.metrics.corruptions import FRAMING, OCCLUSION, OTHER, Pixels, choose_images, corrupt_in_turn
@@ -13,10 +13,11 @@ from gender_classifier.metrics.platt import fit_scaling
 
 GROUPS = (FRAMING, OTHER, OCCLUSION)
 MOST_IMAGES = 2048
-"""Of val, each of which is corrupted once for each group."""
+"""Images of val that are used; each is corrupted once for each group."""
 
-_MOST_LOST = 0.001  # of val's expected accuracy
-_SHARES = np.linspace(1, 0, 101)  # of the bias that are tried, the largest first
+_LEAST_IMAGES = 10  # of each class; fewer decide nothing
+_MOST_LOST = 0.001  # of the expected accuracy on val
+_SHARES = np.linspace(1, 0, 101)  # of the bias, tried from the largest
 
 
 def fit_robust_bias(
@@ -27,13 +28,13 @@ def fit_robust_bias(
     *,
     temperature: float,
 ) -> tuple[float, ...]:
-    """Fit a bias to images of val as they are and corrupted, so that what a model sees less of favours no class.
+    """Fit a bias of the logits, so that corruptions of the images do not favour one class.
 
     Fitting to corrupted val images is the idea of Tomani et al., "Post-hoc uncertainty calibration for domain drift
-    scenarios" (2021). Here the images as they are and the three groups of corruptions have equal weights; the bias that
-    the images as they are would get alone is subtracted, so that the balance that training gave the classes is kept.
-    The bias is reduced, in hundredths, until it costs val at most 0.001 of the accuracy that the model's own calibrated
-    probabilities expect: counted images would make that a matter of one or two.
+    scenarios" (2021). Here the images as they are and the three groups of corruptions have equal weights, and so have
+    the classes. The bias that the images as they are would get alone is subtracted: the balance that training gave the
+    classes stays. The bias is reduced, in hundredths, until it costs val at most 0.001 of its expected accuracy: by
+    calibrated probabilities, since counted mistakes would leave the decision to one or two images.
 
     Args:
         predict: uint8 (N, S, S, 3) to logits, float (N, C).
@@ -43,26 +44,38 @@ def fit_robust_bias(
         temperature: fitted to ``logits``.
 
     Returns:
-        To be added to the logits: C numbers with sum 0, all 0 for a model that has learned nothing.
+        To be added to the logits: C numbers with sum 0. Empty if a class has fewer than 10 images, or if the logits
+        are not related to the labels.
+
+    Raises:
+        ModelError: a logit of a corrupted image is not finite.
     """
     rows = choose_images(labels, MOST_IMAGES)
     pixels, chosen = np.asarray(images[rows]), labels[rows]
-    changed = [predict(corrupt_in_turn(pixels, chosen, group)) for group in GROUPS]
+    if np.bincount(chosen, minlength=logits.shape[1]).min() < _LEAST_IMAGES:
+        return ()
+    changed = []
+    for group in GROUPS:
+        changed.append(predict(corrupt_in_turn(pixels, chosen, group)))
+        if not np.isfinite(changed[-1]).all():
+            raise ModelError(f"the logits of corrupted images ({group}) are not finite; train again with a lower `lr`")
+    clean = [logits[rows]] * (1 + len(GROUPS))  # as often as below: the fit of few images is more cautious
+    repeated = np.tile(chosen, len(clean))
     try:
-        bias = _fit(np.concatenate([logits[rows], *changed]), np.tile(chosen, 1 + len(GROUPS)), temperature)
-        bias -= _fit(logits[rows], chosen, temperature)
-    except DataError:  # the logits are not related to the labels
-        bias = np.zeros(logits.shape[1])
-    probs = softmax(logits / temperature)
+        bias = _fit([logits[rows], *changed], repeated, temperature) - _fit(clean, repeated, temperature)
+        own = fit_scaling(softmax(logits / temperature), labels)
+    except DataError:
+        return ()
+    probs = own.apply(softmax(logits / temperature))
+    every, preds = np.arange(len(labels)), logits.argmax(axis=1)
 
     def measure_loss(share: float) -> float:
-        preds = (logits + share * bias).argmax(axis=1)
-        return float((probs.max(axis=1) - probs[np.arange(len(preds)), preds]).mean())
+        return float((probs[every, preds] - probs[every, (logits + share * bias).argmax(axis=1)]).mean())
 
     share = next(share for share in _SHARES if measure_loss(share) <= _MOST_LOST)
     return tuple(float(value) for value in share * bias)
 
 
-def _fit(logits: NDArray[np.floating], labels: Ints, temperature: float) -> Floats:
-    scaling = fit_scaling(softmax(logits / temperature), labels)
+def _fit(logits: Sequence[NDArray[np.floating]], labels: Ints, temperature: float) -> Floats:
+    scaling = fit_scaling(softmax(np.concatenate(logits) / temperature), labels, balanced=True)
     return np.array(scaling.bias) * scaling.temperature * temperature

@@ -31,7 +31,7 @@ class ModelSpec:
 
     ``channel_mean`` and ``channel_std`` normalise the input, RGB, on the scale 0 to 1. ``tta_margin`` is
     :func:`infer`'s, and so is ``bias``, added to the logits of each class; it is empty for none. Probabilities are the
-    softmax of the logits over ``temperature``. Both are fitted on val.
+    softmax of the logits over ``temperature``, which is fitted on val, as the bias is on val and corrupted val images.
     """
 
     head: str

@@ -87,7 +87,7 @@ def export_graph(
         model: a network of ``build_model`` on the CPU.
         spec: its image size, normalisation, bias, test-time augmentation and temperature.
         unfamiliarity: fitted to the same network.
-        optimize: False leaves the graph longer than it need be, for a trial.
+        optimize: False leaves the graph as it is translated, which takes less time: for a trial.
     """
     served = ServedModel(fold_batch_norm(model), spec, unfamiliarity).eval()
     example = torch.zeros(2, spec.image_size, spec.image_size, 3, dtype=torch.uint8)

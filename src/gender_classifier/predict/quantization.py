@@ -28,7 +28,7 @@ from gender_classifier.model.threshold import fit_threshold
 
 _BATCH_SIZE = 32
 _LEAST_SHARE = "least_share"
-_QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalization, temperature and softmax stay float32
+_QUANTIZED = ["Conv", "Relu", "MaxPool", "Gemm", "MatMul"]  # normalization, bias, temperature and softmax stay float32
 
 
 def quantize_onnx(source: Path, target: Path, images: NDArray[np.uint8]) -> None:

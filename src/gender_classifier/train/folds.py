@@ -38,7 +38,7 @@ _BLOCK = 8192  # images held in memory at a time to predict them: 96 MiB of imag
 class HeldOut:
     """The name of each training image, the fold that held it out, int64 (N,) from 1, and its logits, float64 (N, C).
 
-    The logits are calibrated: divided by the temperature that suits that fold's model on val.
+    The logits are calibrated: divided by the temperature that suits that fold's model on val. They have no bias.
     """
 
     members: list[str]

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from gender_classifier.common.artifacts import Artifact, Run, Table, tabulate
 from gender_classifier.common.figures import confusion_matrix
 from gender_classifier.common.files import short_digest
 from gender_classifier.common.progress import show_progress
-from gender_classifier.data.dataset import tag_corrections
+from gender_classifier.data.dataset import PackedSplit, tag_corrections
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
@@ -28,6 +29,7 @@ from gender_classifier.model.network import count_parameters
 from gender_classifier.model.unfamiliarity import Unfamiliarity, fit_unfamiliarity
 from gender_classifier.train.figures import curves
 from gender_classifier.train.folds import HeldOut
+from gender_classifier.train.params import TrainParams
 from gender_classifier.train.session import Session
 from gender_classifier.train.trainer import Best, EpochRecord
 
@@ -104,11 +106,12 @@ def summarize(session: Session) -> Summary:
     best = session.trainer.best
     assert best is not None
     labels, record = session.val.labels, best.record
-    spec = replace(session.trainer.spec, temperature=fit_temperature(best.val_logits, labels))
-    model, logits = _rebuild(session, best), best.val_logits
-    if session.trainer.params.robust_bias:
-        spec = replace(spec, bias=_fit_bias(model, spec, session, best))
-        logits = compute_logits(model, spec, session.val.images)
+    model = _rebuild_model(session, best)
+    spec = calibrate(model, session.trainer.spec, session.val, best.val_logits, session.trainer.params)
+    logits = best.val_logits
+    if spec.bias:
+        with show_progress(total=len(labels), name="val") as bar:
+            logits = compute_logits(model, spec, session.val.images, on_batch=bar.update)
     report = evaluate(logits / spec.temperature, labels, classes=spec.classes)
     metrics = {
         "kept_epoch": record.epoch,
@@ -130,23 +133,37 @@ def summarize(session: Session) -> Summary:
     return Summary(best, spec, report, metrics, line, unfamiliarity)
 
 
-def _rebuild(session: Session, best: Best) -> nn.Module:
+def calibrate(
+    model: nn.Module, spec: ModelSpec, val: PackedSplit, logits: NDArray[np.float32], params: TrainParams
+) -> ModelSpec:
+    """Return ``spec`` with the temperature and the bias that suit val.
+
+    Args:
+        model: of the weights that are kept.
+        spec: its description.
+        val: the split.
+        logits: of val, float32 (N, C).
+        params: whether to fit a bias.
+    """
+    spec = replace(spec, temperature=fit_temperature(logits, val.labels))
+    if not params.robust_bias:
+        return spec
+    with show_progress(total=len(GROUPS) * min(len(val.images), MOST_IMAGES), name="robust bias") as bar:
+        bias = fit_robust_bias(
+            lambda pixels: compute_logits(model, spec, pixels, on_batch=bar.update),
+            val.images,
+            val.labels,
+            logits,
+            temperature=spec.temperature,
+        )
+    return replace(spec, bias=bias)
+
+
+def _rebuild_model(session: Session, best: Best) -> nn.Module:
     model = build_network(session.trainer.spec)
     model.load_state_dict(best.state)
     model.to(session.trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
-
-
-def _fit_bias(model: nn.Module, spec: ModelSpec, session: Session, best: Best) -> tuple[float, ...]:
-    val = session.val
-    with show_progress(total=len(GROUPS) * min(len(val.images), MOST_IMAGES), name="robust bias") as bar:
-        return fit_robust_bias(
-            lambda pixels: compute_logits(model, spec, pixels, on_batch=bar.update),
-            val.images,
-            val.labels,
-            best.val_logits,
-            temperature=spec.temperature,
-        )
 
 
 def warn_of_chance(confusion: Ints, classes: Sequence[str], steps: int) -> str:

@@ -18,7 +18,7 @@ Logits = NDArray[np.float64]
 
 
 def draw_val(
-    classes: int = 2, count: int = 600, margin: float = 3.0
+    classes: int = 2, count: int = 2000, margin: float = 3.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], Logits]:
     """Return images, labels, and logits that are right by about ``margin``, with noise."""
     rng = np.random.default_rng(0)
@@ -69,6 +69,11 @@ def test_what_changes_nothing_gets_no_bias(rare: int, shift: float) -> None:
     assert bias == (pytest.approx((0, 0), abs=1e-6) if rare >= 10 else ())
 
 
+def test_few_images_decide_nothing() -> None:
+    images, labels, logits = draw_val(count=999)
+    assert fit_robust_bias(lose(logits, np.array([1.0, 0.0])), images, labels, logits, temperature=1.0) == ()
+
+
 @pytest.mark.parametrize("noise", [0.0, 2.0])
 @pytest.mark.parametrize("shrink", [0.5, 1.0])
 def test_corruptions_that_treat_all_classes_alike_favour_none(noise: float, shrink: float) -> None:
@@ -89,7 +94,7 @@ def test_corruptions_that_treat_all_classes_alike_favour_none(noise: float, shri
 
 
 def test_the_images_as_they_are_lose_no_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels, logits = draw_val(margin=1.0, count=2000)
+    images, labels, logits = draw_val(margin=1.0)
 
     def fit_and_score() -> float:
         bias = fit_robust_bias(lose(logits, np.array([6.0, 0.0])), images, labels, logits, temperature=1.0)
@@ -102,7 +107,7 @@ def test_the_images_as_they_are_lose_no_accuracy(monkeypatch: pytest.MonkeyPatch
 
 
 def test_logits_of_any_scale_lose_no_accuracy() -> None:
-    images, labels, logits = draw_val(margin=1.0, count=2000)
+    images, labels, logits = draw_val(margin=1.0)
     logits = logits / 100  # an underconfident network: no temperature of 0.25 or more makes up for that
     bias = fit_robust_bias(lose(logits, np.array([0.06, 0.0])), images, labels, logits, temperature=0.25)
     before = float((logits.argmax(axis=1) == labels).mean())
@@ -112,7 +117,7 @@ def test_logits_of_any_scale_lose_no_accuracy() -> None:
 
 def test_a_network_that_has_learned_nothing_gets_no_bias() -> None:
     images, labels, _ = draw_val()
-    unrelated = np.repeat(np.random.default_rng(1).normal(0, 1, (300, 2)), 2, axis=0)  # the same for both classes
+    unrelated = np.repeat(np.random.default_rng(1).normal(0, 1, (1000, 2)), 2, axis=0)  # the same for both classes
     assert fit_robust_bias(lose(unrelated, np.array([1.0, 0.0])), images, labels, unrelated, temperature=1.0) == ()
 
 

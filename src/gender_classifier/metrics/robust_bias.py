@@ -15,8 +15,9 @@ GROUPS = (FRAMING, OTHER, OCCLUSION)
 MOST_IMAGES = 2048
 """Images of val that are used; each is corrupted once for each group."""
 
-_LEAST_IMAGES = 10  # of each class; fewer decide nothing
 _MOST_LOST = 0.001  # of the expected accuracy on val
+_LEAST_VAL = 1000  # images; with fewer, the limit would be less than one of them
+_LEAST_IMAGES = 10  # of each class; fewer decide nothing
 _SHARES = np.linspace(1, 0, 101)  # of the bias, tried from the largest
 
 
@@ -44,15 +45,15 @@ def fit_robust_bias(
         temperature: fitted to ``logits``.
 
     Returns:
-        To be added to the logits: C numbers with sum 0. Empty if a class has fewer than 10 images, or if the logits
-        are not related to the labels.
+        To be added to the logits: C numbers with sum 0. Empty if there are fewer than 1,000 images, or 10 of a class,
+        or if the logits are not related to the labels.
 
     Raises:
         ModelError: a logit of a corrupted image is not finite.
     """
     rows = choose_images(labels, MOST_IMAGES)
     pixels, chosen = np.asarray(images[rows]), labels[rows]
-    if np.bincount(chosen, minlength=logits.shape[1]).min() < _LEAST_IMAGES:
+    if len(rows) < _LEAST_VAL or np.bincount(chosen, minlength=logits.shape[1]).min() < _LEAST_IMAGES:
         return ()
     changed = []
     for group in GROUPS:

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from checkout import Checkout
 
-from gender_classifier.evaluate.robustness import choose_images
-from gender_classifier.metrics.corruptions import ROBUST
+from gender_classifier.metrics.corruptions import ROBUST, choose_images
 from gender_classifier.model.inference import compute_logits
 from gender_classifier.model.model_file import load_model
 from gender_classifier.pipeline.params import load_params

@@ -103,7 +103,7 @@ def write_card(
         source=code_span(describe_value(source)),
         terms=_TERMS.get(source, _UNKNOWN_TERMS),
         spec=spec,
-        bias=[f"{value:+.2f} {code_span(name)}" for name, value in zip(spec.classes, spec.bias, strict=False)],
+        bias=describe_bias(spec),
         info=info,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],
@@ -119,6 +119,11 @@ def write_card(
 
 def _join_or(texts: Sequence[str]) -> str:
     return f"{', '.join(texts[:-1])} or {texts[-1]}"
+
+
+def describe_bias(spec: ModelSpec) -> str:
+    """Return what is added to each class's logit; empty for a model without a bias."""
+    return ", ".join(f"{value:+.2f} {code_span(name)}" for name, value in zip(spec.classes, spec.bias, strict=False))
 
 
 def tabulate_measured(measured: Sequence[MeasuredSet], classes: Sequence[str]) -> str:

@@ -21,6 +21,12 @@ _LEAST_IMAGES = 10  # of each class; fewer decide nothing
 _SHARES = np.linspace(1, 0, 101)  # of the bias, tried from the largest
 
 
+def is_enough(labels: Ints, num_classes: int) -> bool:
+    """Return whether images with these labels can decide on a bias: 1,000 of them, and 10 of each class."""
+    counts = np.bincount(labels[choose_images(labels, MOST_IMAGES)], minlength=num_classes)
+    return bool(counts.sum() >= _LEAST_VAL and counts.min() >= _LEAST_IMAGES)
+
+
 def fit_robust_bias(
     predict: Callable[[Pixels], NDArray[np.floating]],
     images: Pixels,
@@ -45,16 +51,16 @@ def fit_robust_bias(
         temperature: fitted to ``logits``.
 
     Returns:
-        To be added to the logits: C numbers with sum 0. Empty if there are fewer than 1,000 images, or 10 of a class,
-        or if the logits are not related to the labels.
+        To be added to the logits: C numbers with sum 0. Empty if the images are not enough (:func:`is_enough`), or if
+        the logits are not related to the labels.
 
     Raises:
         ModelError: a logit of a corrupted image is not finite.
     """
+    if not is_enough(labels, logits.shape[1]):
+        return ()
     rows = choose_images(labels, MOST_IMAGES)
     pixels, chosen = np.asarray(images[rows]), labels[rows]
-    if len(rows) < _LEAST_VAL or np.bincount(chosen, minlength=logits.shape[1]).min() < _LEAST_IMAGES:
-        return ()
     changed = []
     for group in GROUPS:
         changed.append(predict(corrupt_in_turn(pixels, chosen, group)))

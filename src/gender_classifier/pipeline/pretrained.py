@@ -31,7 +31,7 @@ from gender_classifier.evaluate.inputs import Inputs, load_inputs
 from gender_classifier.evaluate.markdown import code_span, render_template
 from gender_classifier.evaluate.measure import Evaluation
 from gender_classifier.evaluate.measured import MeasuredSet, list_measured
-from gender_classifier.evaluate.model_card import describe_limits, tabulate_measured
+from gender_classifier.evaluate.model_card import describe_bias, describe_limits, tabulate_measured
 from gender_classifier.evaluate.robustness import measure_robustness, summarize
 from gender_classifier.evaluate.unfamiliar.shares import Scorer, describe_unfamiliar, list_rows, measure_unfamiliar
 from gender_classifier.metrics.corruptions import choose_images
@@ -126,6 +126,7 @@ def write_card(inputs: Inputs, shipped: Shipped, files: Mapping[str, bytes], dat
         "pretrained.md.j2",
         network=describe_network(inputs.spec),
         spec=inputs.spec,
+        bias=describe_bias(inputs.spec),
         classes=[code_span(name) for name in inputs.spec.classes],
         files={
             name: (f"{len(content) / 1e6:.2f} MB", hashlib.sha256(content).hexdigest())

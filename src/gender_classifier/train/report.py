@@ -20,7 +20,7 @@ from gender_classifier.data.names import SAMPLE, SAMPLE_NOTE
 from gender_classifier.metrics.arrays import Ints
 from gender_classifier.metrics.calibration import fit_temperature
 from gender_classifier.metrics.curves import choose_threshold, pick_positive, threshold_points
-from gender_classifier.metrics.robust_bias import GROUPS, MOST_IMAGES, fit_robust_bias
+from gender_classifier.metrics.robust_bias import GROUPS, MOST_IMAGES, fit_robust_bias, is_enough
 from gender_classifier.metrics.scores import Report, compare_with_constant, evaluate
 from gender_classifier.metrics.tables import prediction_columns, tabulate_confusion, tabulate_predictions
 from gender_classifier.model.inference import compute_logits
@@ -146,7 +146,7 @@ def calibrate(
         params: whether to fit a bias.
     """
     spec = replace(spec, temperature=fit_temperature(logits, val.labels))
-    if not params.robust_bias:
+    if not (params.robust_bias and is_enough(val.labels, len(spec.classes))):
         return spec
     with show_progress(total=len(GROUPS) * min(len(val.images), MOST_IMAGES), name="robust bias") as bar:
         bias = fit_robust_bias(

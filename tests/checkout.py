@@ -33,7 +33,7 @@ class Checkout:
     """
 
     is_warm = True
-    """Whether stages that ``run`` starts are forked from a process with their libraries, or are real interpreters."""
+    """Whether what ``run`` starts is forked from a process with its libraries, or a real interpreter."""
 
     def __init__(self, folder: Path, repository: Path | None = None) -> None:
         self.folder, self.repository = folder, repository or folder
@@ -56,14 +56,13 @@ class Checkout:
     @classmethod
     def warm_path(cls) -> str:
         """Return a PATH with which DVC's stages are forked from a process that has their libraries."""
-        return f"{warm_programs()}{os.pathsep}{cls.environment()['PATH']}"
+        return f"{warm_programs() / 'stages'}{os.pathsep}{cls.environment()['PATH']}"
 
     def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(**variables)
-        if (
-            command[0] == "dvc" and self.is_warm and all(key.startswith(("MLFLOW_", "DVC_")) for key in variables)
-        ):  # others may count at import
-            environment["PATH"] = self.warm_path()
+        can_fork = all(key.startswith(("MLFLOW_", "DVC_")) for key in variables)  # others may count at import
+        if can_fork and self.is_warm and command[0] in ("dvc", "gender-classifier"):
+            environment["PATH"] = f"{warm_programs() / 'commands'}{os.pathsep}{self.warm_path()}"
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done

@@ -31,7 +31,7 @@ def wait_for_queue(checkout: Checkout, seconds: float) -> list[str]:
         if not done.returncode and states and not {"Queued", "Running"} & set(states):
             return states
         assert time.monotonic() < deadline, f"{done.stdout}\n{done.stderr}"
-        time.sleep(2)
+        time.sleep(5)  # each look takes DVC a second
 
 
 @pytest.fixture(scope="module")

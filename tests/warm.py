@@ -1,9 +1,9 @@
-"""A process that has already imported what stages import, and forks one whenever a test's DVC starts a stage.
+"""A process that has already imported what commands import, and forks one whenever a test, or its DVC, starts it.
 
-A stage spends most of a small run on these imports, and the tests start hundreds of stages. What is forked has the
-arguments, folder, environment, input and outputs of the ``python stages/NAME.py`` that DVC started, and ends with its
+A small run spends most of its time on these imports, and the tests start hundreds of stages and commands. What is
+forked has the arguments, folder, environment, input and outputs of the command that was started, and ends with its
 status. None of the project's own code is imported before: each stage imports that of its checkout. Signals are not
-handed on, and all stages hash alike, so tests that stop stages or compare them start real interpreters.
+handed on, and all forks hash alike, so tests that stop them or compare them start real interpreters.
 """
 
 import atexit
@@ -31,22 +31,29 @@ _MODULES = (
     "mlflow.system_metrics.system_metrics_monitor", "mlflow.store.tracking.sqlalchemy_store", "sklearn.metrics",
     "scipy.optimize", "scipy.sparse.linalg", "onnx", "onnxruntime", "onnxscript.function_libs.torch_lib.ops",
     "torch.onnx._internal.exporter._core", "torch.export._trace", "matplotlib.figure", "matplotlib.backends.backend_agg",
-    "pydantic", "jinja2", "loky", "dvc.api",
+    "pydantic", "jinja2", "loky", "dvc.api", "dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments.run",
+    "dvc.repo.experiments.show", "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.celery",
 )  # fmt: skip
 
 
 @functools.cache
 def warm_programs() -> Path:
-    """Start the process, for as long as this one lives; return a folder to put first in PATH: its ``python`` asks it."""
+    """Start the process, for as long as this one lives; return a folder of programs that ask it.
+
+    ``stages`` has a ``python`` to put first in DVC's PATH, ``commands`` the commands that a user types.
+    """
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path is short
     atexit.register(shutil.rmtree, folder)
     code = shlex.join([sys.executable, "-IS", str(Path(__file__).resolve())])
-    program = folder / "python"
-    program.write_text(
-        f'#!/bin/sh\ncase "$1" in\nstages/*.py) exec {code} {shlex.quote(str(folder / "socket"))} "$@" ;;\n'
-        f'*) exec {shlex.quote(sys.executable)} "$@" ;;\nesac\n'
-    )
-    program.chmod(0o755)
+    code = f"exec {code} {shlex.quote(str(folder / 'socket'))}"
+    python = f'case "$1" in\nstages/*.py) {code} "$@" ;;\n*) exec {shlex.quote(sys.executable)} "$@" ;;\nesac'
+    installed = {name: Path(sys.executable).with_name(name) for name in ("dvc", "gender-classifier")}
+    commands = {f"commands/{name}": f'{code} {shlex.quote(str(path))} "$@"' for name, path in installed.items()}
+    for name, script in {"stages/python": python, **commands}.items():
+        program = folder / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
     # It reads from this process: it ends when this one does. Its first byte says that it listens.
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), str(folder / "socket")], stdin=subprocess.PIPE,
@@ -54,12 +61,12 @@ def warm_programs() -> Path:
     )  # fmt: skip
     atexit.register(server.communicate)
     assert server.stdout is not None
-    assert server.stdout.read(1), "the process that starts stages has ended"
+    assert server.stdout.read(1), "the process that starts commands has ended"
     return folder
 
 
 def ask(address: str, words: list[str]) -> int:
-    """Have the stage ``words`` run with this process's folder, environment, input and outputs; return its status."""
+    """Have the command ``words`` run with this process's folder, environment, input and outputs; return its status."""
     message = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()  # noqa: PTH109
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -76,8 +83,8 @@ def serve(address: str) -> None:
         listener.listen(64)
         for source in (listener, sys.stdin):
             selector.register(source, selectors.EVENT_READ)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a stage
-        gc.freeze()  # or a stage's first collection copies every page that it shares with this process, for seconds
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a command
+        gc.freeze()  # or a fork's first collection copies every page that it shares with this process, for seconds
         os.write(1, b"\n")
         while not any(key.fileobj is sys.stdin for key, _ in selector.select()):
             connection, _ = listener.accept()
@@ -88,15 +95,15 @@ def serve(address: str) -> None:
 
 
 def _start(connection: socket.socket) -> None:
-    """Fork the stage and report its status, in a process of its own; the stage returns from here as one would start."""
+    """Fork the command and report its status, in a process of its own."""
     head, outputs, _, _ = socket.recv_fds(connection, 8, 3)
     size, message = int.from_bytes(head, "big"), b""
     while len(message) < size:
         message += connection.recv(size - len(message))
     words, folder, environment = json.loads(message)
-    stage = os.fork()
-    if stage:
-        status = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
+    command = os.fork()
+    if command:
+        status = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
         connection.send((status if status >= 0 else 128 - status).to_bytes(1, "big"))
         os._exit(0)
     connection.close()

@@ -331,6 +331,9 @@ def test_val_calibrates_with_a_bias_unless_it_is_switched_off(monkeypatch: pytes
         return (0.5, -0.5)
 
     monkeypatch.setattr(report, "fit_robust_bias", fit)
+    few = report.calibrate(model, SPEC, val, logits, replace(PARAMS, robust_bias=True))
+    assert (few.bias, seen) == ((), [])
+    monkeypatch.setattr(report, "is_enough", lambda labels, num_classes: (len(labels), num_classes) == (40, 2))
     plain = report.calibrate(model, SPEC, val, logits, replace(PARAMS, robust_bias=False))
     assert (plain.bias, seen) == ((), [])
     biased = report.calibrate(model, SPEC, val, logits, replace(PARAMS, robust_bias=True))

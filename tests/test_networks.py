@@ -20,6 +20,7 @@ from gender_classifier.metrics.calibration import softmax
 from gender_classifier.model.inference import compute_logits, normalize
 from gender_classifier.model.model_file import ModelSpec, describe_network, load_model, save_model
 from gender_classifier.model.network import find_last_layer
+from gender_classifier.model.serving import can_export
 from gender_classifier.model.weights import load_weights
 from gender_classifier.predict.explain import build_occlusions, compute_drops
 from gender_classifier.predict.predictor import Predictor
@@ -80,10 +81,16 @@ def build_trainer(name: str) -> Trainer:
 
 @cache
 def build_once(name: str) -> tuple[nn.Module, ModelSpec]:
-    """Build a network. That one can be exported is taken for granted: it is exported below, and a second time takes long."""
+    """Build a network. That it can be exported is taken for granted: it is exported below, and a second time takes long.
+
+    That one cannot be exported with test-time augmentation is found out.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if FAMILIES[name]:
-            patch.setattr(session, "can_export", lambda *_: True)
+        patch.setattr(
+            session,
+            "can_export",
+            lambda model, spec: FAMILIES[name] or not spec.tta_margin or can_export(model, spec),
+        )
         return build_initial(replace(PARAMS, network=name), INFO, load_weights("none", Path(), name))
 
 

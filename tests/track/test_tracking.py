@@ -1,25 +1,28 @@
 """Runs on a real SQLite store: named, tagged, closed as they ended; data and models in their own experiments."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy
 from conftest import client
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from gender_classifier.common.files import short_digest
-from gender_classifier.common.processes import note_stop
+from gender_classifier.common.processes import _Stop, stop
 from gender_classifier.errors import DataError, TrackingError
 from gender_classifier.track.delivery import catch_up
 from gender_classifier.track.experiments import name_experiments
 from gender_classifier.track.run import TrackedRun, track
-from gender_classifier.track.store import find_tracking_uri, fluent
+from gender_classifier.track.store import find_tracking_uri, fluent, patience
 
 
 def test_everything_logged_is_read_back(root: Path) -> None:
@@ -73,12 +76,58 @@ def test_tags_that_people_look_for_come_first(root: Path) -> None:
     assert shown == ["dvc.stage", "data.digest", "process.host", "process.pid", "process.started", "work"]
 
 
-def test_a_stop_that_a_library_turned_into_an_error_is_no_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gender_classifier.common.processes._stopped", threading.Event())
-    note_stop()
+@pytest.fixture
+def stoppable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have SIGUSR1 stop this process as SIGTERM stops a stage."""
+    monkeypatch.setattr("gender_classifier.common.processes._stop", _Stop())
+    before = signal.signal(signal.SIGUSR1, lambda *_: stop(SystemExit(143)))
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_stop_that_a_library_turned_into_an_error_is_no_failure(root: Path, stoppable: None) -> None:
+    with contextlib.suppress(SystemExit):
+        signal.raise_signal(signal.SIGUSR1)
     with pytest.raises(ValueError, match="x"), track("verify", root, params={}, data=True) as run:
         raise ValueError("x")
     assert client(root).get_run(run.run_id).info.status == "KILLED"
+
+
+def test_a_stop_within_a_transaction_waits_for_its_end(root: Path, stoppable: None) -> None:
+    """Else a statement on the stack keeps the database locked, and this process waits for itself to close the run."""
+
+    def interrupt(*event: Any) -> None:
+        if "INSERT" in event[2]:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "after_cursor_execute", interrupt)
+            signal.raise_signal(signal.SIGUSR1)
+
+    began = 0.0
+
+    def log() -> None:
+        nonlocal began, run_id
+        with track("train", root, params={}) as run:
+            run_id = run.run_id
+            sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", interrupt)
+            began = time.monotonic()
+            run.log_metrics({"val/loss": 1.0}, step=1)
+            pytest.fail("went on after the signal")
+
+    began, run_id = 0.0, ""
+    with pytest.raises(SystemExit, match="143"):
+        log()
+    assert time.monotonic() - began < 10  # SQLite waits for a lock for 20 s
+    found = client(root).get_run(run_id)
+    assert (found.info.status, found.data.metrics) == ("KILLED", {"val/loss": 1.0})
+
+
+def test_a_server_that_does_not_answer_keeps_nobody_from_stopping(stoppable: None) -> None:
+    def ask() -> None:
+        with patience("http://127.0.0.1:9", 20):
+            signal.raise_signal(signal.SIGUSR1)
+            pytest.fail("went on after the signal")
+
+    with pytest.raises(SystemExit, match="143"):
+        ask()
 
 
 def test_dvcs_names_are_the_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -44,17 +45,53 @@ def is_dead(tags: Mapping[str, str]) -> bool:
         return False
 
 
-_stopped = threading.Event()
+class _Stop:
+    """A stop signal: whether it came, the blocks that end first, and the exception that waits for them."""
+
+    came = False
+    blocks = 0
+    waiting: BaseException | None = None
 
 
-def note_stop() -> None:
-    """Record that a stop signal was received; called by signal handlers."""
-    _stopped.set()
+_stop = _Stop()
+
+
+def stop(how: BaseException) -> None:
+    """Record that a stop signal was received, and raise ``how``, if need be after :func:`finish_first`.
+
+    To be called by signal handlers.
+    """
+    _stop.came = True
+    _stop.waiting = how
+    _raise_waiting()
 
 
 def is_stopped() -> bool:
     """Return True once a stop signal was received; exceptions raised afterwards are not failures."""
-    return _stopped.is_set()
+    return _stop.came
+
+
+@contextmanager
+def finish_first() -> Iterator[None]:
+    """Let the block end before a stop signal raises its exception, which otherwise may be anywhere in it.
+
+    Python handles signals in its main thread; blocks of others are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _stop.blocks += 1
+    try:
+        yield
+    finally:
+        _stop.blocks -= 1
+        _raise_waiting()
+
+
+def _raise_waiting() -> None:
+    if _stop.waiting is not None and not _stop.blocks:
+        how, _stop.waiting = _stop.waiting, None
+        raise how
 
 
 def stop_with_dvc(period: float = 0.5) -> None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
 from gender_classifier.common.paths import Layout, find_checkout, find_main_root
-from gender_classifier.common.processes import is_stopped, note_stop, stop_with_dvc
+from gender_classifier.common.processes import is_stopped, stop, stop_with_dvc
 from gender_classifier.common.terminal import complain, describe_os_error, make_output_safe, printable
 from gender_classifier.errors import GenderClassifierError
 from gender_classifier.pipeline.params import Params, load_params
@@ -89,10 +89,8 @@ def _raise_exit(number: int, _: FrameType | None) -> None:
     A second signal, as of DVC and of the shell, would interrupt that.
     """
     signal.signal(number, signal.SIG_IGN)
-    note_stop()
-    sys.exit(128 + number)
+    stop(SystemExit(128 + number))
 
 
 def _raise_interrupt(_: int, __: FrameType | None) -> None:
-    note_stop()
-    raise KeyboardInterrupt
+    stop(KeyboardInterrupt())

@@ -46,7 +46,7 @@ def catch_up(client: MlflowClient, root: Path) -> tuple[int, int]:
     Raises:
         TrackingError: the store does not answer, or refuses an entry.
     """
-    with quiet_mlflow(), one_line_errors(), patience(UPLOAD_TIMEOUT):
+    with quiet_mlflow(), one_line_errors(), patience(client.tracking_uri, UPLOAD_TIMEOUT):
         completed = _deliver_all(client, find_outboxes(Layout(root).outbox_dir, name_store(client.tracking_uri, root)))
         return completed, _mark_dead(client)
 

@@ -47,7 +47,7 @@ def name_experiments(client: MlflowClient, experiments: Iterable[tuple[str, str]
     Returns:
         How many names were added.
     """
-    with one_line_errors(), patience(OPEN_TIMEOUT):
+    with one_line_errors(), patience(client.tracking_uri, OPEN_TIMEOUT):
         ids = list(find_experiments(client).values())
         runs = {run.info.run_id: run for run in _search_all(client, ids)}
         names = {run_id: split_names(run.data.tags.get("dvc.exp", "")) for run_id, run in runs.items()}

@@ -38,7 +38,7 @@ from gender_classifier.model.metadata import UNFAMILIARITY
 from gender_classifier.model.model_file import describe_network
 from gender_classifier.track.registry import CHALLENGER, REGISTERED_MODEL, is_compared, name_gap_digest, settle_champion
 from gender_classifier.track.run import TrackedRun, round_metric
-from gender_classifier.track.store import fluent
+from gender_classifier.track.store import OPEN_TIMEOUT, fluent, patience
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def register_run(
     lock_path = find_main_root(layout.root) / ".mlflow-registry.lock"
     with hold_lock(lock_path, on_wait=_tell_of_waiting), tempfile.TemporaryDirectory() as folder:
         card = Path(folder) / layout.card_path.name
-        training = _describe_training(run.client.get_run(run.run_id).data.tags)
+        with patience(run.client.tracking_uri, OPEN_TIMEOUT):
+            training = _describe_training(run.client.get_run(run.run_id).data.tags)
         card.write_text(layout.card_path.read_text(encoding="utf-8") + training, encoding="utf-8")
         run.log_artifact(card)
         version = register_model(
@@ -96,7 +97,8 @@ def register_run(
             },
             card=card,
         )
-        decision = settle_champion(run.client, version, rule)
+        with patience(run.client.tracking_uri, OPEN_TIMEOUT):
+            decision = settle_champion(run.client, version, rule)
     return f"version {version} of {REGISTERED_MODEL}, {decision.reason}"
 
 

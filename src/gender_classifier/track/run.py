@@ -131,7 +131,7 @@ class TrackedRun:
 
     def _send(self, entry: Entry, attachment: Path | None = None) -> None:
         # Held to the end: system metrics come from a thread of their own.
-        with patience(UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
+        with patience(self.client.tracking_uri, UPLOAD_TIMEOUT if attachment else _SEND_TIMEOUT):
             began = time.monotonic()
             if began >= self._retry_at:
                 try:
@@ -225,7 +225,7 @@ def _open_run(
         _logger.warning("%s", error)
     experiment = name_experiment(client, data=data)
     tags = describe_source(stage, root)
-    with patience(OPEN_TIMEOUT):
+    with patience(client.tracking_uri, OPEN_TIMEOUT):
         before = find_run(client, resume) if resume else find_stillborn(client, experiment, key)
         continued = before if before is not None and goes_on(before, params, tags) else None
         if continued is not None:
@@ -247,7 +247,7 @@ def _open_run(
     outbox = Outbox(Layout(root).outbox_dir / info.run_id, name_store(client.tracking_uri, root))
     run = TrackedRun(client, info, experiment, tags.get("mlflow.source.git.commit", ""), outbox)
     if before is not None and continued is None:
-        with patience(UPLOAD_TIMEOUT):
+        with patience(client.tracking_uri, UPLOAD_TIMEOUT):
             copy_record(client, before, run.run_id)
     run.set_tags(tags)
     # A run of an earlier version may have a path where now its last part is logged: the store takes no other value.

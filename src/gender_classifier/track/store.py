@@ -24,10 +24,11 @@ from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.common.locks import hold_lock
 from gender_classifier.common.logs import quiet_loggers
 from gender_classifier.common.paths import find_checkout, find_main_root
+from gender_classifier.common.processes import finish_first
 from gender_classifier.common.terminal import printable
 from gender_classifier.errors import TrackingError
 from gender_classifier.track.relocation import ARTIFACTS_TAG, find_artifacts_dir, follow_move
-from gender_classifier.track.store_address import check_address, check_port, parse_database, show_address
+from gender_classifier.track.store_address import check_address, check_port, is_server, parse_database, show_address
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
     if not create and file is not None and not file.is_file():
         raise TrackingError(f"{file}: no such store; run `dvc repro` to make it, or set MLFLOW_TRACKING_URI")
     registry_uri = _anchor("MLFLOW_REGISTRY_URI", registry, find_main_root(root)) if registry else None
-    with quiet_mlflow(), one_line_errors(), patience(OPEN_TIMEOUT), _creating_alone(uri, file):
+    with quiet_mlflow(), one_line_errors(), patience(uri, OPEN_TIMEOUT), _creating_alone(uri, file):
         # Making the client creates the tables; of two processes that create one store at once, one fails.
         client = _open_client(uri, registry_uri)
         if file is not None:
@@ -127,7 +128,7 @@ def make_experiment(client: MlflowClient, name: str, root: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         tags, location = dict(_EXPERIMENT_TAGS), None
-        if not client.tracking_uri.startswith(("http:", "https:", "databricks")):
+        if not is_server(client.tracking_uri):
             # A server decides itself where artifacts go; anything else would take the folder it is created in.
             folder = find_artifacts_dir(_find_sqlite_file(client.tracking_uri), find_main_root(root))
             tags[ARTIFACTS_TAG] = folder.as_uri()
@@ -177,15 +178,17 @@ def shorten(error: Exception) -> str:
 
 
 @contextmanager
-def patience(timeout: int) -> Iterator[None]:
+def patience(uri: str, timeout: int) -> Iterator[None]:
     """Have MLflow wait ``timeout`` seconds and try twice, without bars where nobody sees them; the environment wins.
 
-    Its limits are variables of the process, so that one thread at a time talks to the store.
+    Its limits are variables of the process, so that one thread at a time talks to the store. A stop signal waits for
+    the end of the block if the store at ``uri`` is a database: an exception within a transaction may leave it open, and
+    its lock would then stop this process from closing the run.
     """
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     if not sys.stderr.isatty():
         limits["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    with _one_thread:
+    with _one_thread, nullcontext() if is_server(uri) else finish_first():
         ours = {key: value for key, value in limits.items() if key not in os.environ}
         os.environ.update(ours)
         try:
@@ -202,7 +205,7 @@ def fluent(client: MlflowClient) -> Iterator[None]:
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     mlflow.set_tracking_uri(client.tracking_uri)
     try:
-        with patience(UPLOAD_TIMEOUT):
+        with patience(client.tracking_uri, UPLOAD_TIMEOUT):
             yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]

@@ -35,6 +35,11 @@ def check_address(variable: str, address: str) -> str:
     return scheme.lower() + mark + rest
 
 
+def is_server(address: str) -> bool:
+    """Tell whether MLflow's REST API answers at ``address``; a database or folder is opened by this process itself."""
+    return address.startswith(("http:", "https:", "databricks"))
+
+
 def show_address(address: str) -> str:
     """Return ``address`` for a message, without what stands before its last ``@``."""
     head, at, tail = address.rpartition("@")

@@ -1,12 +1,20 @@
-"""Set-up before a stage imports anything else: this checkout's code, and checks of what imports need.
+"""Set-up before a stage imports anything else: this checkout's code, what imports need, no garbage collection.
 
-Copies of the checkout, such as those of ``dvc exp run --temp``, thus run their own code on any system.
+Copies of the checkout, such as those of ``dvc exp run --temp``, thus run their own code on any system. Collections
+while some thousand modules are imported, and again as the interpreter ends, find nothing and take a fifth to a third of
+a small stage's time; ``run_stage`` enables them for its work.
 """
 
+import atexit
+import gc
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # a stage runs, nobody imports it
+    gc.disable()
+    atexit.register(gc.freeze)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from gender_classifier.errors import MissingPackageError

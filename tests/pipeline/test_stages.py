@@ -518,3 +518,27 @@ def test_a_stopped_training_is_marked_killed_and_leaves_no_model(
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert client.get_run(run_id).info.status == "KILLED"
     assert len(client.get_metric_history(run_id, "val/loss")) >= 1
+
+
+def test_garbage_is_collected_while_a_stage_works_and_not_before(tmp_path: Path) -> None:
+    shrink(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "stages").mkdir()
+    shutil.copy(ROOT / "stages" / "_source.py", tmp_path / "stages")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
+    (tmp_path / "stages" / "train.py").write_text(
+        "import _source, gc\n"
+        "from gender_classifier.pipeline.stage import run_stage\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
+        "def main(layout, params):\n"
+        "    print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+        "if __name__ == '__main__':\n"
+        "    run_stage('train', main)\n",
+    )
+
+    def run_code(*words: str) -> list[str]:
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert run_code("stages/train.py") == ["False False", "True True"]
+    assert run_code("-c", "import sys; sys.path.insert(0, 'stages'); import train") == ["True False"]

@@ -1,6 +1,7 @@
 """The common part of all stage scripts: options, signals, and how errors are reported."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
         main: the stage's work.
         description: text for ``--help``.
     """
+    if not gc.isenabled():  # a script of stages/ has imported what it needs
+        gc.freeze()  # modules stay: no collection has to search them
+        gc.enable()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_log_options(parser)
     options = parser.parse_args()

@@ -89,7 +89,7 @@ def connect(root: Path, *, create: bool = True) -> MlflowClient:
     if not create and file is not None and not file.is_file():
         raise TrackingError(f"{file}: no such store; run `dvc repro` to make it, or set MLFLOW_TRACKING_URI")
     registry_uri = _anchor("MLFLOW_REGISTRY_URI", registry, find_main_root(root)) if registry else None
-    with quiet_mlflow(), one_line_errors(), patience(uri, OPEN_TIMEOUT), _creating_alone(uri, file):
+    with quiet_mlflow(), one_line_errors(), _creating_alone(uri, file), patience(uri, OPEN_TIMEOUT):
         # Making the client creates the tables; of two processes that create one store at once, one fails.
         client = _open_client(uri, registry_uri)
         if file is not None:

@@ -56,7 +56,7 @@ exps: setup  ## Compare the experiments in the terminal: params that differ, met
 ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 	@gender-classifier ui --port $(PORT)
 
-test: setup  ## Run the tests (8 minutes on 2 cores)
+test: setup  ## Run the tests (7 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
 test-rest: setup  ## Run the other three suites side by side (25 minutes, needs chromium and postgresql)

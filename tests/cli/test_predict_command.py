@@ -170,7 +170,8 @@ def test_what_leads_to_nothing_is_one_line_each_and_status_1(folder: Path) -> No
         (["a.jpg", "--threshold", "nan"], "'nan' is not a probability"),
         (["a.jpg", "--format", "xml"], "invalid choice: 'xml'"),
         (["a.jpg", "--draw", "out"], "--draw needs --faces"),
-        (["a.jpg", "--treshold", "0.9"], "gender-classifier predict: error: unrecognized arguments: --treshold 0.9"),
+        (["a.jpg", "--treshold", "0.9"], "unrecognized arguments: --treshold 0.9; did you mean --threshold?"),
+        (["a.jpg", "--colour"], "gender-classifier predict: error: unrecognized arguments: --colour\n"),
     ],
 )
 def test_wrong_usage_is_status_2(folder: Path, arguments: list[str], message: str) -> None:

@@ -258,9 +258,12 @@ def spoil(own: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("no male", "calibrate: 0 readable images of male are too few; give at least 20 of each class, better 100"),
-        ("few male", "calibrate: 19 readable images of male are too few"),
-        ("unreadable", r"calibrate: 10 of 120 images cannot be read \(8.33%\), more than the tolerated 5%: 10 empty"),
+        (
+            "no male",
+            "calibrate: error: SET: 0 readable images of male are too few; give at least 20 of each class, better 100",
+        ),
+        ("few male", "SET: 19 readable images of male are too few"),
+        ("unreadable", r"SET: 10 of 120 images cannot be read \(8.33%\), more than the tolerated 5%: 10 empty"),
         ("misnamed", "lies in a class folder 'Herren'; the classes are female and male, rename or remove that folder"),
         ("swapped", "not related to the labels of these 1[0-9]+ images, or opposed to them; check"),
     ],
@@ -286,7 +289,7 @@ def test_nothing_is_overwritten(tmp_path: Path, model: Path, capsys: pytest.Capt
         assert calibrate(model, target, own) == 1
         assert message in capsys.readouterr().err
     assert calibrate(model, tmp_path / "new.onnx", tmp_path / "nowhere") == 1
-    assert "calibrate: " in (err := capsys.readouterr().err)
+    assert "calibrate: error: SET: " in (err := capsys.readouterr().err)
     assert "no such folder or file; check the path" in err
     assert model.read_bytes() == before
 

@@ -55,7 +55,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     with find_model(options.model, Path.cwd()) as model:
         predictor = Predictor(model.path, max_pixels=options.max_pixels)
         rules = Rules(
-            name="calibrate",
+            name="SET",
             classes={label: (label,) for label in predictor.classes},
             fixed=True,
             refuses_strays=True,
@@ -89,7 +89,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
         complain(
             "gender-classifier calibrate",
             f"{options.labelled}: {calibration.unfamiliar} of {total} images are unfamiliar to the model; calibration "
-            "mends shifted probabilities, not images of another kind: crop them as its training images are, or train "
+            "corrects shifted probabilities, not images of another kind: crop them like its training images, or train "
             "on them",
             kind="warning",
         )

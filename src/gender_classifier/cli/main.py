@@ -2,7 +2,9 @@
 
 import argparse
 import atexit
+import difflib
 import gc
+import re
 import signal
 import sys
 import warnings
@@ -65,8 +67,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser, commands = _build_parser(given)
     options, unknown = parser.parse_known_args(given)
     if unknown:
-        commands[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+        command = commands[options.command]
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{_suggest(unknown, command)}")
     return options
+
+
+def _suggest(unknown: Sequence[str], command: argparse.ArgumentParser) -> str:
+    """Return the option that a mistyped one of ``unknown`` may stand for, as the end of an error."""
+    known = re.findall(r"--[\w-]+", command.format_help())
+    near = [name for word in unknown for name in difflib.get_close_matches(word.partition("=")[0], known, 1, 0.7)]
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _build_parser(given: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

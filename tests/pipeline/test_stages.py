@@ -492,6 +492,14 @@ def test_an_error_is_one_line_and_a_traceback_on_request(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["corrections.csv", "data", "params.yaml"]
 
 
+def test_an_error_in_dvcs_copy_does_not_name_its_folder(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpa1"
+    (copy / ".dvc").mkdir(parents=True)
+    shrink(copy, lr="fast")
+    _, errors = start("ingest", copy, DVC_ROOT=str(tmp_path)).communicate(timeout=60)
+    assert errors == "ingest: error: params.yaml: `lr` is str 'fast'; it must be a number, above 0 and at most 100\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_training_is_marked_killed_and_leaves_no_model(

@@ -60,7 +60,10 @@ def run_stage(name: str, main: Callable[[Layout, Params], None], description: st
             _fail(name, "stopped", 128 + signal.SIGTERM)
         if wants_traceback(options):
             raise
-        _fail(name, _describe(error, layout.root), 1)
+        text = _describe(error, layout.root)
+        if find_main_root(layout.root) != layout.root.resolve():  # paths in DVC's copy lead nowhere once it is gone
+            text = text.replace(f"{layout.root}/", "")
+        _fail(name, text, 1)
 
 
 def point_to(name: str, run: str, *paths: str) -> None:

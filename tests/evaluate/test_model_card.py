@@ -138,6 +138,11 @@ def test_the_lines_that_load_the_model_work(
     assert "name='face.jpg', label='" in capsys.readouterr().out
 
 
+def test_a_start_from_the_shipped_model_is_told() -> None:
+    assert "started from the shipped model" in card("faces.zip", 3, more={"train.weights": "pretrained"})
+    assert "shipped model" not in card("faces.zip", 3, more={"train.weights": "none"})
+
+
 def test_a_second_look_is_told_with_its_cost_and_its_gain() -> None:
     text = card("faces.zip", 3, tta_share=0.0662, accuracy_without_tta=0.9375)
     assert "differ by less than 1.5 is also seen mirrored" in text

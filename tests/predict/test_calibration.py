@@ -17,6 +17,7 @@ from gender_classifier.cli.main import main
 from gender_classifier.data.labelled_files import LabelledImage, LabelledSource
 from gender_classifier.data.labelled_pixels import Reading
 from gender_classifier.metrics.histograms import parse_reference, start_histogram, to_jsonable
+from gender_classifier.metrics.platt import Figure
 from gender_classifier.predict.calibration import fit_calibration, write_calibrated
 from gender_classifier.predict.predictor import Predictor
 from gender_classifier.predict.quantization import quantize_onnx
@@ -80,7 +81,7 @@ def test_a_fit_that_gains_nothing_says_so(
     assert second.is_file()
     *_, summary, verdict = capsys.readouterr().out.splitlines()
     assert "second.onnx: calibrated on 120 images" in summary
-    assert verdict == f"{second}: no gain in log loss on these images that can be told from chance; keep {first}"
+    assert verdict == f"{second}: a higher log loss on these images; keep {first}"
     default = tmp_path / "models" / "model.onnx"
     default.parent.mkdir()
     first.rename(default)
@@ -292,6 +293,37 @@ def test_nothing_is_overwritten(tmp_path: Path, model: Path, capsys: pytest.Capt
     assert "calibrate: error: SET: " in (err := capsys.readouterr().err)
     assert "no such folder or file; check the path" in err
     assert model.read_bytes() == before
+
+
+def test_a_folder_in_place_of_the_output_is_not_to_be_removed(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_own(tmp_path / "own")
+    assert calibrate(model, own, tmp_path / "new.onnx") == 1
+    assert capsys.readouterr().err.endswith(
+        f"{own}: is a folder; give the ONNX file to write first, then the labelled images\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"),
+    [
+        (0.02, "a higher log loss on these images"),
+        (-0.01, "no gain in log loss on these images that can be told from chance"),
+    ],
+)
+def test_a_calibration_that_does_harm_is_called_that(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    low: float,
+    verdict: str,
+) -> None:
+    figures = {"loss": Figure((0.04, 0.03, 0.05), (0.07, 0.06, 0.08), (0.03, low, 0.04))}
+    monkeypatch.setattr("gender_classifier.predict.calibration.cross_validate", lambda *_: figures)
+    assert calibrate(model, tmp_path / "new.onnx", write_own(tmp_path / "own")) == 0
+    assert capsys.readouterr().out.endswith(f"new.onnx: {verdict}; keep {model}\n")
 
 
 def test_without_onnx_the_extra_is_named(

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from conftest import picture
 
+from gender_classifier.common.paths import locate_pretrained
 from gender_classifier.data.images import to_array
 from gender_classifier.errors import ModelError
 from gender_classifier.evaluate.export import compute_probs
@@ -89,6 +90,11 @@ def test_results_come_in_order_and_the_first_error_ends_them() -> None:
     assert [next(results), next(results)] == [3, 4]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_the_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Predictor("pretrained").metadata == Predictor(locate_pretrained("model.onnx")).metadata
 
 
 def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Path) -> None:

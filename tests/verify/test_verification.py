@@ -193,7 +193,9 @@ def test_too_many_rejects_stop_with_what_and_how_many() -> None:
     records[0] = replace(records[0], status="rejected", reason="empty")
     records[1] = replace(records[1], status="rejected", reason="truncated")
     with pytest.raises(
-        DataError, match=r"2 of 40 images rejected \(5.00%\), more than the tolerated 2.00%: 1 empty, 1 tr"
+        DataError,
+        match=r"2 of 40 images rejected \(5.00%\), more than the tolerated 2.00%: 1 empty, 1 truncated "
+        rf"\({records[0].member}, {records[1].member}\); correct the data and read it again \(`dvc repro --force ",
     ):
         check_fitness(records, POLICY)
     check_fitness(records, replace(POLICY, max_rejected=0.05))

@@ -48,6 +48,8 @@ def run_calibrate(options: argparse.Namespace) -> None:
     from gender_classifier.track.model_source import find_model
 
     output: Path = options.output
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give the ONNX file to write first, then the labelled images")
     if output.exists() or output.is_symlink():
         raise InputError(f"{output}: exists; remove it, or name another file (the model itself is never changed)")
     if not output.absolute().parent.is_dir():
@@ -95,7 +97,9 @@ def run_calibrate(options: argparse.Namespace) -> None:
         )
     if not calibration.figures["loss"].falls:  # the fit minimises it
         kept = options.model or model.path
-        print(f"{output}: no gain in log loss on these images that can be told from chance; keep {kept}")
+        is_worse = calibration.figures["loss"].change[1] > 0  # the whole interval
+        found = "no gain in log loss on these images that can be told from chance"
+        print(f"{output}: {'a higher log loss on these images' if is_worse else found}; keep {kept}")
 
 
 def _describe_earlier(text: str | None, digest: str) -> str:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from gender_classifier.errors import ModelError
 
+PRETRAINED = "pretrained"
+"""The name of the model that this package ships; ``./pretrained`` is a path."""
+
 PRETRAINED_DIR = Path(__file__).parents[1] / "pretrained"
 """The model that this package ships."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from gender_classifier.common.paths import PRETRAINED
 from gender_classifier.data.dataset import DatasetInfo
 from gender_classifier.data.file_names import describe_value
 from gender_classifier.data.names import CLASSES, KAGGLE, SAMPLE, SAMPLE_NOTE
@@ -105,6 +106,7 @@ def write_card(
         spec=spec,
         bias=describe_bias(spec),
         info=info,
+        warm=params.get("train.weights") == PRETRAINED,
         counts=[f"{count:,} {split}" for split, count in counts.items()],
         worst=measured[0],
         measured=tabulate_measured(measured, spec.classes),

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from gender_classifier.common.paths import PRETRAINED, locate_pretrained
 from gender_classifier.common.terminal import printable
 from gender_classifier.common.threads import chunk, count_cores, find_thread_limit
 from gender_classifier.data.images import Crop, to_array
@@ -88,14 +89,15 @@ class Predictor:
         """Load and check a model file.
 
         Args:
-            path: an ONNX file written by ``evaluate``, such as ``models/model.onnx``.
+            path: an ONNX file written by ``evaluate``, such as ``models/model.onnx``, or ``pretrained``, the model that
+                this package ships.
             threads: of onnxruntime; None for one per core.
             max_pixels: larger images are rejected.
 
         Raises:
             ModelError: the file is missing, damaged or no model of this project, or its metadata are invalid.
         """
-        path = Path(path)
+        path = locate_pretrained("model.onnx") if path == PRETRAINED else Path(path)
         if path.is_dir():
             raise ModelError(f"{path}: is a folder; give the model file in it, such as {path / 'model.onnx'}")
         if not path.is_file():

@@ -11,11 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from gender_classifier.common.paths import Layout, find_checkout, locate_pretrained
+from gender_classifier.common.paths import PRETRAINED, Layout, find_checkout, locate_pretrained
 from gender_classifier.errors import ModelError, needs_extra
-
-PRETRAINED = "pretrained"
-"""The name of the model that this package ships; ``./pretrained`` is a path."""
 
 REGISTRY = "models:"
 """What the name of a model in MLflow's registry begins with."""

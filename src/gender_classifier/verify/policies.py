@@ -68,15 +68,15 @@ def check_fitness(records: Sequence[Record], policy: VerifyParams, corrections: 
             what = f"none of its {held} images is usable" if held else "is missing or empty"
             raise DataError(f"{split}/{label}: {what}; each split needs images of {' and '.join(sorted(labels))}")
     removed = {sha256 for sha256, correction in (corrections or {}).items() if correction.is_removal}
-    reasons = Counter(
-        record.reason for record in records if record.status == "rejected" and record.sha256 not in removed
-    )
-    rejected = sum(reasons.values())
-    if rejected > policy.max_rejected * len(records):
+    rejected = [record for record in records if record.status == "rejected" and record.sha256 not in removed]
+    if len(rejected) > policy.max_rejected * len(records):
+        reasons = Counter(record.reason for record in rejected)
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        names = ", ".join([record.member for record in rejected[:3]] + ["..."] * (len(rejected) > 3))
         raise DataError(
-            f"{rejected} of {len(records)} images rejected ({rejected / len(records):.2%}), more than the tolerated "
-            f"{policy.max_rejected:.2%}: {listed}; correct the data, or raise verify.max_rejected"
+            f"{len(rejected)} of {len(records)} images rejected ({len(rejected) / len(records):.2%}), more than the "
+            f"tolerated {policy.max_rejected:.2%}: {listed} ({names}); correct the data and read it again (`dvc repro "
+            "--force --single-item ingest`), or raise verify.max_rejected"
         )
 
 

@@ -43,6 +43,20 @@ def test_the_shipped_models_name_mistyped_is_told(tmp_path: Path, monkeypatch: p
         assert found.path == Path("pretraind")
 
 
+def test_outside_a_project_there_is_no_default_model_unless_the_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "model.onnx"
+    with pytest.raises(ModelError, match="nor is this a project .*; run in the project's folder, or give --model pret"):
+        find_model(None, tmp_path).__enter__()
+    (tmp_path / "dvc.yaml").touch()
+    with find_model(None, tmp_path) as found:
+        assert found == (path, None)  # the predictor says that it can be made
+    (tmp_path / "dvc.yaml").unlink()
+    path.parent.mkdir()
+    path.touch()
+    with find_model(None, tmp_path) as found:
+        assert found == (path, None)
+
+
 def test_a_path_stands_as_it_is_without_mlflow(tmp_path: Path) -> None:
     with find_model("some/model.onnx", tmp_path) as found:
         assert found == (Path("some/model.onnx"), None)

@@ -38,13 +38,21 @@ def find_model(name: str | None, folder: Path) -> Iterator[FoundModel]:
         folder: in the checkout; whose run store has the registry, unless ``MLFLOW_TRACKING_URI`` names another.
 
     Raises:
-        ModelError: this copy of the package ships no model, or ``name`` is ``pretrained`` mistyped.
+        ModelError: this copy of the package ships no model, ``name`` is ``pretrained`` mistyped, or None outside any
+            project.
         MissingPackageError: MLflow is not installed, and the name is one of the registry.
         TrackingError: outside any project no store is named; or it does not answer, or has no such version.
         SystemExit: SIGTERM came.
     """
     if name is None:
-        yield FoundModel(Layout(find_checkout(folder) or folder).onnx_path, None)
+        root = find_checkout(folder)
+        path = Layout(root or folder).onnx_path
+        if root is None and not path.exists():
+            raise ModelError(
+                f"{path}: no such file, nor is this a project (no dvc.yaml in this folder or above it); run in the "
+                "project's folder, or give --model pretrained or another path"
+            )
+        yield FoundModel(path, None)
     elif name == PRETRAINED:
         yield FoundModel(locate_pretrained("model.onnx"), None)
     elif not name.startswith(REGISTRY):

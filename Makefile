@@ -59,7 +59,7 @@ ui: setup  ## Open the run store in the MLflow UI (PORT=5000)
 test: setup  ## Run the tests (7 minutes on 2 cores)
 	@python -m pytest $(SIDE_BY_SIDE)
 
-test-rest: setup  ## Run the other three suites side by side (25 minutes, needs chromium and postgresql)
+test-rest: setup  ## Run the other three suites side by side (17 minutes, needs chromium and postgresql)
 	@python -m pytest $(SIDE_BY_SIDE) -m "slow or ui or services"
 
 test-slow: setup  ## Kill, stop and starve real trainings; DVC experiments; real faces if they are there

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import zipfile
@@ -497,6 +498,24 @@ def test_other_logs_are_refused_by_line(
     assert message in errors
     assert errors.startswith("gender-classifier monitor: error: ")
     assert errors.count("\n") == 1
+
+
+def test_nothing_but_an_earlier_comparison_is_replaced(
+    model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, text, pipe = alike / "0.jpg", tmp_path / "notes.txt", tmp_path / "pipe"
+    text.write_text("mine")
+    os.mkfifo(pipe)
+    before = image.read_bytes()
+    for option in ("--json", "--plot"):
+        for path, message in ((image, "one of those to compare"), (text, "no earlier"), (pipe, "no regular file")):
+            assert main(["monitor", str(image), "--model", str(model), option, str(path)]) == 1
+            assert message in capsys.readouterr().err
+        assert main(["monitor", str(alike), "--model", str(model), option, str(image)]) == 1
+        for _ in range(2):
+            path = tmp_path / f"again{option}"
+            assert main(["monitor", str(image), "--model", str(model), option, str(path)]) == 4
+    assert (image.read_bytes(), text.read_text(), pipe.is_fifo()) == (before, "mine", True)
 
 
 def test_wrong_uses(model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,12 @@ def test_the_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch
     assert Predictor("pretrained").metadata == Predictor(locate_pretrained("model.onnx")).metadata
 
 
+def test_a_single_path_is_not_taken_letter_by_letter(served_model: Path) -> None:
+    for path in ("one.jpg", Path("one.jpg")):
+        with pytest.raises(TypeError, match="sources is a single path, .*; give a list of paths"):
+            Predictor(served_model).predict(path)  # type: ignore[arg-type]
+
+
 def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Path) -> None:
     with pytest.raises(
         ModelError, match="no such file; give --model pretrained or another path, or make it: `dvc repro`"

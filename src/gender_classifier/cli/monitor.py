@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -88,6 +89,8 @@ def run_monitor(options: argparse.Namespace) -> int:
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
+    _check_output("--json", options.json, b"{", options.files)
+    _check_output("--plot", options.plot, b"\x89PNG", options.files)
     if options.plot:
         with needs_extra("plot"):
             import gender_classifier.monitor.figures  # noqa: F401  fails now, not after all images are read
@@ -111,6 +114,19 @@ def run_monitor(options: argparse.Namespace) -> int:
             f"than {_MAX_UNREADABLE:.0%}: the comparison is of the rest; check what delivers them"
         )
     return {"drift": DRIFT_STATUS, "too few": TOO_FEW_STATUS}.get(report.verdict, 0)
+
+
+def _check_output(option: str, path: Path | None, begins: bytes, files: Sequence[str]) -> None:
+    """Refuse to replace what no earlier comparison has written: a device, an image that is to be read, another file."""
+    from gender_classifier.errors import InputError
+
+    if path is None or not path.exists():
+        return
+    if not path.is_file() or any(os.path.exists(file) and path.samefile(file) for file in files):  # noqa: PTH110
+        raise InputError(f"{option} {path}: is no regular file, or one of those to compare; give another path")
+    with path.open("rb") as file:
+        if file.read(len(begins)) not in (begins, b""):
+            raise InputError(f"{option} {path}: exists and is no earlier comparison; remove it, or give another path")
 
 
 def _tally(files: Sequence[str], predictor: Predictor, reference: Reference) -> Tally:

@@ -172,7 +172,7 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """Yield one :class:`Prediction` per source, in order; an unreadable image does not stop the others.
+        """Give one :class:`Prediction` per source, in order; an unreadable image does not stop the others.
 
         Each worker reads, decodes and classifies whole batches, so build the predictor with ``threads=1``. At most
         ``2 * workers`` batches are in flight, and a worker holds one decoded image beside its batch of (S, S, 3), so
@@ -182,7 +182,17 @@ class Predictor:
             sources: paths, or names with contents; consumed as the results are.
             batch_size: images.
             workers: threads; None for one per core.
+
+        Raises:
+            TypeError: ``sources`` is a single path.
         """
+        if isinstance(sources, str | bytes | os.PathLike):
+            raise TypeError(f"sources is a single path, {sources!r}; give a list of paths: predict([path])")
+        return self._predict_all(sources, batch_size, workers)
+
+    def _predict_all(
+        self, sources: Iterable[Source | str | os.PathLike[str]], batch_size: int, workers: int | None
+    ) -> Iterator[Prediction]:
         batches = chunk(map(_as_source, sources), batch_size, first=1)
         for predictions in map_in_order(self._predict_batch, batches, workers=workers):
             yield from predictions

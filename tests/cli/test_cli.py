@@ -35,6 +35,21 @@ def test_the_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (caught.value.code, capsys.readouterr().out) == (0, f"gender-classifier {__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predcit face.jpg", "unknown command 'predcit'; did you mean predict?\n"),
+        ("train", "unknown command 'train'; known are sync, ui, promote, rollback, predict, "),
+        ("ui --port 70000", "argument --port: '70000' is not a port from 1 to 65535\n"),
+    ],
+)
+def test_wrong_usage_names_what_is_known(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model, beside an image."""
@@ -148,6 +163,7 @@ def test_the_shipped_model_classifies(
         ("dlib", "faces", "predict --faces größe.jpg --model model.onnx"),
         ("matplotlib", "plot", "monitor größe.jpg --plot drift.png --model model.onnx"),
         ("onnx", "quantize", "quantize int8.onnx größe.jpg --model model.onnx"),
+        ("scipy", "calibrate", "calibrate own.onnx faces --model model.onnx"),
         ("uvicorn", "serve", "serve --model model.onnx"),
         ("pydantic", "serve", "serve --model model.onnx"),
     ],

@@ -101,6 +101,8 @@ def test_a_single_path_is_not_taken_letter_by_letter(served_model: Path) -> None
     for path in ("one.jpg", Path("one.jpg")):
         with pytest.raises(TypeError, match="sources is a single path, .*; give a list of paths"):
             Predictor(served_model).predict(path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a bytes is no source; give a path or a pair \(name, content\)"):
+        list(Predictor(served_model).predict([b"content"]))  # type: ignore[list-item]
 
 
 def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Path) -> None:

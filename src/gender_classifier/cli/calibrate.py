@@ -37,7 +37,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     Raises:
         GenderClassifierError: the model cannot be loaded, the images cannot be used, or the output exists.
     """
-    with needs_extra("pipeline"):
+    with needs_extra("calibrate"):
         from gender_classifier.predict.calibration import fit_calibration, write_calibrated
     from gender_classifier.cli.reporting import report_unreadable
     from gender_classifier.common.terminal import complain

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 
 from gender_classifier.common.logs import add_log_options, show_logs, wants_traceback
@@ -65,17 +65,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; what a subcommand does not know is reported with the subcommand's own usage."""
     given = sys.argv[1:] if arguments is None else arguments
     parser, commands = _build_parser(given)
+    if given and not given[0].startswith("-") and given[0] not in commands:
+        near = _suggest(given[:1], commands)
+        parser.error(f"unknown command {given[0]!r}{near}" + ("" if near else f"; known are {', '.join(commands)}"))
     options, unknown = parser.parse_known_args(given)
     if unknown:
         command = commands[options.command]
-        command.error(f"unrecognized arguments: {' '.join(unknown)}{_suggest(unknown, command)}")
+        known = re.findall(r"--[\w-]+", command.format_help())
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{_suggest(unknown, known)}")
     return options
 
 
-def _suggest(unknown: Sequence[str], command: argparse.ArgumentParser) -> str:
-    """Return the option that a mistyped one of ``unknown`` may stand for, as the end of an error."""
-    known = re.findall(r"--[\w-]+", command.format_help())
-    near = [name for word in unknown for name in difflib.get_close_matches(word.partition("=")[0], known, 1, 0.7)]
+def _suggest(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """Return which of ``known`` a mistyped word of ``unknown`` may stand for, as the end of an error."""
+    choices = list(known)
+    near = [name for word in unknown for name in difflib.get_close_matches(word.partition("=")[0], choices, 1, 0.7)]
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -56,7 +56,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     with find_model(options.model, Path.cwd()) as model:
         original, original_size = Predictor(model.path), model.path.stat().st_size
         if original.metadata.get("precision") == "int8":  # such as the shipped one
-            raise InputError(f"quantize: {model.path}: is an int8 model already; give a float32 one with --model")
+            raise InputError(f"{model.path}: is an int8 model already; give a float32 one with --model")
         images = []
         for name, read in islice(found, _CALIBRATION + _COMPARED):
             image = try_load(read, original.prepare)
@@ -65,7 +65,7 @@ def run_quantize(options: argparse.Namespace) -> None:
             else:
                 images.append(image)
         if len(images) < 2 * _CALIBRATION:
-            raise InputError(f"quantize: {len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
+            raise InputError(f"{len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
         quantize_onnx(model.path, options.output, np.stack(images[:_CALIBRATION]))
     compared = np.stack(images[_CALIBRATION:])
     before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)

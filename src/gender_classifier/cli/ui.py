@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from gender_classifier.cli.options import number
 from gender_classifier.cli.store import sync
 from gender_classifier.common.credentials import strip_credentials
 from gender_classifier.errors import TrackingError
 
 _HOST = "127.0.0.1"
+_PORT = number(int, lambda value: 1 <= value <= 65535, "a port from 1 to 65535")  # a link to port 0 would lead nowhere
 
 
 def add_ui_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,7 +27,7 @@ def add_ui_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="run sync and start the MLflow UI",
         description="Run sync, then start MLflow's UI on the run store, reachable from this machine only.",
     )
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--port", type=_PORT, default=5000, help="default: %(default)s")
     parser.set_defaults(run=_run)
 
 

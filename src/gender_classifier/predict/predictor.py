@@ -251,6 +251,8 @@ def _one_line(error: Exception) -> str:
 def _as_source(source: Source | str | os.PathLike[str]) -> Source:
     if isinstance(source, tuple):
         return source
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"a {type(source).__name__} is no source; give a path or a pair (name, content)")
 
     def read() -> bytes:
         from gender_classifier.data.folders import read_file  # noqa: PLC0415  needed for paths alone

@@ -19,8 +19,8 @@ UNSEEN := .*\.(py|j2|json|csv|npy|safetensors|zip)$$|(Created|State|Executor|num
 
 # What the shipped model is trained with, besides params.yaml: a better network, and augmentation for images framed and lit
 # otherwise than those of the data set. PRETRAINED_DATA is for its card.
-PRETRAINED_PARAMS := network=resnet10 augment.scale=0.25 augment.translate=0.10 augment.translate_height=0.10 \
-  augment.rotate=15 augment.grey=0.2 augment.contrast=0.4 augment.brightness=0.3
+PRETRAINED_PARAMS := batch_size=128 lr=0.001 weight_decay=0.5 train.mixup=0.2 train.network=resnet10 \
+  $(addprefix train.augment.,scale=0.25 translate=0.10 translate_height=0.10 rotate=15 grey=0.2 contrast=0.4 brightness=0.3)
 PRETRAINED_DATA := An extract of the Kaggle data set cashutosh/gender-classification-dataset, drawn from its Training folder.
 
 # A worker a core, a file of tests at a time: its fixtures are made once.
@@ -82,7 +82,7 @@ test-lowest:  ## Run the tests on the lowest direct dependencies that pyproject.
 
 pretrained: setup  ## Train the model that the package ships, and write it (SOURCE=/path/to/faces.zip)
 	@test -n '$(SOURCE)' || { echo 'make: no data set; use: make pretrained SOURCE=/path/to/faces.zip' >&2; exit 1; }
-	dvc exp run -S 'source=$(SOURCE)' $(addprefix -S train.,$(PRETRAINED_PARAMS))
+	dvc exp run -S 'source=$(SOURCE)' $(addprefix -S ,$(PRETRAINED_PARAMS))
 	python -m gender_classifier.pipeline.pretrained --data '$(PRETRAINED_DATA)'
 
 lint: setup  ## Check style and types (ruff, mypy --strict)

@@ -68,7 +68,7 @@ def test_the_card_names_files_terms_data_and_params(made: tuple[Path, pretrained
         assert read_digest(card, name) == hashlib.sha256((target / name).read_bytes()).hexdigest()
     assert "For study and research only" in card
     assert "Drawn &#60;b&#62;here" in card  # text, not markup
-    assert re.search(r"^train\.augment\.scale +0\.15$", card, re.MULTILINE)
+    assert re.search(r"^train\.augment\.scale +0\.25$", card, re.MULTILINE)
 
 
 def test_weights_are_the_trained_ones_in_half_precision(made: tuple[Path, pretrained.Shipped], repro: Checkout) -> None:

@@ -64,8 +64,9 @@ def write_arrays(folder: Path, counts: dict[str, int]) -> None:
 
 def write_params(folder: Path, epochs: int = 3, batch_size: int = 31, **train: Any) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params |= {"epochs": epochs, "batch_size": batch_size, "lr": 3e-4}
-    params["train"] |= {"precision": "fp32", "device": "cpu", "class_balance": "weights", **train}
+    params |= {"epochs": epochs, "batch_size": batch_size, "lr": 0.01}
+    # The first steps of Adam divide each gradient by its size, which turns the rounding of a small one into a whole step.
+    params["train"] |= {"precision": "fp32", "device": "cpu", "class_balance": "weights", "optimizer": "sgd", **train}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 

@@ -99,7 +99,8 @@ def run_monitor(options: argparse.Namespace) -> int:
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
     tally = _tally(options.files, predictor, reference)
     if not tally.num_images:
-        raise DataError(f"none of the {tally.num_unreadable} images can be read; nothing to compare")
+        unreadable = f": {tally.num_unreadable:,} cannot be read" if tally.num_unreadable else ""
+        raise DataError(f"there is no image to compare{unreadable}")
     comparisons = compare(reference, tally.new, threshold=options.psi)
     report = _Report(predictor, reference, tally, options.psi, comparisons, summarize(comparisons))
     _print_report(report)

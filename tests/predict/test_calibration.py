@@ -332,7 +332,7 @@ def test_without_onnx_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "gender_classifier.predict.calibration")
     assert calibrate(model, tmp_path / "new.onnx", tmp_path) == 1
-    assert "onnx is not installed; install the extra `pipeline`" in capsys.readouterr().err
+    assert "onnx is not installed; install the extra `calibrate`" in capsys.readouterr().err
 
 
 def test_metadata_and_graph_that_disagree_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

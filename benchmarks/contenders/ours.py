@@ -117,12 +117,13 @@ def export(out: Path) -> None:
 
 
 def read_params(changes: dict[str, Any]) -> Any:
-    """Return the training params of params.yaml with ``changes``, whose keys are those of its section `train`."""
+    """Return the training params of params.yaml with ``changes``, by their keys there (``train.augment.scale``)."""
     from gender_classifier.pipeline.params import load_params  # noqa: PLC0415
 
     params = load_params(ROOT / "params.yaml").train
-    plain = {key: value for key, value in changes.items() if "." not in key}
+    changes = {key.removeprefix("train."): value for key, value in changes.items()}
     inner = {key.removeprefix("augment."): value for key, value in changes.items() if key.startswith("augment.")}
+    plain = {key: value for key, value in changes.items() if not key.startswith("augment.")}
     if unknown := set(plain) - {field.name for field in fields(params)}:
         raise SystemExit(f"unknown params {sorted(unknown)}")
     return replace(params, **plain, augment=replace(params.augment, **inner))

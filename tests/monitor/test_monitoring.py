@@ -415,7 +415,7 @@ def test_some_unreadable_pictures_are_counted_and_many_are_an_error(
     assert "31 of 331 images cannot be read (9.4%), more than 5%" in shown.err
     assert "more images cannot be read: they are only counted" in shown.err
     assert main(["monitor", str(tmp_path), "--model", str(model)]) == 1
-    assert "there is no image to compare: 31 cannot be read" in capsys.readouterr().err
+    assert "there is no image to compare; 31 not read (see above)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format", ["csv", "json"])

@@ -99,10 +99,12 @@ def test_the_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch
 
 def test_a_single_path_is_not_taken_letter_by_letter(served_model: Path) -> None:
     for path in ("one.jpg", Path("one.jpg")):
-        with pytest.raises(TypeError, match="sources is a single path, .*; give a list of paths"):
+        with pytest.raises(TypeError, match=r"sources is a single path, .*; give a list: predict\(\[path\]\)"):
             Predictor(served_model).predict(path)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"a bytes is no source; give a path or a pair \(name, content\)"):
+    with pytest.raises(TypeError, match=r"a source is a path or a pair \(name, content\), not bytes"):
         list(Predictor(served_model).predict([b"content"]))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="^sources is a single file's content; give a list"):
+        Predictor(served_model).predict(b"content")  # type: ignore[arg-type]
 
 
 def test_a_missing_or_foreign_model_is_one_line(tmp_path: Path, served_model: Path) -> None:

@@ -99,7 +99,7 @@ def run_monitor(options: argparse.Namespace) -> int:
     reference = parse_reference(predictor.metadata.get("reference"), options.model or "models/model.onnx")
     tally = _tally(options.files, predictor, reference)
     if not tally.num_images:
-        unreadable = f": {tally.num_unreadable:,} cannot be read" if tally.num_unreadable else ""
+        unreadable = f"; {tally.num_unreadable:,} not read (see above)" if tally.num_unreadable else ""
         raise DataError(f"there is no image to compare{unreadable}")
     comparisons = compare(reference, tally.new, threshold=options.psi)
     report = _Report(predictor, reference, tally, options.psi, comparisons, summarize(comparisons))

@@ -56,7 +56,9 @@ def run_quantize(options: argparse.Namespace) -> None:
     with find_model(options.model, Path.cwd()) as model:
         original, original_size = Predictor(model.path), model.path.stat().st_size
         if original.metadata.get("precision") == "int8":  # such as the shipped one
-            raise InputError(f"{model.path}: is an int8 model already; give a float32 one with --model")
+            raise InputError(
+                f"{options.model or model.path}: is an int8 model already; give a float32 one with --model"
+            )
         images = []
         for name, read in islice(found, _CALIBRATION + _COMPARED):
             image = try_load(read, original.prepare)

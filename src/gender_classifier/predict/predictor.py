@@ -184,10 +184,11 @@ class Predictor:
             workers: threads; None for one per core.
 
         Raises:
-            TypeError: ``sources`` is a single path.
+            TypeError: ``sources`` is a single path or file; later: one of them is neither a path nor a pair.
         """
         if isinstance(sources, str | bytes | os.PathLike):
-            raise TypeError(f"sources is a single path, {sources!r}; give a list of paths: predict([path])")
+            what = "a single file's content" if isinstance(sources, bytes) else f"a single path, {sources!r}"
+            raise TypeError(f"sources is {what}; give a list: predict([path]) or predict([(name, content)])")
         return self._predict_all(sources, batch_size, workers)
 
     def _predict_all(
@@ -252,7 +253,7 @@ def _as_source(source: Source | str | os.PathLike[str]) -> Source:
     if isinstance(source, tuple):
         return source
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"a {type(source).__name__} is no source; give a path or a pair (name, content)")
+        raise TypeError(f"a source is a path or a pair (name, content), not {type(source).__name__}")
 
     def read() -> bytes:
         from gender_classifier.data.folders import read_file  # noqa: PLC0415  needed for paths alone

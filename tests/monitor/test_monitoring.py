@@ -475,7 +475,7 @@ HEADER = "name,label,prob,prob_female,prob_male,error\n"
         ("log.out/none.csv", None, "log.out/none.csv: no such file\n"),
         ("log.csv", "", "line 1 lacks the column prob_female, prob_male"),
         ("log.csv", "name,label\na,b\n", "line 1 lacks the column"),
-        ("log.csv", HEADER, "there is no image to compare\n"),
+        ("log.csv", HEADER, "log.csv: there is no image to compare\n"),
         ("log.csv", HEADER + "a.jpg,male,0.9,0.2,0.9,\n", "line 2 has the probabilities 0.2, 0.9, not numbers"),
         ("log.csv", HEADER + "a.jpg,male,0.9,x,0.9,\n", "line 2 has the probabilities x, 0.9"),
         ("log.csv", HEADER + "a.jpg\n", "line 2 has the probabilities None, None"),
@@ -485,7 +485,7 @@ HEADER = "name,label,prob,prob_female,prob_male,error\n"
         ("log.jsonl", '{"name": "a"}\n', "line 1 has no probabilities"),
         ("log.ndjson", "[1]\n", "line 1 has no probabilities"),
         ("log.json", '{"probs": {"female": true, "male": "x"}}\n', "line 1 has the probabilities"),
-        ("log.json", "\n\n", "there is no image to compare\n"),
+        ("log.json", "\n\n", "log.json: there is no image to compare\n"),
     ],
 )
 def test_other_logs_are_refused_by_line(

@@ -286,6 +286,7 @@ def test_nothing_is_overwritten(tmp_path: Path, model: Path, capsys: pytest.Capt
     for target, message in (
         (model, "model.onnx: exists; remove it"),
         (tmp_path / "no" / "new.onnx", "there is no folder"),
+        (tmp_path / "own.csv", "own.csv: does not end in .onnx; give the ONNX file to write first"),
     ):
         assert calibrate(model, target, own) == 1
         assert message in capsys.readouterr().err

@@ -152,6 +152,29 @@ def test_the_command_warns_of_a_variant_that_differs(
     assert f"quantize: {output}: fewer than 98% of the predictions agree; use the float32 model instead" in err
 
 
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("0.jpg", "0.jpg: does not end in .onnx; give the ONNX file to write first, then the images"),
+        ("", ": is a folder; give the ONNX file to write first, then the images"),
+        ("model.onnx", "model.onnx: exists; remove it"),
+        ("no/int8.onnx", "there is no folder"),
+    ],
+)
+def test_nothing_is_overwritten(
+    tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str], output: str, message: str
+) -> None:
+    for seed in range(4):
+        (tmp_path / f"{seed}.jpg").write_bytes(picture(seed))
+    model = tmp_path / "model.onnx"
+    model.write_bytes(served_model.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = ["quantize", str(tmp_path / output), *[str(tmp_path)] * 128, "--model", str(model)]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").write_bytes(picture(1))
     assert main(["quantize", str(tmp_path / "int8.onnx"), str(tmp_path), "--model", str(served_model)]) == 1

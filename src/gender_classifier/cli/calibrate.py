@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from gender_classifier.cli.options import add_max_pixels_option, add_model_option
-from gender_classifier.errors import InputError, needs_extra
+from gender_classifier.cli.options import add_max_pixels_option, add_model_option, add_output_argument, check_output
+from gender_classifier.errors import needs_extra
 
 _DESCRIPTION = """\
 Write a copy of the model whose temperature and bias are fitted to labelled images of your own (Platt scaling), and
@@ -24,7 +24,7 @@ def add_calibrate_command(commands: "argparse._SubParsersAction[argparse.Argumen
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write; it must not exist")
+    add_output_argument(parser)
     parser.add_argument("labelled", metavar="SET", help="folder, .zip or .csv of labelled images")
     add_model_option(parser)
     add_max_pixels_option(parser)
@@ -48,12 +48,7 @@ def run_calibrate(options: argparse.Namespace) -> None:
     from gender_classifier.track.model_source import find_model
 
     output: Path = options.output
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; give the ONNX file to write first, then the labelled images")
-    if output.exists() or output.is_symlink():
-        raise InputError(f"{output}: exists; remove it, or name another file (the model itself is never changed)")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent}; make it, or name another file")
+    check_output(output, "labelled images")
     with find_model(options.model, Path.cwd()) as model:
         predictor = Predictor(model.path, max_pixels=options.max_pixels)
         rules = Rules(

@@ -100,7 +100,8 @@ def run_monitor(options: argparse.Namespace) -> int:
     tally = _tally(options.files, predictor, reference)
     if not tally.num_images:
         unreadable = f"; {tally.num_unreadable:,} not read (see above)" if tally.num_unreadable else ""
-        raise DataError(f"there is no image to compare{unreadable}")
+        files = options.files[0] + (f" and {len(options.files) - 1} more" if len(options.files) > 1 else "")
+        raise DataError(f"{files}: there is no image to compare{unreadable}")
     comparisons = compare(reference, tally.new, threshold=options.psi)
     report = _Report(predictor, reference, tally, options.psi, comparisons, summarize(comparisons))
     _print_report(report)

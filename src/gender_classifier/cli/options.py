@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from gender_classifier.errors import InputError
 from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 
 
@@ -15,6 +17,27 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         help="an ONNX file written by evaluate; `pretrained` for the model that this package ships; or a version in "
         "MLflow's registry such as models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
     )
+
+
+def add_output_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``OUTPUT``: the model file to write; see :func:`check_output`."""
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write; it must not exist")
+
+
+def check_output(path: Path, inputs: str) -> None:
+    """Refuse a model file to write that is there, such as the first of ``inputs`` where the user forgot the output.
+
+    Raises:
+        InputError: ``path`` exists, cannot be made, or does not end in ``.onnx``.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the ONNX file to write first, then the {inputs}")
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"{path}: does not end in .onnx; give the ONNX file to write first, then the {inputs}")
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path}: exists; remove it, or name another file (the model itself is never changed)")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it, or name another file")
 
 
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gender_classifier.cli.options import add_model_option
+from gender_classifier.cli.options import add_model_option, add_output_argument, check_output
 from gender_classifier.cli.reporting import report_unreadable
 from gender_classifier.errors import InputError, needs_extra
 
@@ -20,7 +20,7 @@ def add_quantize_command(commands: "argparse._SubParsersAction[argparse.Argument
         f"agree with the original's. PATHs are as for `predict`; {_CALIBRATION} images are used for calibration and up "
         f"to {_COMPARED:,} others for the comparison.",
     )
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the ONNX file to write")
+    add_output_argument(parser)
     parser.add_argument(
         "paths",
         nargs="+",
@@ -35,7 +35,8 @@ def run_quantize(options: argparse.Namespace) -> None:
     """Run the subcommand.
 
     Raises:
-        GenderClassifierError: the model cannot be loaded or is int8 already, or too few images can be read.
+        GenderClassifierError: the model cannot be loaded or is int8 already, too few images can be read, or the output
+            exists.
     """
     import random
     import sys
@@ -50,6 +51,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     with needs_extra("quantize"):
         from gender_classifier.predict.quantization import quantize_onnx
 
+    check_output(options.output, "images")
     # Sampled at random, since folders come sorted, perhaps by class.
     found = list(find_images(options.paths))
     random.Random(0).shuffle(found)

@@ -146,9 +146,14 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     assert str(client(root).get_model_version_by_alias(REGISTERED_MODEL, "challenger").version) == "5"
 
     assert main(["promote", "5", "--reason", "fairer data"]) == 0
-    assert capsys.readouterr().out == "champion: version 5, before it version 3\n"
+    refusal, _, advice = outcomes[4][1].partition("; compare")
+    assert advice
+    assert capsys.readouterr().out == (
+        f"champion: version 5, before it version 3\nthe rule of evaluate.promotion had said: {refusal}\n"
+    )
     assert champion(root) == "5"
-    assert client(root).get_model_version(REGISTERED_MODEL, "5").tags["promotion"] == "promoted by hand: fairer data"
+    tags = client(root).get_model_version(REGISTERED_MODEL, "5").tags
+    assert tags["promotion"] == f"promoted by hand: fairer data ({refusal})"
     for expected in ("3", "2"):
         lost = champion(root)
         assert main(["rollback", "--reason", "it fails in the dark"]) == 0
@@ -242,7 +247,7 @@ def test_rolling_back_steps_over_deleted_versions(root: Path, onnx_path: Path) -
     client(root).delete_model_version(REGISTERED_MODEL, "2")
     assert rollback(client(root), "") == ("3", "1")
     # Promoted again, it is the newest in the history once.
-    assert promote(client(root), "3", "") == "1"
+    assert promote(client(root), "3", "") == ("1", "")
     assert rollback(client(root), "") == ("3", "1")
 
 

@@ -61,8 +61,10 @@ def _promote(options: argparse.Namespace) -> None:
         from gender_classifier.track.registry import promote
         from gender_classifier.track.store import connect, locate_store_root
 
-    before = promote(connect(locate_store_root(Path.cwd()), create=False), options.version, options.reason)
+    before, refusal = promote(connect(locate_store_root(Path.cwd()), create=False), options.version, options.reason)
     print(f"champion: version {options.version}" + (f", before it version {before}" if before else ""))
+    if refusal:
+        print(f"the rule of evaluate.promotion had said: {refusal}")
 
 
 def _rollback(options: argparse.Namespace) -> None:

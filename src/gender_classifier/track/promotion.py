@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from gender_classifier.evaluate.params import PromotionParams
 
+BY_HAND = "; compare the two by hand, then: gender-classifier promote "
+"""Ends a refusal that is not about the figures, before the version's number."""
+
 
 class Gap(NamedTuple):
     """Gap between the groups of an extra set: its ``size``, and the ``digest`` of the images it was measured on."""
@@ -58,8 +61,7 @@ def decide(challenger: Contender, champion: Contender | None, rule: PromotionPar
     if champion is None:
         return Decision(True, f"promoted: the first, with {metric} {figure:.4f}")
     if difference := _find_difference(challenger, champion, split, f"{metric} {figure:.4f}"):
-        by_hand = f"compare the two by hand, then: gender-classifier promote {challenger.version}"
-        return Decision(False, f"not promoted: {difference}; {by_hand}")
+        return Decision(False, f"not promoted: {difference}{BY_HAND}{challenger.version}")
     if metric not in champion.metrics:
         return Decision(False, f"not promoted: version {champion.version} has no figure {metric} to compare with")
     theirs = champion.metrics[metric]
@@ -92,13 +94,13 @@ def _find_difference(challenger: Contender, champion: Contender, split: str, fig
 def _find_gap(challenger: Contender, champion: Contender, name: str, limit: float) -> str:
     """Return why the challenger's gap on an extra set forbids its promotion; an empty text if it does not."""
     ours, theirs = challenger.gaps.get(name), champion.gaps.get(name)
-    by_hand = f"compare the two by hand, then: gender-classifier promote {challenger.version}"
     if ours is None:
         return f"the extra set {name} has fewer than two groups to measure a gap between; take it out of max_gap"
     if theirs is None:
-        return f"version {champion.version} has no gap on {name} to compare with; {by_hand}"
+        return f"version {champion.version} has no gap on {name} to compare with{BY_HAND}{challenger.version}"
     if ours.digest != theirs.digest:
-        return f"the gap on {name} was measured on other images than version {champion.version}'s; {by_hand}"
+        where = f"other images than version {champion.version}'s"
+        return f"the gap on {name} was measured on {where}{BY_HAND}{challenger.version}"
     rise = ours.size - theirs.size
     if rise > limit + 1e-9:
         return (

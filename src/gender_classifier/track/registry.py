@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from gender_classifier.common.credentials import hide_secrets
 from gender_classifier.errors import TrackingError
 from gender_classifier.evaluate.params import RENAMED_METRICS, PromotionParams
-from gender_classifier.track.promotion import Contender, Decision, Gap, decide
+from gender_classifier.track.promotion import BY_HAND, Contender, Decision, Gap, decide
 from gender_classifier.track.store import fluent, one_line_errors
 
 REGISTERED_MODEL = "gender-classifier"
@@ -33,7 +33,7 @@ _GAP = re.compile("extra/(.+)/group_gap")
 
 _CORRECTIONS = "data.corrections."  # tags of a version: number of corrected images of each split
 
-_ROLLED_BACK = "rolled back: "
+_ROLLED_BACK, _REFUSED = "rolled back: ", "not promoted: "
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
@@ -68,15 +68,17 @@ def settle_champion(client: MlflowClient, version: str, rule: PromotionParams) -
     return decision
 
 
-def promote(client: MlflowClient, version: str, reason: str) -> str | None:
-    """Make ``version`` champion by hand; return the version that was champion before.
+def promote(client: MlflowClient, version: str, reason: str) -> tuple[str | None, str]:
+    """Make ``version`` champion by hand; return the version that was champion before, and what the rule had said.
+
+    The latter is empty where the rule did not refuse the version; a refusal stays on the version beside the ``reason``.
 
     Raises:
         TrackingError: no such version.
     """
     with one_line_errors():
         try:
-            client.get_model_version(REGISTERED_MODEL, version)
+            chosen = client.get_model_version(REGISTERED_MODEL, version)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -86,9 +88,12 @@ def promote(client: MlflowClient, version: str, reason: str) -> str | None:
                 f"version {version} of {REGISTERED_MODEL}: no such version; there are: {some}"
             ) from None
         before = find_champion(client)
-        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", f"promoted by hand: {reason}")
+        said = chosen.tags.get("promotion", "").partition(BY_HAND)[0]
+        refusal = said if said.startswith(_REFUSED) else ""
+        by_hand = f"promoted by hand: {reason}" + (f" ({refusal})" if refusal else "")
+        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", by_hand)
         _crown(client, version)
-    return str(before.version) if before else None
+    return (str(before.version) if before else None), refusal
 
 
 def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:

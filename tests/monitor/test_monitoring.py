@@ -503,19 +503,47 @@ def test_other_logs_are_refused_by_line(
 def test_nothing_but_an_earlier_comparison_is_replaced(
     model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image, text, pipe = alike / "0.jpg", tmp_path / "notes.txt", tmp_path / "pipe"
-    text.write_text("mine")
+    image, pipe = alike / "0.jpg", tmp_path / "pipe.png"
+    others = {"notes.png": b"mine", "log.png": b'{"name": "a.jpg", "label": "male"}\n', "pretty.png": b'{\n  "a": 1\n}'}
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    others["photo.png"] = (tmp_path / "photo.png").read_bytes()
     os.mkfifo(pipe)
     before = image.read_bytes()
+    one = ["monitor", str(image), "--model", str(model)]
     for option in ("--json", "--plot"):
-        for path, message in ((image, "one of those to compare"), (text, "no earlier"), (pipe, "no regular file")):
-            assert main(["monitor", str(image), "--model", str(model), option, str(path)]) == 1
+        for path, message in (
+            (image, "one of those to compare"),
+            (pipe, "no regular file"),
+            *((tmp_path / name, "exists and is no earlier") for name in others),
+        ):
+            assert main([*one, option, str(path)]) == 1
             assert message in capsys.readouterr().err
         assert main(["monitor", str(alike), "--model", str(model), option, str(image)]) == 1
+        path = tmp_path / f"again{option}.png"
         for _ in range(2):
-            path = tmp_path / f"again{option}"
-            assert main(["monitor", str(image), "--model", str(model), option, str(path)]) == 4
-    assert (image.read_bytes(), text.read_text(), pipe.is_fifo()) == (before, "mine", True)
+            assert main([*one, option, str(path)]) == 4
+        link, dangling = tmp_path / f"link{option}.png", tmp_path / f"dangling{option}.png"
+        link.symlink_to(path)
+        dangling.symlink_to(tmp_path / "nowhere")
+        for path in (link, dangling):
+            assert main([*one, option, str(path)]) == 1
+            assert path.is_symlink()
+    assert (image.read_bytes(), pipe.is_fifo()) == (before, True)
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+
+
+def test_the_two_outputs_are_two_files_and_the_plot_a_png(
+    model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["monitor", str(alike / "0.jpg"), "--model", str(model)]
+    assert main([*one, "--plot", str(tmp_path / "drift.pdf")]) == 1
+    assert "drift.pdf: does not end in .png; only PNG is written" in capsys.readouterr().err
+    both = str(tmp_path / "drift.png")
+    assert main([*one, "--json", both, "--plot", both]) == 1
+    assert "drift.png: is the file of --json, too" in capsys.readouterr().err
+    assert not list(tmp_path.glob("drift.*"))
 
 
 def test_wrong_uses(model: Path, alike: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

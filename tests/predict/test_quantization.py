@@ -175,6 +175,14 @@ def test_nothing_is_overwritten(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_read_only_folder_is_reported_before_the_work(
+    tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    assert main(["quantize", str(tmp_path / "int8.onnx"), "nowhere", "--model", str(served_model)]) == 1
+    assert f"int8.onnx: cannot be written, the folder {tmp_path} is read-only" in capsys.readouterr().err
+
+
 def test_too_few_pictures_are_refused(tmp_path: Path, served_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").write_bytes(picture(1))
     assert main(["quantize", str(tmp_path / "int8.onnx"), str(tmp_path), "--model", str(served_model)]) == 1

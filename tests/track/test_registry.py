@@ -153,7 +153,10 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
     )
     assert champion(root) == "5"
     tags = client(root).get_model_version(REGISTERED_MODEL, "5").tags
-    assert tags["promotion"] == f"promoted by hand: fairer data ({refusal})"
+    assert (tags["promotion"], tags["promotion.rule"]) == ("promoted by hand: fairer data", outcomes[4][1])
+    assert main(["promote", "5", "--reason", "once more"]) == 0
+    assert capsys.readouterr().out == "champion: version 5, as before\n"
+    assert client(root).get_model_version(REGISTERED_MODEL, "5").tags["promotion"] == tags["promotion"]
     for expected in ("3", "2"):
         lost = champion(root)
         assert main(["rollback", "--reason", "it fails in the dark"]) == 0
@@ -166,10 +169,14 @@ def test_aliases_move_as_the_rule_says_and_back_by_hand(
         "version 2 is the first champion of gender-classifier; there is nothing to go back to"
         in capsys.readouterr().err
     )
-    assert main(["promote", "17"]) == 1
-    assert "version 17 of gender-classifier: no such version; there are: 5, 4, 3, 2, 1" in capsys.readouterr().err
-    assert main(["promote", "best"]) == 1
-    assert "no such version" in capsys.readouterr().err
+    # What the rule said outlives the rollback.
+    assert main(["promote", "5"]) == 0
+    assert f"had said: {refusal}\n" in capsys.readouterr().out
+    for text in ("17", "best", "05", " 5", "５", "9" * 20):
+        assert main(["promote", text]) == 1
+        message = f"version {text} of gender-classifier: no such version; there are: 5, 4, 3, 2, 1"
+        assert message in capsys.readouterr().err
+    assert champion(root) == "5"
 
 
 def test_a_gap_is_stored_with_the_version_and_keeps_one_with_a_wider_gap_from_the_top(

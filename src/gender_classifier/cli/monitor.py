@@ -25,6 +25,10 @@ DRIFT_STATUS, TOO_FEW_STATUS = 3, 4
 _RECOMMENDED = 300  # images; docs/monitoring.md says why
 
 _MAX_UNREADABLE = 0.05  # of the images; with more, the comparison would be of a biased rest
+# How files of earlier comparisons begin, or what is among their first bytes.
+_JSON_MARK, _PNG_TITLE = b'{\n  "verdict": ', "gender-classifier monitor"
+_HEAD = 256  # bytes
+
 _MAX_REPORTED = 20  # unreadable images named on standard error
 
 _DESCRIPTION = """\
@@ -89,8 +93,7 @@ def run_monitor(options: argparse.Namespace) -> int:
     from gender_classifier.predict.predictor import Predictor
     from gender_classifier.track.model_source import find_model
 
-    _check_output("--json", options.json, b"{", options.files)
-    _check_output("--plot", options.plot, b"\x89PNG", options.files)
+    _check_outputs(options)
     if options.plot:
         with needs_extra("plot"):
             import gender_classifier.monitor.figures  # noqa: F401  fails now, not after all images are read
@@ -118,16 +121,27 @@ def run_monitor(options: argparse.Namespace) -> int:
     return {"drift": DRIFT_STATUS, "too few": TOO_FEW_STATUS}.get(report.verdict, 0)
 
 
-def _check_output(option: str, path: Path | None, begins: bytes, files: Sequence[str]) -> None:
+def _check_outputs(options: argparse.Namespace) -> None:
+    from gender_classifier.errors import InputError
+
+    _check_output("--json", options.json, _JSON_MARK, options.files)
+    _check_output("--plot", options.plot, f"tEXtTitle\0{_PNG_TITLE}".encode(), options.files)
+    if options.plot and options.plot.suffix.lower() != ".png":
+        raise InputError(f"--plot {options.plot}: does not end in .png; only PNG is written")
+    if options.json and options.plot and options.json.absolute() == options.plot.absolute():
+        raise InputError(f"--plot {options.plot}: is the file of --json, too; give another path")
+
+
+def _check_output(option: str, path: Path | None, mark: bytes, files: Sequence[str]) -> None:
     """Refuse to replace what no earlier comparison has written: a device, an image that is to be read, another file."""
     from gender_classifier.errors import InputError
 
-    if path is None or not path.exists():
+    if path is None or not (path.exists() or path.is_symlink()):
         return
-    if not path.is_file() or any(os.path.exists(file) and path.samefile(file) for file in files):  # noqa: PTH110
+    if path.is_symlink() or not path.is_file() or any(os.path.exists(file) and path.samefile(file) for file in files):  # noqa: PTH110
         raise InputError(f"{option} {path}: is no regular file, or one of those to compare; give another path")
     with path.open("rb") as file:
-        if file.read(len(begins)) not in (begins, b""):
+        if (head := file.read(_HEAD)) and mark not in head:
             raise InputError(f"{option} {path}: exists and is no earlier comparison; remove it, or give another path")
 
 
@@ -263,4 +277,5 @@ def _draw(path: Path, report: _Report) -> None:
         for found in report.comparisons
     ]
     with _writing("--plot", path):
-        save_figure(compare_histograms(panels, f"New images against the training data: {report.verdict}"), path)
+        figure = compare_histograms(panels, f"New images against the training data: {report.verdict}")
+        save_figure(figure, path, title=_PNG_TITLE)

@@ -1,6 +1,7 @@
 """Command-line options that several subcommands share."""
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def check_output(path: Path, inputs: str) -> None:
         raise InputError(f"{path}: exists; remove it, or name another file (the model itself is never changed)")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or name another file")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"{path}: cannot be written, the folder {path.parent} is read-only; name another file")
 
 
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:

@@ -62,6 +62,9 @@ def _promote(options: argparse.Namespace) -> None:
         from gender_classifier.track.store import connect, locate_store_root
 
     before, refusal = promote(connect(locate_store_root(Path.cwd()), create=False), options.version, options.reason)
+    if before == options.version:
+        print(f"champion: version {before}, as before")
+        return
     print(f"champion: version {options.version}" + (f", before it version {before}" if before else ""))
     if refusal:
         print(f"the rule of evaluate.promotion had said: {refusal}")

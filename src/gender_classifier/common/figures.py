@@ -96,10 +96,17 @@ _SHEET_COLUMNS, _PANEL = 6, 1.28  # panels, inches
 
 
 @own_style()
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG, atomically; equal figures give equal bytes."""
+def save_figure(figure: Figure, path: Path, *, title: str | None = None) -> None:
+    """Write ``figure`` as PNG, atomically; equal figures give equal bytes.
+
+    Args:
+        figure: to draw.
+        path: of the file.
+        title: kept in the file, as PNG's text ``Title``.
+    """
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None}, backend="agg")
+        metadata = {"Software": None, "Title": title}
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata=metadata, backend="agg")
 
 
 @own_style()

@@ -33,7 +33,9 @@ _GAP = re.compile("extra/(.+)/group_gap")
 
 _CORRECTIONS = "data.corrections."  # tags of a version: number of corrected images of each split
 
-_ROLLED_BACK, _REFUSED = "rolled back: ", "not promoted: "
+_ROLLED_BACK = "rolled back: "
+
+_VERDICT = "promotion.rule"  # tag of a version: what the rule said last, whatever people decided since
 
 # Tag of the registered model: the versions that were champion, oldest first, as JSON.
 _HISTORY = "champion.history"
@@ -62,38 +64,34 @@ def settle_champion(client: MlflowClient, version: str, rule: PromotionParams) -
     if current is not None and str(current.version) == version:
         return Decision(False, f"champion already, {before}")
     decision = decide(_read_contender(challenger), _read_contender(current) if current else None, rule)
-    client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", decision.reason)
+    for tag in ("promotion", _VERDICT):
+        client.set_model_version_tag(REGISTERED_MODEL, version, tag, decision.reason)
     if decision.promote:
         _crown(client, version)
     return decision
 
 
 def promote(client: MlflowClient, version: str, reason: str) -> tuple[str | None, str]:
-    """Make ``version`` champion by hand; return the version that was champion before, and what the rule had said.
+    """Make ``version`` champion by hand; one that is champion already keeps its reason.
 
-    The latter is empty where the rule did not refuse the version; a refusal stays on the version beside the ``reason``.
+    Returns:
+        The version that was champion before, and what the rule said against ``version``: empty where it did not.
 
     Raises:
         TrackingError: no such version.
     """
     with one_line_errors():
-        try:
-            chosen = client.get_model_version(REGISTERED_MODEL, version)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            known = sorted((int(one.version) for one in _search_versions(client)), reverse=True)
-            some = ", ".join(map(str, known[:10])) or "none"
-            raise TrackingError(
-                f"version {version} of {REGISTERED_MODEL}: no such version; there are: {some}"
-            ) from None
-        before = find_champion(client)
-        said = chosen.tags.get("promotion", "").partition(BY_HAND)[0]
-        refusal = said if said.startswith(_REFUSED) else ""
-        by_hand = f"promoted by hand: {reason}" + (f" ({refusal})" if refusal else "")
-        client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", by_hand)
+        existing = {str(found.version): found for found in _search_versions(client)}
+        if version not in existing:
+            some = ", ".join(map(str, sorted(map(int, existing), reverse=True)[:10])) or "none"
+            raise TrackingError(f"version {version} of {REGISTERED_MODEL}: no such version; there are: {some}")
+        current = find_champion(client)
+        before = str(current.version) if current else None
+        if before != version:
+            client.set_model_version_tag(REGISTERED_MODEL, version, "promotion", f"promoted by hand: {reason}")
         _crown(client, version)
-    return (str(before.version) if before else None), refusal
+    said = existing[version].tags.get(_VERDICT, "")
+    return before, said.partition(BY_HAND)[0] if said.startswith("not promoted: ") else ""
 
 
 def rollback(client: MlflowClient, reason: str) -> tuple[str, str]:

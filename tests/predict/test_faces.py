@@ -259,6 +259,23 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         save_drawn(tmp_path / "file", "a.jpg", Image.new("RGB", (20, 20)), {})
 
 
+@pytest.mark.parametrize("content", [b"", b"a photo", b"\0" * 200 + b"gender-classifier predict --draw"])
+def test_a_drawing_replaces_no_other_file(tmp_path: Path, content: bytes) -> None:
+    place = tmp_path / "a.jpg.faces.jpg"
+    place.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"a\.jpg\.faces\.jpg: exists and was not written by --draw; give --draw another"
+    ):
+        save_drawn(tmp_path, "a.jpg", Image.new("RGB", (20, 20)), {})
+    assert place.read_bytes() == content
+    place.unlink()
+    save_drawn(tmp_path / "out", "b.jpg", Image.new("RGB", (20, 20)), {})
+    place.symlink_to(tmp_path / "out" / "b.jpg.faces.jpg")
+    with pytest.raises(InputError, match="exists and was not written by --draw"):
+        save_drawn(tmp_path, "a.jpg", Image.new("RGB", (20, 20)), {})
+    assert place.is_symlink()
+
+
 @pytest.fixture
 def folder(tmp_path: Path, group: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     group.save(tmp_path / "group.png")
@@ -297,3 +314,20 @@ def test_the_command_gives_a_row_a_face_and_draws_them(
     )
     assert last.split() == ["no", "face", "plain.png"]
     assert all(line.startswith("uncertain, rather ") for line in found)
+
+
+def test_a_second_run_replaces_the_drawings_and_does_not_search_them(
+    folder: Path, served_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", "--faces", "--model", str(served_model), ".", "--draw", ".", "--format", "json"]
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    drawn = {path.name: path.read_bytes() for path in folder.glob("*.faces.jpg")}
+    assert sorted(drawn) == ["group.png.faces.jpg", "plain.png.faces.jpg"]
+    assert main(arguments) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert second.err == (
+        f"{first.err}gender-classifier predict: left out 2 images that --draw wrote, such as ./group.png.faces.jpg\n"
+    )
+    assert {path.name: path.read_bytes() for path in folder.glob("*.jpg")} == drawn

@@ -74,7 +74,7 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         "--draw",
         type=Path,
         metavar="FOLDER",
-        help="with --faces: write each image there as NAME.faces.jpg, with boxes and labels",
+        help="with --faces: write each image there as NAME.faces.jpg, with boxes and labels; later runs leave it out",
     )
     parser.set_defaults(run=lambda options: run_predict(options, parser))
 
@@ -98,9 +98,11 @@ def _predict(options: argparse.Namespace) -> int:
 
     with find_model(options.model, Path.cwd()) as found:
         predictor = Predictor(found.path, threads=1, max_pixels=options.max_pixels)
-    images, drawn = find_images(options.paths), set[str]()
+    images, drawn, left_out = find_images(options.paths), set[str](), list[str]()
     # Bound to a name, or Ctrl-C would close the generator with the loop, and wait for a worker that reads a terminal.
-    predictions = _find_faces(predictor, images, options, drawn) if options.faces else predictor.predict(images)
+    predictions = (
+        _find_faces(predictor, images, options, drawn, left_out) if options.faces else predictor.predict(images)
+    )
     write = _choose_writer(options.format, predictor.classes, faces=options.faces)
     counts = Counter[str]()
     with show_progress(disable=sys.stdout.isatty()) as advance:  # rows in a terminal show the progress
@@ -118,6 +120,9 @@ def _predict(options: argparse.Namespace) -> int:
             print(f"gender-classifier predict: {_KNOWS_DRAWINGS}", file=sys.stderr)
     if drawn:
         print(f"gender-classifier predict: {_list_drawn(options.draw, drawn)}", file=sys.stderr)
+    if left_out:
+        line = f"left out {_count_images(len(left_out))} that --draw wrote, such as {printable(min(left_out))}"
+        print(f"gender-classifier predict: {line}", file=sys.stderr)
     return int(counts[_FAILED] > 0)
 
 
@@ -139,13 +144,21 @@ def _list_drawn(folder: Path, drawn: Iterable[str]) -> str:
     """Return how many images were written, and the names of the first few."""
     paths = sorted(drawn)
     named = ", ".join(paths[:_MOST_NAMED]) + (f" and {len(paths) - _MOST_NAMED:,} more" if paths[_MOST_NAMED:] else "")
-    return printable(f"wrote {len(paths):,} image{'s' if len(paths) > 1 else ''} with boxes to {folder}: {named}")
+    return printable(f"wrote {_count_images(len(paths))} with boxes to {folder}: {named}")
+
+
+def _count_images(number: int) -> str:
+    return f"{number:,} image{'s' if number != 1 else ''}"
 
 
 def _find_faces(
-    predictor: Predictor, images: Iterable[Named], options: argparse.Namespace, drawn: set[str]
+    predictor: Predictor, images: Iterable[Named], options: argparse.Namespace, drawn: set[str], left_out: list[str]
 ) -> Iterator[Prediction]:
-    """Find and classify faces; paths of drawn images, relative to ``options.draw``, are added to ``drawn``."""
+    """Find and classify faces.
+
+    Paths of drawn images, relative to ``options.draw``, are added to ``drawn``, and names of drawings among ``images``
+    to ``left_out``.
+    """
     from gender_classifier.predict.faces import FaceFinder, draw_faces, predict_faces, save_drawn
 
     taken = dict[str, str]()
@@ -161,7 +174,9 @@ def _find_faces(
                 boxes.append((prediction.box, f"{label} {prob}", color))
         drawn.add(str(save_drawn(options.draw, predictions[0].name, draw_faces(image, boxes), taken)))
 
-    return predict_faces(predictor, images, FaceFinder(), show=show if options.draw else None)
+    return predict_faces(
+        predictor, images, FaceFinder(), show=show if options.draw else None, leave_out=left_out.append
+    )
 
 
 def _judge(prediction: Prediction, threshold: float) -> str:

@@ -43,6 +43,10 @@ _MAX_PART = 200
 
 _GRAY = "#6E6E6E"
 
+# The comment of a drawing, in the first bytes of its file. Drawings are not searched for faces again, and nothing else
+# is replaced by one.
+_COMMENT, _HEAD = b"gender-classifier predict --draw", 128
+
 
 class FaceFinder:
     """A face detector that several threads may share."""
@@ -82,11 +86,12 @@ def predict_faces(
     *,
     workers: int | None = None,
     show: Callable[[Image.Image, list[Prediction]], None] | None = None,
+    leave_out: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
     """Yield one :class:`Prediction` per face, in the order of the sources and from left to right.
 
-    An image without faces yields one prediction with neither label nor box; an unreadable source, one with its error.
-    Each worker holds one decoded image and its scaled copy.
+    An image without faces yields one prediction with neither label nor box; an unreadable source, one with its error;
+    a drawing that :func:`save_drawn` wrote, none. Each worker holds one decoded image and its scaled copy.
 
     Args:
         predictor: classifies the crops.
@@ -94,9 +99,12 @@ def predict_faces(
         finder: finds the faces.
         workers: threads; None for one per core.
         show: called by a worker with every readable image, upright and RGB, and its predictions.
+        leave_out: called by a worker with the name of every drawing.
     """
 
-    def load(data: bytes) -> Image.Image:
+    def load(data: bytes) -> Image.Image | None:
+        if _COMMENT in data[:_HEAD]:
+            return None
         return to_rgb(decode(data, max_pixels=predictor.max_pixels))
 
     def work(source: Source) -> list[Prediction]:
@@ -104,6 +112,10 @@ def predict_faces(
         image = try_load(content, load)
         if isinstance(image, str):
             return [Prediction(name, error=image)]
+        if image is None:
+            if leave_out:
+                leave_out(name)
+            return []
         predictions = _classify(predictor, name, image, finder.find(image))
         if show:
             show(image, predictions)
@@ -164,18 +176,27 @@ def save_drawn(folder: Path, name: str, drawn: Image.Image, taken: dict[str, str
         taken: see :func:`place_drawn`.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or exists and is no drawing.
     """
     place = place_drawn(name, taken)
     path = folder / place
     buffer = io.BytesIO()
-    drawn.save(buffer, "JPEG", quality=90)
+    drawn.save(buffer, "JPEG", quality=90, comment=_COMMENT)
     try:
+        if os.path.lexists(path) and not _is_drawing(path):
+            raise InputError(f"{path}: exists and was not written by --draw; give --draw another folder")
         write_bytes(path, buffer.getvalue())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be written ({reason}); give --draw another folder") from None
     return place
+
+
+def _is_drawing(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _COMMENT in file.read(_HEAD)
 
 
 def place_drawn(name: str, taken: dict[str, str]) -> PurePath:

@@ -250,7 +250,8 @@ def test_an_archive_that_must_not_be_read_is_refused(folder: Path) -> None:
     make_zip(folder / "texts.zip", "a.txt")
     found = errors("evil.zip", "torn.zip", "texts.zip")
     assert "points outside the archive" in found["evil.zip/../../a.jpg"]
-    assert "not a whole zip file" in found["torn.zip"]
+    assert found["torn.zip"].startswith("not a whole zip file")  # the caller names it
+    assert errors("./torn.zip")["./torn.zip"].startswith("not a whole zip file")
     assert "holds no image" in found["texts.zip"]
 
 
@@ -259,7 +260,7 @@ def test_a_path_goes_on_inside_an_archive(folder: Path) -> None:
     assert names("faces.zip/in") == ["faces.zip/in/a.png", "faces.zip/in/more/b.png"]
     ((name, read),) = find_images(["faces.zip/in/more/b.png"])
     assert (name, read()) == ("faces.zip/in/more/b.png", b"in/more/b.png")
-    assert "has no folder 'out'; at its top are in/" in errors("faces.zip/out")["faces.zip"]
+    assert errors("faces.zip/out")["faces.zip"].startswith("has no folder 'out'; at its top are in/")
 
 
 @pytest.mark.parametrize("argument", ["set.tar.gz", "set.*", "set.tar.g*"])

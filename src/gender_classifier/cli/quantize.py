@@ -52,8 +52,8 @@ def run_quantize(options: argparse.Namespace) -> None:
         from gender_classifier.predict.quantization import quantize_onnx
 
     check_output(options.output, "images")
-    # Sampled at random, since folders come sorted, perhaps by class.
-    found = list(find_images(options.paths))
+    # Each once, also if two PATHs name it. Sampled at random, since folders come sorted, perhaps by class.
+    found = list(dict(find_images(options.paths)).items())
     random.Random(0).shuffle(found)
     with find_model(options.model, Path.cwd()) as model:
         original, original_size = Predictor(model.path), model.path.stat().st_size
@@ -69,7 +69,7 @@ def run_quantize(options: argparse.Namespace) -> None:
             else:
                 images.append(image)
         if len(images) < 2 * _CALIBRATION:
-            raise InputError(f"{len(images)} readable images are too few; give at least {2 * _CALIBRATION}")
+            raise InputError(f"too few images can be read, {len(images)}; give at least {2 * _CALIBRATION}")
         quantize_onnx(model.path, options.output, np.stack(images[:_CALIBRATION]))
     compared = np.stack(images[_CALIBRATION:])
     before, after = original.compute_probs(compared), Predictor(options.output).compute_probs(compared)

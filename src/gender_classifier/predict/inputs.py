@@ -209,7 +209,7 @@ def _unzip(name: str, folder: str = "") -> Iterator[Named]:
         members = [member for member in members if has_image_suffix(member) and not is_clutter(member)]
         archive.check_total(members)
     except ArchiveError as error:
-        yield _failing(name, error)
+        yield _failing(name, InputError(str(error).removeprefix(f"{Path(name)}: ")))  # callers name it
         return
     for member in members:
         yield f"{name}/{member}", partial(archive.read, member)

@@ -33,10 +33,10 @@ _MAX_REPORTED = 20  # unreadable images named on standard error
 
 _DESCRIPTION = """\
 Check whether new images have drifted from those the model was trained on: brightness, contrast, width and height are
-compared with the train split, predicted classes and confidence with the val split.
+compared with the train split; predicted classes, confidence and the share of unfamiliar images with the val split.
 
 FILE is as for `predict`: an image, a folder, a .zip archive, a quoted pattern. Or a log of predictions, as written by
-`predict --format csv` or `json`, with the suffix .csv, .json, .jsonl or .ndjson; it holds classes and confidence only.
+`predict --format csv` or `json`, with the suffix .csv, .json, .jsonl or .ndjson; it holds the last three only.
 """
 
 _EPILOG = """\

@@ -10,13 +10,16 @@ from gender_classifier.errors import InputError
 from gender_classifier.predict.limits import MAX_PIXELS, THRESHOLD
 
 
-def add_model_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--model``: a path, the shipped model, or a version in MLflow's registry."""
+def add_model_option(parser: argparse.ArgumentParser, *, takes_int8: bool = True) -> None:
+    """Add ``--model``: a path, the shipped model if it ``takes_int8``, or a version in MLflow's registry."""
+    pretrained = (
+        "`pretrained` for the model that this package ships" if takes_int8 else "not `pretrained`, an int8 model"
+    )
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="an ONNX file written by evaluate; `pretrained` for the model that this package ships; or a version in "
-        "MLflow's registry such as models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
+        help=f"an ONNX file written by evaluate; {pretrained}; or a version in MLflow's registry such as "
+        "models:/gender-classifier@champion (default: models/model.onnx of this checkout)",
     )
 
 

@@ -41,8 +41,8 @@ images.
 """
 
 _EPILOG = """\
-exit status: 0; 1 if an image could not be read or a PATH has none (each is reported on standard error, the others are
-still classified); 2 for wrong usage; 130 if interrupted.
+exit status: 0; 1 for an error, or if an image could not be read or a PATH has none (each is reported on standard error,
+the others are still classified); 2 for wrong usage; 130 if interrupted.
 """
 
 
@@ -74,7 +74,8 @@ def add_predict_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         "--draw",
         type=Path,
         metavar="FOLDER",
-        help="with --faces: write each image there as NAME.faces.jpg, with boxes and labels; later runs leave it out",
+        help="with --faces: write each image there as NAME.faces.jpg, with boxes and labels; later runs with --faces "
+        "leave it out",
     )
     parser.set_defaults(run=lambda options: run_predict(options, parser))
 

@@ -27,7 +27,7 @@ def add_quantize_command(commands: "argparse._SubParsersAction[argparse.Argument
         metavar="PATH",
         help=f"images similar to those to be classified, at least {2 * _CALIBRATION}",
     )
-    add_model_option(parser)
+    add_model_option(parser, takes_int8=False)
     parser.set_defaults(run=run_quantize)
 
 

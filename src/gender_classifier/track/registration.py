@@ -43,9 +43,9 @@ from gender_classifier.track.store import OPEN_TIMEOUT, fluent, patience
 _logger = logging.getLogger(__name__)
 
 _ABOUT = (
-    "Classifies face crops: uint8 images (N, S, S, 3) in, probabilities (N, C) out; the signature has S and C. "
-    "Alias `champion`: the one to use. Alias `challenger`: the one evaluated last. The tag `promotion` of a version "
-    "says why it is champion or not."
+    "Classifies face crops: uint8 images (N, S, S, 3) in, probabilities (N, C) and `unfamiliarity` (N,) out; the "
+    "signature has S and C. Alias `champion`: the one to use. Alias `challenger`: the one evaluated last. The tag "
+    "`promotion` of a version says why it is champion or not."
 )
 
 # Tag of a version: SHA-256 of the network and its weights, less what the file says of itself.

@@ -1,7 +1,7 @@
 """Stage `train`: fit the network on train and keep the best epoch on val.
 
     dvc repro train                                    30 s on the built-in sample, 2 cores
-    dvc exp run -S epochs=20 -S lr=0.0005              with other hyperparameters
+    dvc exp run -S epochs=20 -S lr=0.001               with other hyperparameters
 
 Reads arrays and indexes of train and val, and the groups of train. Writes models/{model.safetensors,mlflow_run.json},
 metrics/{train,val_confusion}.json, metrics/{curves.csv,figures/train/}, data/predictions/{val,train_folds}.csv.
